@@ -1,0 +1,1 @@
+"""HTTP: routes, schemas, problems and middleware. Knows nothing of tensors."""

@@ -1,0 +1,238 @@
+"""The exceptions of the project. Each carries a stable `code` and a text that is safe to show to a client.
+
+    ServiceError
+    ├── InvalidRequest
+    │   ├── MalformedBody · InvalidOptions · BodyTooLarge · UploadTimeout · UnsupportedMediaType
+    │   └── AudioError
+    │       ├── NotDecodable · AudioEmpty · AudioTooShort · AudioTruncated · AudioNotFinite
+    │       └── AudioTooLong
+    ├── Refused (says when to come back)
+    │   ├── QueueFull
+    │   └── Unavailable
+    │       ├── ModelLoading · Draining
+    │       └── WorkerDead
+    ├── DeadlineExceeded
+    ├── InferenceFailed
+    └── SetupError (start-up and command line, never an HTTP answer)
+        ├── ModelNotFound · HubUnreachable · CheckpointInvalid
+        └── MissingExtra · SettingsInvalid
+
+HTTP statuses are the business of `service.api.problems`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """What is wrong with one option: its name, the reason, and a machine-readable kind."""
+
+    field: str
+    message: str
+    kind: str
+
+
+class ServiceError(Exception):
+    """The root. `detail` is written for the client: no paths, no library messages, no secrets."""
+
+    code = "internal_error"
+    title = "The service failed"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InvalidRequest(ServiceError):
+    """The client must change the request."""
+
+    code = "invalid_request"
+    title = "The request is not valid"
+
+
+class MalformedBody(InvalidRequest):
+    """The body is not what its content type says."""
+
+    code = "malformed_body"
+    title = "The body could not be read"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """The body's content type is neither multipart/form-data nor audio."""
+
+    code = "unsupported_media_type"
+    title = "The content type is not supported"
+
+
+class InvalidOptions(InvalidRequest):
+    """An option is unknown or has a bad value; `errors` names each one."""
+
+    code = "invalid_options"
+    title = "An option is not valid"
+
+    def __init__(self, detail: str, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.errors = tuple(errors)
+
+
+class BodyTooLarge(InvalidRequest):
+    """The body has more bytes than the service takes."""
+
+    code = "body_too_large"
+    title = "The body is too large"
+
+
+class UploadTimeout(InvalidRequest):
+    """The client stopped sending its body."""
+
+    code = "upload_timeout"
+    title = "The upload took too long"
+
+
+class AudioError(InvalidRequest):
+    """Something is wrong with the audio itself."""
+
+    code = "invalid_audio"
+    title = "The audio is not usable"
+
+
+class NotDecodable(AudioError):
+    """No decoder recognises the bytes as audio."""
+
+    code = "audio_not_decodable"
+    title = "The audio could not be decoded"
+
+
+class AudioEmpty(AudioError):
+    """There are no bytes, or no samples in them."""
+
+    code = "audio_empty"
+    title = "The audio is empty"
+
+
+class AudioTooShort(AudioError):
+    """Fewer samples than one model frame needs (25 ms)."""
+
+    code = "audio_too_short"
+    title = "The audio is too short"
+
+
+class AudioTruncated(AudioError):
+    """The audio ends before the length that its header declares."""
+
+    code = "audio_truncated"
+    title = "The audio is cut off"
+
+
+class AudioNotFinite(AudioError):
+    """Samples are NaN or infinite."""
+
+    code = "audio_not_finite"
+    title = "The audio has samples that are not numbers"
+
+
+class AudioTooLong(AudioError):
+    """More seconds than the service takes."""
+
+    code = "audio_too_long"
+    title = "The audio is too long"
+
+
+class Refused(ServiceError):
+    """The request is fine but cannot be taken now; `retry_after` is in seconds."""
+
+    code = "refused"
+    title = "The request cannot be taken now"
+
+    def __init__(self, detail: str, retry_after: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class QueueFull(Refused):
+    """Accepting more would only make everybody wait longer."""
+
+    code = "queue_full"
+    title = "Too many requests are waiting"
+
+
+class Unavailable(Refused):
+    """The service cannot answer at all for the time being."""
+
+    code = "unavailable"
+    title = "The service is not available"
+
+
+class ModelLoading(Unavailable):
+    """The model is not loaded and warm yet."""
+
+    code = "model_loading"
+    title = "The model is loading"
+
+
+class Draining(Unavailable):
+    """The service is shutting down and finishes what it has accepted."""
+
+    code = "draining"
+    title = "The service is shutting down"
+
+
+class WorkerDead(Unavailable):
+    """The thread that holds the model has died; it is being restarted."""
+
+    code = "worker_dead"
+    title = "The inference worker is down"
+
+
+class DeadlineExceeded(ServiceError):
+    """The answer would come too late."""
+
+    code = "deadline_exceeded"
+    title = "The deadline has passed"
+
+
+class InferenceFailed(ServiceError):
+    """The model failed on this clip; other requests are not concerned."""
+
+    code = "inference_failed"
+    title = "The model failed on this audio"
+
+
+class SetupError(ServiceError):
+    """Something outside any request is wrong; the text says what to do about it."""
+
+    code = "setup_error"
+    title = "The service cannot start"
+
+
+class ModelNotFound(SetupError):
+    """Neither an embedded model, a local directory, nor a known hub id."""
+
+    code = "model_not_found"
+
+
+class HubUnreachable(SetupError):
+    """The model is not in the cache, and the hub cannot be reached or must not be asked."""
+
+    code = "hub_unreachable"
+
+
+class CheckpointInvalid(SetupError):
+    """A configuration or checkpoint is malformed, unsupported, or lacks weights."""
+
+    code = "checkpoint_invalid"
+
+
+class MissingExtra(SetupError):
+    """An optional dependency is needed and not installed."""
+
+    code = "missing_extra"
+
+
+class SettingsInvalid(SetupError):
+    """A setting is unknown or has a bad value."""
+
+    code = "settings_invalid"

@@ -1,0 +1,1 @@
+"""Pure functions on waveforms: decode, select channels, resample, trim."""
