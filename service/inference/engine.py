@@ -1,0 +1,283 @@
+"""The local `Recognizer`: permits, a bounded queue and one supervised worker thread.
+
+Every accepted clip waits on one future that exactly one of these ends, whichever comes first: its answer, the
+model's failure on it, its deadline's timer, its caller's cancellation, the worker's death, the end of draining.
+All state here belongs to the event loop; the worker thread reaches it through `WorkerEvents` only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from typing import TypeVar
+
+from service.errors import (
+    DeadlineExceeded,
+    Draining,
+    InferenceFailed,
+    ModelLoading,
+    QueueFull,
+    Refused,
+    ServiceError,
+    WorkerDead,
+)
+from service.inference.backend import Backend
+from service.inference.batch import Answer, Entry
+from service.inference.limits import EngineLimits
+from service.inference.queue import RequestQueue
+from service.inference.recognizer import Health
+from service.inference.supervisor import Supervisor
+from service.inference.throughput import Throughput
+from service.inference.worker import Loaded, Run
+from service.metrics import EngineState, Metrics
+from service.results import Clip, ModelInfo, Timings
+
+logger = logging.getLogger(__name__)
+
+_Refusal = TypeVar("_Refusal", bound=Refused)
+
+
+class Engine:
+    """Runs one model in one thread of this process; implements `service.inference.recognizer.Recognizer`.
+
+    Args:
+        load: makes the backend; called in the worker thread, and again at every restart.
+        limits: how much to take on.
+        metrics: where to count.
+    """
+
+    def __init__(self, load: Callable[[], Backend], limits: EngineLimits, metrics: Metrics) -> None:
+        self._limits = limits
+        self._metrics = metrics
+        self._queue = RequestQueue(limits.max_queue_requests, limits.max_queue_seconds)
+        self._worker = Supervisor(
+            load,
+            self._queue,
+            limits,
+            ready=self._on_ready,
+            finished=self._on_finished,
+            failed=self._on_failed,
+            died=self._on_died,
+        )
+        self._throughput = Throughput()
+        self._model: ModelInfo | None = None
+        self._open: set[Entry] = set()  # accepted and without an end
+        self._permits = 0
+        self._started = False
+        self._draining: asyncio.Task[None] | None = None
+        self._closed = False
+        self._settled = asyncio.Event()  # while draining: nothing is left that could still be answered
+        metrics.follow_engine(self._snapshot)
+
+    @property
+    def model(self) -> ModelInfo | None:
+        """The model that was loaded last, None before the first one is ready."""
+        return self._model
+
+    def health(self) -> Health:
+        """The state at this moment; cheap, never blocks."""
+        return Health(
+            state="draining" if self._draining is not None else self._worker.phase,
+            worker_alive=self._worker.alive,
+            queued_requests=self._queue.requests,
+            queued_seconds=self._queue.seconds,
+        )
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Take a permit for one request, before its body is read; it is given back on exit.
+
+        Whoever has a permit when draining begins may still queue clips.
+
+        Raises:
+            QueueFull: if all permits are out or the queue is full.
+            ModelLoading, Draining, WorkerDead: if no request is taken now.
+        """
+        if self._draining is not None:
+            raise self._refused(_shutting_down())
+        self._require_worker()
+        if self._permits >= self._limits.max_requests or self._queue.full:
+            raise self._refused(self._queue_full())
+        self._permits += 1
+        try:
+            yield
+        finally:
+            self._permits -= 1
+            self._check_settled()
+
+    async def recognize(self, clip: Clip, *, deadline: float) -> Answer:
+        """Queue one clip and wait for its answer; `deadline` is a finite time of the running loop's clock.
+
+        Cancelling the caller drops the clip, before it costs compute where that is still possible.
+
+        Raises:
+            QueueFull: if the queue has no room for the clip.
+            ModelLoading, Draining, WorkerDead: if no answer can be had now, or the worker died meanwhile.
+            DeadlineExceeded: if the answer would come too late.
+            InferenceFailed: if the model fails on this clip.
+        """
+        if self._closed or (self._draining is not None and not self._permits):
+            raise self._refused(_shutting_down())
+        self._require_worker()
+        loop = asyncio.get_running_loop()
+        left = deadline - loop.time()
+        if left <= 0:
+            raise _too_late()
+        # The worker must not ask the loop for the time, and uvloop's clock is coarser than this one.
+        now = time.monotonic()
+        entry = Entry(clip, clip.duration, now, now + left, loop.create_future())
+        if not self._queue.put(entry):
+            raise self._refused(self._queue_full())
+        self._open.add(entry)
+        timer = loop.call_at(deadline, _expire, entry)
+        try:
+            return await entry.future
+        except asyncio.CancelledError:
+            self._metrics.requests_cancelled.inc()
+            raise
+        finally:
+            timer.cancel()
+            entry.clip = None
+            self._queue.discard(entry)
+            self._open.discard(entry)
+            self._check_settled()
+            # An error's traceback holds this frame, and the entry's future holds the error: that circle would
+            # keep the audio of every failed request until the garbage collector comes by.
+            del entry, clip
+
+    async def start(self) -> None:
+        """Begin to load the model in the background and return at once.
+
+        Raises:
+            RuntimeError: if the engine was started or drained before.
+        """
+        if self._started or self._draining is not None:
+            raise RuntimeError("an engine starts once")
+        self._started = True
+        self._worker.start()
+
+    async def wait_ready(self) -> None:
+        """Wait until the model answers, through restarts where loading fails for reasons that may pass.
+
+        Raises:
+            SetupError: as `load` raised it; the engine goes on trying all the same.
+            Draining: if the engine is drained instead.
+        """
+        if not await self._worker.wait_ready():
+            raise _shutting_down()
+
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - the work ends in order, it is not cancelled
+        """Take nothing new, finish what was accepted for up to `timeout` seconds, then stop the worker.
+
+        What is left by then fails with `Draining`. A second call waits for the first one to end. Cancelling the
+        caller does not stop the draining.
+        """
+        if self._draining is None:
+            self._worker.stop()
+            self._draining = asyncio.create_task(self._drain_within(timeout), name="engine-drain")
+        await asyncio.shield(self._draining)
+
+    async def _drain_within(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        self._check_settled()
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                await self._settled.wait()
+        self._closed = True
+        self._fail_open(_shutting_down)
+        self._queue.close()
+        try:
+            async with asyncio.timeout_at(max(end, loop.time() + self._limits.stop_grace)):
+                await self._worker.wait_ended()
+        except TimeoutError:
+            logger.error("the inference worker does not stop and is left behind")
+
+    def _on_ready(self, loaded: Loaded) -> None:
+        model = self._model = loaded.model
+        self._metrics.model_load_seconds.set(loaded.seconds)
+        identity = asdict(model)
+        self._metrics.model_info.info({key: identity[key] for key in ("id", "revision", "backend", "device", "dtype")})
+        for index, label in enumerate(model.labels):
+            if index not in model.masked:
+                self._metrics.predictions.labels(label.en)
+
+    def _on_finished(self, run: Run) -> None:
+        output = run.output
+        stages = self._metrics.stage_duration
+        for entry, answer in zip(run.entries, output.clips, strict=True):
+            timings = Timings(
+                queue=run.taken - entry.enqueued,
+                preprocess=output.preprocess_seconds,
+                inference=output.inference_seconds,
+            )
+            if entry.answer(answer, timings):
+                stages.labels("queue").observe(timings.queue)
+                stages.labels("preprocess").observe(timings.preprocess)
+                stages.labels("inference").observe(timings.inference)
+        seconds = sum(entry.seconds for entry in run.entries)
+        self._throughput.observe(seconds, run.seconds)
+        self._metrics.batch_size.observe(len(run.entries))
+        self._metrics.batch_audio_seconds.observe(seconds)
+        self._metrics.batch_padding_ratio.observe(output.padding_ratio)
+        self._metrics.audio_seconds.inc(seconds)
+
+    def _on_failed(self, entry: Entry) -> None:
+        self._metrics.inference_failures.inc()
+        entry.fail(InferenceFailed("The model failed on this audio; the other requests are not concerned."))
+
+    def _on_died(self) -> None:
+        self._metrics.worker_deaths.inc()
+        self._fail_open(self._worker_dead)
+        self._check_settled()
+
+    def _fail_open(self, error: Callable[[], ServiceError]) -> None:
+        for entry in self._open:
+            entry.fail(error())  # one each: an exception that is raised collects a traceback
+
+    def _check_settled(self) -> None:
+        answerable = self._worker.phase == "ready" and (self._permits or self._open)
+        if self._draining is not None and not answerable:
+            self._settled.set()
+
+    def _require_worker(self) -> None:
+        if self._worker.phase == "loading":
+            raise self._refused(ModelLoading("The model is loading; try again soon."))
+        if self._worker.phase == "dead":
+            raise self._refused(self._worker_dead())
+
+    def _worker_dead(self) -> WorkerDead:
+        return WorkerDead("The inference worker is down and will be restarted.", max(1.0, self._worker.pause))
+
+    def _queue_full(self) -> QueueFull:
+        detail = "As many requests as the service takes are being worked on; try again later."
+        return QueueFull(detail, self._throughput.retry_after(self._queue.seconds))
+
+    def _refused(self, error: _Refusal) -> _Refusal:
+        self._metrics.requests_rejected.labels(error.code).inc()
+        return error
+
+    def _snapshot(self) -> EngineState:
+        return EngineState(
+            queued_requests=self._queue.requests,
+            queued_seconds=self._queue.seconds,
+            in_flight=self._permits,
+            worker_up=self._worker.phase == "ready" and self._worker.alive,
+            memory=self._worker.memory,
+        )
+
+
+def _expire(entry: Entry) -> None:
+    entry.fail(_too_late())
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("The answer was not ready within the time allowed.")
+
+
+def _shutting_down() -> Draining:
+    return Draining("The service is shutting down and takes nothing new.")

@@ -1,0 +1,65 @@
+"""What the HTTP layer and the command line talk to: the local engine, a test double or a distributed engine."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from service.results import Clip, ClipOutput, ModelInfo, Timings
+
+State = Literal["loading", "ready", "draining", "dead"]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the recognizer is, for probes and metrics.
+
+    Attributes:
+        state: `ready` is the only one in which requests are taken.
+        worker_alive: whether the worker thread runs and is not stuck.
+        queued_requests: requests that wait for a batch.
+        queued_seconds: audio seconds that wait for a batch.
+    """
+
+    state: State
+    worker_alive: bool
+    queued_requests: int
+    queued_seconds: float
+
+
+class Recognizer(Protocol):
+    """Answers clips. All methods belong to the event loop that started it."""
+
+    @property
+    def model(self) -> ModelInfo | None:
+        """The loaded model, None until it is ready."""
+
+    def health(self) -> Health:
+        """The state at this moment; cheap, never blocks."""
+
+    def admit(self) -> AbstractContextManager[None]:
+        """Take a permit for one request, before its body is read; it is given back on exit.
+
+        Raises:
+            QueueFull: if all permits are out or the queue is full.
+            ModelLoading, Draining, WorkerDead: if no request is taken now.
+        """
+
+    async def recognize(self, clip: Clip, *, deadline: float) -> tuple[ClipOutput, Timings]:
+        """Queue one clip and wait for its answer; `deadline` is a time of the running loop's clock.
+
+        Cancelling the caller drops the clip, before it costs compute where that is still possible.
+
+        Raises:
+            QueueFull: if the queue has no room for the clip.
+            ModelLoading, Draining, WorkerDead: if no answer can be had now, or the worker died meanwhile.
+            DeadlineExceeded: if the answer would come too late.
+            InferenceFailed: if the model fails on this clip.
+        """
+
+    async def start(self) -> None:
+        """Begin to load the model in the background and return at once."""
+
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - the work ends in order, it is not cancelled
+        """Take nothing new, finish what was accepted for up to `timeout` seconds, then stop the worker."""

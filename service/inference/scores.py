@@ -1,0 +1,185 @@
+"""From a backend's frame logits to the scores of an answer.
+
+The head is linear, so the mean of the frame logits is the utterance's logits. Every score here is the softmax of
+such a mean: over all frames, over the frames of a window, or of a single frame. One window over everything
+therefore gives the utterance's scores. Means are taken in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import FieldError, InferenceFailed, InvalidOptions
+from service.results import (
+    FRAME_HOP,
+    SAMPLING_RATE,
+    ClipOutput,
+    EmbeddingChoice,
+    Floats,
+    FrameScores,
+    Granularity,
+    ModelInfo,
+    Recognition,
+    Span,
+)
+
+FRAME_SECONDS = FRAME_HOP / SAMPLING_RATE
+"""Seconds from one model frame to the next, and the finest window."""
+
+_MAX_ERRORS = 20
+_MAX_ECHO = 40
+
+
+def recognition(
+    output: ClipOutput,
+    model: ModelInfo,
+    *,
+    granularity: Granularity,
+    embedding: EmbeddingChoice,
+    labels: tuple[int, ...] | None = None,
+    window: float | None = None,
+    hop: float | None = None,
+    offset: float = 0.0,
+) -> Recognition:
+    """Make the answer for one clip.
+
+    Args:
+        output: what the backend found, logits of shape (frame, label).
+        model: the model that answered.
+        granularity: whether scores over time are wanted beside those of the utterance.
+        embedding: which embedding is wanted.
+        labels: indices of the labels wanted, in the order wanted, scores renormalised over them; None for all that
+            the model may answer.
+        window: seconds over which frame scores are pooled. Where only `hop` is given, windows are as long as it, so
+            that they tile the clip; where neither is, there is one window a frame.
+        hop: seconds from one window to the next, by default `window`. Both are rounded to whole frames.
+        offset: seconds that were cut from the file in front of the clip, added to all times of the answer.
+
+    Raises:
+        InferenceFailed: if the model's output is not finite.
+        ValueError: if `labels`, `window` or `hop` are out of range, or frame embeddings are wanted that the clip
+            was not run with. Options that come from clients are refused before this.
+    """
+    chosen = _chosen(labels, model)
+    logits = output.logits[:, chosen].astype(np.float64)
+    vectors = _embedding(output, embedding)
+    if not (logits.size and np.isfinite(logits).all() and (vectors is None or np.isfinite(vectors).all())):
+        raise InferenceFailed("The model's output for this audio is not finite.")
+    frames = None
+    if granularity == "frame":
+        frames = _frame_scores(logits, output.scored.start + offset, window, hop)
+    speech = output.speech
+    return Recognition(
+        labels=tuple(model.labels[index] for index in chosen),
+        scores=_softmax(logits.mean(axis=0)),
+        embedding=vectors,
+        frames=frames,
+        speech=None if speech is None else Span(speech.start + offset, speech.end + offset),
+    )
+
+
+def resolve_labels(names: Sequence[str], model: ModelInfo) -> tuple[int, ...]:
+    """Indices of the labels that a client names, in its order.
+
+    Args:
+        names: English (any case), Chinese or native spellings.
+        model: the model that has the labels.
+
+    Raises:
+        InvalidOptions: naming every label that is unknown, never answered by this model, or given twice.
+    """
+    indices = {
+        _fold(spelling): index
+        for index, label in enumerate(model.labels)
+        for spelling in (label.en, label.zh, label.native)
+    }
+    found: list[int] = []
+    errors: list[FieldError] = []
+    for name in names:
+        index = indices.get(_fold(name))
+        shown = repr(name if len(name) <= _MAX_ECHO else name[:_MAX_ECHO] + "…")
+        if index is None:
+            errors.append(FieldError("labels", f"{shown} is not a label of the model", "unknown_label"))
+        elif index in model.masked:
+            errors.append(FieldError("labels", f"the model never answers {shown}", "masked_label"))
+        elif index in found:
+            errors.append(FieldError("labels", f"{shown} is given more than once", "repeated_label"))
+        else:
+            found.append(index)
+        if len(errors) == _MAX_ERRORS:
+            break
+    if not names:
+        errors.append(FieldError("labels", "no label is named", "no_label"))
+    if errors:
+        known = ", ".join(label.en for i, label in enumerate(model.labels) if i not in model.masked)
+        raise InvalidOptions(f"The labels must be different ones of: {known}.", errors)
+    return tuple(found)
+
+
+def _fold(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _chosen(labels: tuple[int, ...] | None, model: ModelInfo) -> list[int]:
+    answerable = [index for index in range(len(model.labels)) if index not in model.masked]
+    if labels is None:
+        return answerable
+    if not labels or len(set(labels)) != len(labels) or not set(labels) <= set(answerable):
+        raise ValueError(f"labels must be different ones of {answerable}, not {labels}")
+    return list(labels)
+
+
+def _embedding(output: ClipOutput, choice: EmbeddingChoice) -> Floats | None:
+    if choice == "none":
+        return None
+    if choice == "utterance":
+        return output.embedding
+    if output.frame_embeddings is None:
+        raise ValueError("the clip was run without frame embeddings")
+    return output.frame_embeddings
+
+
+def _frame_scores(logits: NDArray[np.float64], start: float, window: float | None, hop: float | None) -> FrameScores:
+    length = _whole_frames(window if window is not None else hop)
+    step = _whole_frames(hop if hop is not None else window)
+    return FrameScores(
+        start=start,
+        hop=step * FRAME_HOP / SAMPLING_RATE,
+        window=length * FRAME_HOP / SAMPLING_RATE,
+        scores=_softmax(_pool(logits, length, step)),
+    )
+
+
+def _whole_frames(seconds: float | None) -> int:
+    if seconds is None:
+        return 1
+    # A relative margin, because 0.02 and its like have no exact float.
+    if not (math.isfinite(seconds) and seconds >= FRAME_SECONDS * (1 - 1e-9)):
+        raise ValueError(f"windows and hops last at least {FRAME_SECONDS} s, not {seconds}")
+    return round(seconds / FRAME_SECONDS)
+
+
+def _pool(logits: NDArray[np.float64], length: int, step: int) -> NDArray[np.float64]:
+    """Mean of `logits` (frame, label) over windows of `length` frames, one every `step`: (window, label).
+
+    The last window may be shorter. No window begins after one that reaches the end, since it would only repeat a
+    part of it.
+    """
+    if length == step == 1:
+        return logits
+    frames = len(logits)
+    length, step = min(length, frames), min(step, frames)  # longer ones mean the same
+    windows = min(1 + -(-max(frames - length, 0) // step), -(-frames // step))
+    begins = np.arange(windows) * step
+    ends = np.minimum(begins + length, frames)
+    sums = np.concatenate([np.zeros((1, logits.shape[1])), np.cumsum(logits, axis=0)])
+    return np.asarray((sums[ends] - sums[begins]) / (ends - begins)[:, None])
+
+
+def _softmax(logits: NDArray[np.float64]) -> Floats:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True), dtype=np.float32)

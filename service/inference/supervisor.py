@@ -1,0 +1,154 @@
+"""Keeps one worker alive: starts it, restarts it after a death, stops it.
+
+    loading ──▶ ready ──▶ dead (pauses, longer after every death in a row) ──▶ loading …
+
+All methods belong to the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from service.errors import SetupError
+from service.inference.backend import Backend
+from service.inference.batch import Entry
+from service.inference.limits import EngineLimits
+from service.inference.queue import RequestQueue
+from service.inference.worker import Loaded, Run, Worker, WorkerEvents
+
+logger = logging.getLogger(__name__)
+
+Phase = Literal["loading", "ready", "dead"]
+
+
+class Supervisor:
+    """Owns the worker of one engine through all its restarts.
+
+    Args:
+        load: makes the backend; called in every new worker thread.
+        queue: where workers take their work from.
+        limits: when to restart, and when to worry.
+        ready, finished, failed: as in `WorkerEvents`.
+        died: called once for every death, when `phase` says so.
+
+    Attributes:
+        phase: where in its life the worker is.
+        pause: seconds before the next restart.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Backend],
+        queue: RequestQueue,
+        limits: EngineLimits,
+        *,
+        ready: Callable[[Loaded], None],
+        finished: Callable[[Run], None],
+        failed: Callable[[Entry], None],
+        died: Callable[[], None],
+    ) -> None:
+        self.phase: Phase = "loading"
+        self.pause = limits.restart_min
+        self._load = load
+        self._queue = queue
+        self._limits = limits
+        self._tell_ready = ready
+        self._tell_finished = finished
+        self._tell_died = died
+        self._events = WorkerEvents(self._on_ready, self._on_finished, failed, self._on_died, self._on_ended)
+        self._worker: Worker | None = None
+        self._setup_error: SetupError | None = None
+        self._restart: asyncio.TimerHandle | None = None
+        self._stopping = False
+        self._decided = asyncio.Event()  # ready, impossible to set up, or stopping
+        self._no_thread = asyncio.Event()
+        self._no_thread.set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether a worker thread loads or works and is not stuck."""
+        return self._worker is not None and self.phase != "dead" and self._worker.alive(self._limits.stuck_after)
+
+    @property
+    def memory(self) -> Mapping[str, int]:
+        """Bytes of device memory by kind, as of the worker's last run."""
+        return self._worker.memory if self._worker is not None else {}
+
+    def start(self) -> None:
+        """Start a worker thread; there must be none."""
+        self.phase = "loading"
+        self._setup_error = None
+        self._decided.clear()
+        self._no_thread.clear()
+        self._worker = Worker(self._load, self._queue, asyncio.get_running_loop(), self._events)
+        try:
+            self._worker.start()
+        except RuntimeError:
+            logger.exception("the system gives no thread for the inference worker")
+            self._on_died(None)
+            self._retire()
+
+    async def wait_ready(self) -> bool:
+        """Wait until the worker is ready; False if it is stopped instead.
+
+        Raises:
+            SetupError: as `load` raised it; restarts go on all the same.
+        """
+        while True:
+            await self._decided.wait()
+            if self._stopping:
+                return False
+            if self._setup_error is not None:
+                raise self._setup_error
+            if self.phase == "ready":
+                return True
+
+    def stop(self) -> None:
+        """Restart no more; the present worker goes on until the queue is closed."""
+        self._stopping = True
+        self._decided.set()
+        if self._restart is not None:
+            self._restart.cancel()
+
+    async def wait_ended(self) -> None:
+        """Wait until no worker thread is left."""
+        await self._no_thread.wait()
+
+    def _on_ready(self, loaded: Loaded) -> None:
+        self.phase = "ready"
+        self._decided.set()
+        self._tell_ready(loaded)
+
+    def _on_finished(self, run: Run) -> None:
+        # Only an answer resets the pause: a worker that dies of its first batch again and again must not be
+        # reloaded ten times a second.
+        self.pause = self._limits.restart_min
+        self._tell_finished(run)
+
+    def _on_died(self, error: SetupError | None) -> None:
+        self.phase = "dead"
+        self._setup_error = error
+        if error is not None:
+            self._decided.set()
+        elif not self._stopping:
+            self._decided.clear()
+        self._tell_died()
+
+    def _on_ended(self) -> None:
+        if self._worker is not None:
+            self._worker.join()  # that was its last word
+        if self.phase != "dead" and not self._stopping:
+            self._on_died(None)  # it could not even report its death
+        self._retire()
+
+    def _retire(self) -> None:
+        """Forget the worker, whose thread is over, and plan the next one."""
+        self._worker = None
+        self._no_thread.set()
+        if not self._stopping:
+            logger.warning("the inference worker is restarted in %.1f s", self.pause)
+            self._restart = asyncio.get_running_loop().call_later(self.pause, self.start)
+            self.pause = min(2 * self.pause, self._limits.restart_max)

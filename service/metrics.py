@@ -1,0 +1,169 @@
+"""Every Prometheus series of the service.
+
+What happens per request is counted where it happens, through the attributes of `Metrics`. What mirrors the
+engine's state (queue, permits, worker, device memory) is read when Prometheus scrapes, so requests do not pay for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from service.errors import Draining, ModelLoading, QueueFull, WorkerDead
+
+STAGES = ("decode", "queue", "preprocess", "inference")
+"""Values of the label `stage`, in the order in which a request goes through them."""
+
+# A quantile read from a histogram lies in the same bucket as the true one, so neighbours that differ by a factor
+# of at most 1.2 make it known within 20 %.
+_DECADE = (1.0, 1.2, 1.4, 1.6, 1.9, 2.2, 2.6, 3.1, 3.7, 4.4, 5.2, 6.2, 7.4, 8.8)
+_SLOW = (10.0, 15.0, 20.0, 30.0, 60.0, 120.0)
+
+
+def _seconds_from(exponent: int) -> tuple[float, ...]:
+    """Bucket bounds from 10^`exponent` seconds: fine up to 10 s, coarse up to two minutes."""
+    fine = (round(step * 10.0**power, 1 - power) for power in range(exponent, 1) for step in _DECADE)
+    return (*fine, *_SLOW)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """What a scrape reads of the engine.
+
+    Attributes:
+        queued_requests: clips that wait for the worker.
+        queued_seconds: their audio seconds.
+        in_flight: requests that hold a permit.
+        worker_up: whether the worker is loaded, warm and not stuck.
+        memory: bytes of device memory by kind.
+    """
+
+    queued_requests: int = 0
+    queued_seconds: float = 0.0
+    in_flight: int = 0
+    worker_up: bool = False
+    memory: Mapping[str, int] = field(default_factory=dict)
+
+
+class _EngineCollector(Collector):
+    """Asks for the engine's state once per scrape."""
+
+    def __init__(self) -> None:
+        self.read: Callable[[], EngineState] = EngineState
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        state = self.read()
+        yield GaugeMetricFamily("ser_queue_depth", "Clips that wait for the worker.", state.queued_requests)
+        yield GaugeMetricFamily(
+            "ser_queue_audio_seconds", "Audio seconds that wait for the worker.", state.queued_seconds
+        )
+        yield GaugeMetricFamily("ser_requests_in_flight", "Requests that hold a permit.", state.in_flight)
+        yield GaugeMetricFamily(
+            "ser_worker_up", "Whether the worker is loaded, warm and not stuck (1) or not (0).", state.worker_up
+        )
+        memory = GaugeMetricFamily("ser_gpu_memory_bytes", "Device memory by kind.", labels=["kind"])
+        for kind, size in state.memory.items():
+            memory.add_metric([kind], size)
+        yield memory
+
+
+class Metrics:
+    """The series, registered in `registry`; one instance per application, so that tests can have several.
+
+    Attributes:
+        http_requests: answered requests by `route` (the template, never the path), `method` and `code`.
+        http_request_duration: seconds from the request's first byte to the answer's last, by `route`.
+        stage_duration: seconds per request and `stage` (see `STAGES`).
+        batch_size: clips per run of the model.
+        batch_audio_seconds: audio seconds per run of the model.
+        batch_padding_ratio: share of padded frames per run of the model.
+        requests_rejected: requests refused, by `reason` (the error's code).
+        requests_cancelled: clips whose caller gave up before the answer.
+        inference_failures: clips on which the model failed.
+        worker_deaths: ends of the worker thread that nobody asked for, failed loads included.
+        audio_seconds: audio seconds that the model has scored.
+        predictions: answers by the `label` with the highest score.
+        model_info: identity of the loaded model.
+        model_load_seconds: seconds that loading and warming up took.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.http_requests = Counter(
+            "ser_http_requests_total", "Answered HTTP requests.", ["route", "method", "code"], registry=registry
+        )
+        self.http_request_duration = Histogram(
+            "ser_http_request_duration_seconds",
+            "Time from an HTTP request to the end of its answer.",
+            ["route"],
+            buckets=_seconds_from(-3),
+            registry=registry,
+        )
+        self.stage_duration = Histogram(
+            "ser_stage_duration_seconds",
+            "Time that a request spent in a stage; preprocess and inference are those of its batch.",
+            ["stage"],
+            buckets=_seconds_from(-4),
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "ser_batch_size",
+            "Clips per run of the model.",
+            buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
+            registry=registry,
+        )
+        self.batch_audio_seconds = Histogram(
+            "ser_batch_audio_seconds",
+            "Audio seconds per run of the model.",
+            buckets=(0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200),
+            registry=registry,
+        )
+        self.batch_padding_ratio = Histogram(
+            "ser_batch_padding_ratio",
+            "Share of padded frames per run of the model.",
+            buckets=(0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1),
+            registry=registry,
+        )
+        self.requests_rejected = Counter(
+            "ser_requests_rejected_total", "Requests refused, by reason.", ["reason"], registry=registry
+        )
+        self.requests_cancelled = Counter(
+            "ser_requests_cancelled_total", "Clips whose caller gave up before the answer.", registry=registry
+        )
+        self.inference_failures = Counter(
+            "ser_inference_failures_total", "Clips on which the model failed.", registry=registry
+        )
+        self.worker_deaths = Counter(
+            "ser_worker_deaths_total", "Unwanted ends of the worker thread, failed loads included.", registry=registry
+        )
+        self.audio_seconds = Counter(
+            "ser_audio_seconds_total", "Audio seconds that the model has scored.", registry=registry
+        )
+        self.predictions = Counter(
+            "ser_predictions_total", "Answers by the label with the highest score.", ["label"], registry=registry
+        )
+        self.model_info = Info("ser_model", "The loaded model.", registry=registry)
+        self.model_load_seconds = Gauge(
+            "ser_model_load_seconds", "Time that loading and warming up the model took.", registry=registry
+        )
+        # Series that exist from the beginning make rates and alerts right from the first event on.
+        for refusal in (QueueFull, ModelLoading, Draining, WorkerDead):
+            self.requests_rejected.labels(refusal.code)
+        for stage in STAGES:
+            self.stage_duration.labels(stage)
+        self._engine = _EngineCollector()
+        registry.register(self._engine)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+
+    def follow_engine(self, read: Callable[[], EngineState]) -> None:
+        """Mirror an engine from now on: `read` is called at every scrape, from whichever thread answers it."""
+        self._engine.read = read

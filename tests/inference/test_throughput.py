@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from service.inference.throughput import Throughput
+
+
+def test_without_experience_come_back_in_a_second() -> None:
+    assert Throughput().retry_after(1000.0) == 1.0
+
+
+def test_the_queue_divided_by_the_speed() -> None:
+    throughput = Throughput()
+    throughput.observe(audio=40.0, wall=2.0)
+    assert throughput.retry_after(100.0) == pytest.approx(5.0)
+
+
+def test_is_clamped() -> None:
+    throughput = Throughput()
+    throughput.observe(audio=1.0, wall=1.0)
+    assert throughput.retry_after(0.0) == 1.0
+    assert throughput.retry_after(1e9) == 60.0
+
+
+def test_follows_the_recent_runs() -> None:
+    throughput = Throughput()
+    throughput.observe(audio=1.0, wall=1.0)
+    for _ in range(100):
+        throughput.observe(audio=10.0, wall=1.0)
+    assert throughput.retry_after(100.0) == pytest.approx(10.0, rel=1e-3)

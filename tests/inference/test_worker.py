@@ -1,0 +1,232 @@
+"""The worker thread without an engine: what it reports, in which order, from which thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from service.errors import CheckpointInvalid, SetupError
+from service.inference.backend import Backend
+from service.inference.batch import Entry
+from service.inference.queue import RequestQueue
+from service.inference.worker import Loaded, Run, Worker, WorkerEvents
+from service.results import BatchOutput, Clip
+from tests.inference.fake_backend import FAIL, HOLD, KILL, OUT_OF_MEMORY, FakeBackend, FakeControl, answer, make_clip
+from tests.inference.running import PATIENCE, until
+
+
+class Recorder:
+    """A queue, a worker on it, and all that the worker reports."""
+
+    def __init__(self, load: Callable[[], Backend]) -> None:
+        self.queue = RequestQueue(100, 1000.0)
+        self.loop = asyncio.get_running_loop()
+        self.reports: list[tuple[str, Any]] = []
+        self.threads: set[int] = set()
+        events = WorkerEvents(
+            ready=lambda loaded: self._record("ready", loaded),
+            finished=lambda run: self._record("finished", run),
+            failed=lambda entry: self._record("failed", entry),
+            died=lambda error: self._record("died", error),
+            ended=lambda: self._record("ended", None),
+        )
+        self.worker = Worker(load, self.queue, self.loop, events)
+
+    def _record(self, kind: str, value: Any) -> None:
+        self.threads.add(threading.get_ident())
+        self.reports.append((kind, value))
+
+    @property
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.reports]
+
+    def put(self, *clips: Clip, deadline: float = PATIENCE) -> list[Entry]:
+        now = time.monotonic()
+        entries = [Entry(clip, clip.duration, now, now + deadline, self.loop.create_future()) for clip in clips]
+        for entry in entries:
+            assert self.queue.put(entry)
+        return entries
+
+    async def ended(self) -> None:
+        await until(lambda: "ended" in self.kinds)
+        self.worker.join()
+
+    async def stop(self) -> None:
+        self.queue.close()
+        await self.ended()
+
+
+async def test_life_of_a_worker() -> None:
+    control = FakeControl(device_memory={"allocated": 7})
+    recorder = Recorder(control.load)
+    clips = [make_clip(seed=1), make_clip(seed=2)]
+    entries = recorder.put(*clips)
+    recorder.worker.start()
+    await until(lambda: "finished" in recorder.kinds)
+    assert recorder.worker.alive(stuck_after=60)
+    await recorder.stop()
+
+    assert recorder.kinds == ["ready", "finished", "ended"]
+    loaded, run = recorder.reports[0][1], recorder.reports[1][1]
+    assert isinstance(loaded, Loaded)
+    assert loaded.model == control.info
+    assert loaded.seconds > 0
+    assert isinstance(run, Run)
+    assert list(run.entries) == entries
+    assert [output.speech for output in run.output.clips] == [answer(clip).speech for clip in clips]
+    assert entries[0].enqueued <= run.taken <= run.taken + run.seconds <= time.monotonic()
+    assert recorder.worker.memory == {"allocated": 7}
+    assert not recorder.worker.alive(stuck_after=60)
+    assert (control.loads, control.warm_ups, control.closes) == (1, 1, 1)
+    assert recorder.threads == {threading.get_ident()}, "reports belong to the loop's thread"
+    assert len(control.threads) == 1, "one thread owns the backend"
+    assert control.threads.isdisjoint(recorder.threads)
+
+
+@pytest.mark.parametrize("command", [FAIL, OUT_OF_MEMORY])
+async def test_a_failing_batch_is_run_one_by_one(command: float, caplog: pytest.LogCaptureFixture) -> None:
+    control = FakeControl()
+    recorder = Recorder(control.load)
+    entries = recorder.put(make_clip(seed=1), make_clip(first=command), make_clip(seed=2))
+    with caplog.at_level(logging.ERROR):
+        recorder.worker.start()
+        await until(lambda: len(recorder.reports) == 4)
+    await recorder.stop()
+    assert [len(run) for run in control.runs] == [3, 1, 1, 1]
+    assert recorder.kinds == ["ready", "finished", "failed", "finished", "ended"]
+    assert [list(recorder.reports[i][1].entries) for i in (1, 3)] == [[entries[0]], [entries[2]]]
+    assert recorder.reports[2][1] is entries[1]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the model failed on a batch of 3 (0.3 s of audio)",
+        "the model failed on a batch of 1 (0.1 s of audio)",
+    ]
+    assert all(record.exc_info for record in caplog.records), "the traceback is what a developer needs"
+
+
+async def test_a_batch_that_only_fails_as_a_whole_costs_nobody_the_answer() -> None:
+    control = FakeControl(run_faults=[MemoryError()])
+    recorder = Recorder(control.load)
+    entries = recorder.put(make_clip(seed=1), make_clip(seed=2))
+    recorder.worker.start()
+    await until(lambda: len(recorder.reports) == 3)
+    await recorder.stop()
+    assert recorder.kinds == ["ready", "finished", "finished", "ended"]
+    assert [list(recorder.reports[i][1].entries) for i in (1, 2)] == [[entries[0]], [entries[1]]]
+
+
+async def test_the_retry_skips_who_gave_up_meanwhile() -> None:
+    control = FakeControl()
+    recorder = Recorder(control.load)
+    entries = recorder.put(make_clip(first=HOLD), make_clip(first=FAIL), make_clip(seed=2))
+    recorder.worker.start()
+    await until(control.running.is_set)
+    entries[2].clip = None
+    entries[0].deadline = time.monotonic()
+    control.hold.set()
+    await until(lambda: "failed" in recorder.kinds)
+    await recorder.stop()
+    assert [len(run) for run in control.runs] == [3, 1]
+    assert recorder.kinds == ["ready", "failed", "ended"]
+
+
+async def test_a_backend_that_answers_too_few_clips_fails_them() -> None:
+    class Forgetful(FakeBackend):
+        def run(self, clips: Sequence[Clip]) -> BatchOutput:
+            return BatchOutput(super().run(clips).clips[1:], 0.0, 0.0)
+
+    recorder = Recorder(lambda: Forgetful(FakeControl()))
+    recorder.put(make_clip())
+    recorder.worker.start()
+    await until(lambda: "failed" in recorder.kinds)
+    await recorder.stop()
+
+
+@pytest.mark.parametrize("fault", [SystemExit(), KeyboardInterrupt(), asyncio.CancelledError()], ids=repr)
+async def test_death_is_reported_and_the_backend_closed(fault: BaseException) -> None:
+    control = FakeControl(run_faults=[fault])
+    recorder = Recorder(control.load)
+    recorder.put(make_clip(), make_clip())
+    recorder.worker.start()
+    await recorder.ended()
+    assert recorder.kinds == ["ready", "died", "ended"]
+    assert recorder.reports[1][1] is None
+    assert recorder.worker.busy_since is None
+    assert control.closes == 1
+
+
+async def test_who_was_answered_before_the_death_keeps_the_answer() -> None:
+    control = FakeControl(run_faults=[MemoryError()])
+    recorder = Recorder(control.load)
+    entries = recorder.put(make_clip(), make_clip(first=KILL), make_clip())
+    recorder.worker.start()
+    await recorder.ended()
+    assert recorder.kinds == ["ready", "finished", "died", "ended"]
+    assert list(recorder.reports[1][1].entries) == [entries[0]]
+
+
+@pytest.mark.parametrize("where", ["load", "warm_up"])
+@pytest.mark.parametrize("fault", [CheckpointInvalid("weights are missing"), OSError(), SystemExit()], ids=repr)
+async def test_a_failed_load_is_a_death(where: str, fault: BaseException) -> None:
+    control = FakeControl()
+    (control.load_faults if where == "load" else control.warm_up_faults).append(fault)
+    recorder = Recorder(control.load)
+    recorder.worker.start()
+    await recorder.ended()
+    assert recorder.kinds == ["died", "ended"]
+    assert recorder.reports[0][1] is (fault if isinstance(fault, SetupError) else None)
+    assert control.closes == (where == "warm_up")
+
+
+async def test_a_backend_that_does_not_close_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder(FakeControl(close_fault=OSError("busy")).load)
+    recorder.worker.start()
+    await until(lambda: "ready" in recorder.kinds)
+    await recorder.stop()
+    assert recorder.kinds == ["ready", "ended"]
+    assert "the backend could not be closed" in caplog.text
+
+
+async def test_stopped_while_loading_it_neither_warms_up_nor_reports_ready() -> None:
+    control = FakeControl()
+    control.gate.clear()
+    recorder = Recorder(control.load)
+    recorder.worker.start()
+    recorder.queue.close()
+    control.gate.set()
+    await recorder.ended()
+    assert recorder.kinds == ["ended"]
+    assert (control.warm_ups, control.closes) == (0, 1)
+
+
+async def test_a_run_that_takes_too_long_counts_as_stuck() -> None:
+    control = FakeControl()
+    recorder = Recorder(control.load)
+    recorder.put(make_clip(first=HOLD))
+    recorder.worker.start()
+    await until(control.running.is_set)
+    await until(lambda: not recorder.worker.alive(stuck_after=0.02))
+    assert recorder.worker.alive(stuck_after=60)
+    control.hold.set()
+    await until(lambda: recorder.worker.alive(stuck_after=0.02))
+    await recorder.stop()
+
+
+def test_a_closed_loop_sends_the_worker_home() -> None:
+    control = FakeControl()
+    control.gate.clear()
+
+    async def leave() -> Recorder:
+        recorder = Recorder(control.load)
+        recorder.worker.start()
+        return recorder
+
+    recorder = asyncio.run(leave())
+    control.gate.set()
+    recorder.worker.join()
+    assert control.closes == 1
