@@ -1,6 +1,8 @@
-"""The values that travel through the service. This module imports nothing of the project.
+"""The values that travel through the service.
 
     bytes ─decode─▶ Waveform ─select channels, cut─▶ Clip ─backend─▶ ClipOutput ─scores─▶ Recognition
+
+This module imports nothing of the project.
 """
 
 from __future__ import annotations

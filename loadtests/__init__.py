@@ -1,0 +1,1 @@
+"""Measures the service: the benchmark against FunASR (`bench`), and load over HTTP (`locustfile`)."""

@@ -1,0 +1,106 @@
+"""A transformer block whose attention is biased by distance in time.
+
+The bias is the only thing here of size tokens x tokens. It is held for as many queries at a time as `BIAS_ELEMENTS`
+allows, so memory does not grow with the square of a clip's length; the result is the same.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from service.model.config import LOWEST_BIAS, ModelConfig
+
+BIAS_ELEMENTS = 2**25
+"""Elements of the bias that are held at a time, over the whole batch (128 MiB in FP32)."""
+
+
+class AttentionBias:
+    """What is added to the attention scores of one batch: `-slope * scale * |i - j|`, and -inf for padded keys.
+
+    Pairs with one of the extra tokens get none. Source: Press et al. 2022, "Train Short, Test Long"; here symmetric
+    in time, with learned scales.
+
+    Args:
+        slopes: FP32 (head,).
+        scales: FP32 (1 or block, 1 or head), learned; negative ones count as zero.
+        extra: tokens in front of the frames.
+        tokens: extra tokens and frames.
+        padded: boolean (clip, token), true past each clip's end, or None where nothing is padded.
+        dtype: of the result, as scaled dot-product attention wants it.
+    """
+
+    def __init__(
+        self, slopes: Tensor, scales: Tensor, *, extra: int, tokens: int, padded: Tensor | None, dtype: torch.dtype
+    ) -> None:
+        self._factors = -slopes * scales.clamp(min=0)
+        self._position = torch.arange(-extra, tokens - extra, device=slopes.device, dtype=torch.float32)
+        self._padded = None if padded is None else padded[:, None, None, :]
+        self._dtype = dtype
+        clips = 1 if padded is None else padded.shape[0]
+        self.rows = min(tokens, max(1, BIAS_ELEMENTS // (clips * slopes.shape[0] * tokens)))
+        """Queries whose bias may be held at a time."""
+        # One bias for all blocks, where it fits and they share their scales.
+        self._shared = self._make(0, 0, tokens) if self.rows == tokens and scales.shape[0] == 1 else None
+
+    def of(self, block: int, first: int, last: int) -> Tensor:
+        """The bias of queries `first` up to `last` in one block, (1 or clip, head, query, key)."""
+        if self._shared is not None:
+            return self._shared
+        return self._make(min(block, self._factors.shape[0] - 1), first, last)
+
+    def _make(self, block: int, first: int, last: int) -> Tensor:
+        query, key = self._position[first:last, None], self._position[None, :]
+        distance = torch.where((query >= 0) & (key >= 0), (query - key).abs(), 0.0)
+        bias = (self._factors[block, :, None, None] * distance).clamp(min=LOWEST_BIAS).to(self._dtype)[None]
+        return bias if self._padded is None else bias.masked_fill(self._padded, float("-inf"))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each added to its input and then normalised (post-norm)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.embed_dim
+        self.norm1 = nn.LayerNorm(width, config.norm_eps)
+        self.attn = _Attention(width, config.num_heads)
+        self.norm2 = nn.LayerNorm(width, config.norm_eps)
+        self.mlp = _Mlp(width, config.mlp_dim)
+
+    def forward(self, x: Tensor, bias: AttentionBias, block: int) -> Tensor:
+        """Map tokens (clip, token, width) to tokens; `block` is this block's index in the encoder."""
+        x = self.norm1(x + self.attn(x, bias, block))
+        y: Tensor = self.norm2(x + self.mlp(x))
+        return y
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, bias: AttentionBias, block: int) -> Tensor:
+        clips, tokens, width = x.shape
+        q, k, v = self.qkv(x).view(clips, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind()
+        parts = []
+        for first in range(0, tokens, bias.rows):
+            last = min(first + bias.rows, tokens)
+            mask = bias.of(block, first, last)
+            parts.append(functional.scaled_dot_product_attention(q[:, :, first:last], k, v, attn_mask=mask))
+        y = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+        z: Tensor = self.proj(y.transpose(1, 2).reshape(clips, tokens, width))
+        return z
+
+
+class _Mlp(nn.Module):
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc2(functional.gelu(self.fc1(x)))
+        return y

@@ -1,0 +1,1 @@
+"""The ways to run the model, behind the interface of `service.inference.backend`."""

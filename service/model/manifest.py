@@ -1,0 +1,145 @@
+"""The manifest of a prepared model: what it is, where it came from, and which files belong to it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from service.errors import CheckpointInvalid
+from service.model.config import ModelConfig
+from service.model.labels import check_labels, masked_labels, to_label
+from service.results import ModelInfo
+
+MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
+ONNX_FP32 = "model.fp32.onnx"
+ONNX_INT8 = "model.int8.onnx"
+CARD = "CARD.md"
+
+_SCHEMA = 1
+_MAX_BYTES = 256 * 1024
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+MODEL_ID = re.compile(rf"{_NAME}(/{_NAME})?")
+"""What a model may be called: `name` or `owner/name`."""
+
+_ShortText = Annotated[str, Field(max_length=200)]
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of a prepared model."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=0)]
+
+    @classmethod
+    def of(cls, path: Path) -> FileEntry:
+        """Read a file once for its checksum and size."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return cls(sha256=digest, size=os.fstat(file.fileno()).st_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What `manifest.json` holds.
+
+    Attributes:
+        id: the hub id, or a name for a model from elsewhere.
+        source: the hub it came from, or `directory`.
+        config: the encoder's dimensions.
+        labels: as the token list has them, in the order of the logits.
+        files: by name, all beside the manifest.
+        tools: versions of what prepared the model.
+        demonstration: whether it only shows the path; then every answer says so.
+        created: when it was prepared, ISO 8601 in UTC.
+        schema: version of this format.
+
+    Raises:
+        CheckpointInvalid: if a value is impossible.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")
+
+    id: Annotated[str, Field(pattern=rf"^{MODEL_ID.pattern}$")]
+    source: _ShortText
+    config: ModelConfig
+    labels: tuple[str, ...]
+    files: dict[Annotated[str, Field(pattern=rf"^{_NAME}$")], FileEntry]
+    tools: dict[_ShortText, _ShortText]
+    created: _ShortText
+    demonstration: bool = False
+    schema: Annotated[int, Field(ge=_SCHEMA, le=_SCHEMA)] = field(default=_SCHEMA)
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels)
+        if WEIGHTS not in self.files:
+            raise CheckpointInvalid(f"the manifest names no {WEIGHTS}")
+
+    @property
+    def revision(self) -> str:
+        """Twelve hexadecimal digits that are equal where the weights are."""
+        return self.files[WEIGHTS].sha256[:12]
+
+    def info(self, *, backend: str, device: str, dtype: str) -> ModelInfo:
+        """Describe this model as it runs in a backend."""
+        return ModelInfo(
+            id=self.id,
+            revision=self.revision,
+            backend=backend,
+            device=device,
+            dtype=dtype,
+            labels=tuple(to_label(native) for native in self.labels),
+            masked=masked_labels(self.labels),
+            embedding_size=self.config.embed_dim,
+            demonstration=self.demonstration,
+        )
+
+    def write(self, directory: Path) -> None:
+        """Write `manifest.json` into `directory`."""
+        (directory / MANIFEST).write_bytes(_ADAPTER.dump_json(self, indent=2) + b"\n")
+
+    @classmethod
+    def read(cls, directory: Path) -> Manifest:
+        """Read and check `manifest.json` in `directory`, and that its files are there in their sizes.
+
+        Raises:
+            CheckpointInvalid: if it is not a valid manifest, or a file is missing or has another size.
+        """
+        try:
+            with (directory / MANIFEST).open("rb") as file:
+                data = file.read(_MAX_BYTES + 1)
+        except OSError as error:
+            raise CheckpointInvalid(f"{directory / MANIFEST} cannot be read") from error
+        if len(data) > _MAX_BYTES:
+            raise CheckpointInvalid(f"{directory / MANIFEST} is larger than {_MAX_BYTES} bytes")
+        try:
+            manifest = _ADAPTER.validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the document"
+            raise CheckpointInvalid(f"{directory / MANIFEST} is not valid: {where}: {first['msg']}") from error
+        for name, entry in manifest.files.items():
+            path = directory / name
+            if not path.is_file() or path.stat().st_size != entry.size:
+                raise CheckpointInvalid(f"{path} is missing or is not {entry.size} bytes long; prepare the model again")
+        return manifest
+
+    def verify(self, directory: Path) -> None:
+        """Compare every file in `directory` with its checksum, which reads them all.
+
+        Raises:
+            CheckpointInvalid: if one differs; the text names it.
+        """
+        for name, entry in self.files.items():
+            if FileEntry.of(directory / name) != entry:
+                raise CheckpointInvalid(f"{directory / name} is not what was prepared; prepare the model again")
+
+
+_ADAPTER = TypeAdapter(Manifest)

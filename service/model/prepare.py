@@ -1,0 +1,186 @@
+"""Turns a checkpoint in hub layout into a prepared model, which the service only memory-maps.
+
+A prepared model is a directory with the weights as safetensors, the graphs for ONNX Runtime, and a manifest. The
+manifest is written last, after the graphs have been run against the encoder, so a directory that has one is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from importlib import metadata
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from service import __version__
+from service.errors import CheckpointInvalid, SettingsInvalid
+from service.inference.encoder import Encoder
+from service.model.checkpoint import Checkpoint, load_hub_directory
+from service.model.manifest import CARD, MANIFEST, MODEL_ID, ONNX_FP32, ONNX_INT8, WEIGHTS, FileEntry, Manifest
+from service.model.onnx_graph import write_onnx
+from service.model.probe import normalized, speech_like
+from service.results import SAMPLING_RATE, Floats
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 1e-4
+"""How far scores and embeddings of the FP32 graph may be from the encoder's."""
+
+_INT8_SIMILARITY = 0.9
+"""Cosine of the INT8 and FP32 embeddings below which the graph is taken for broken."""
+
+_PROBES = ((0, 400), (1, 401), (2, 16_000), (3, 50_123))
+"""Seeds and samples of the waveforms that the graphs are checked on."""
+
+_PUBLISH_ATTEMPTS = 20
+_TOOLS = ("torch", "onnx", "onnxruntime", "safetensors", "numpy")
+
+
+class _Answer(NamedTuple):
+    waveform: Floats
+    embedding: Floats
+    scores: NDArray[np.float64]
+
+
+def prepare(
+    source: Path,
+    target: Path,
+    *,
+    id: str,  # noqa: A002 - it is called so everywhere a user meets it
+    origin: str = "directory",
+    int8: bool = True,
+    demonstration: bool = False,
+) -> Manifest:
+    """Prepare the checkpoint in `source` and put the result at `target`, at once or not at all.
+
+    Args:
+        source: a directory in hub layout; a `CARD.md` in it is taken along.
+        target: replaced if it is an older prepared model.
+        id: what answers call the model.
+        origin: where the checkpoint came from, `hub:owner/name` or `directory`.
+        int8: also write the graph in INT8.
+        demonstration: whether answers shall say that the model is for demonstration.
+
+    Returns:
+        The manifest that was written.
+
+    Raises:
+        ModelNotFound: if `source` lacks a file.
+        CheckpointInvalid: if the checkpoint is not usable, or a graph disagrees with the encoder.
+        SettingsInvalid: if `id` cannot be a name, or `target` holds something else than a prepared model.
+    """
+    if not MODEL_ID.fullmatch(id):
+        raise SettingsInvalid(
+            f"a model cannot be called {id!r}; use letters, digits, '.', '_', '-' and at most one '/'"
+        )
+    if target.exists() and not (target / MANIFEST).is_file() and any(target.iterdir()):
+        raise SettingsInvalid(f"{target} is not empty and not a prepared model; it will not be overwritten")
+    checkpoint = load_hub_directory(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+        directory = Path(scratch) / "new"
+        directory.mkdir()
+        _write(directory, checkpoint, int8=int8)
+        if (source / CARD).is_file():
+            shutil.copyfile(source / CARD, directory / CARD)
+        manifest = Manifest(
+            id=id,
+            source=origin,
+            config=checkpoint.config,
+            labels=checkpoint.labels,
+            files={path.name: FileEntry.of(path) for path in sorted(directory.iterdir()) if path.name != CARD},
+            tools={"emotion2vec-service": __version__, **{name: metadata.version(name) for name in _TOOLS}},
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            demonstration=demonstration,
+        )
+        manifest.write(directory)
+        _publish(directory, target, Path(scratch))
+    logger.info("prepared %s, revision %s, in %s", id, manifest.revision, target)
+    return manifest
+
+
+def _write(directory: Path, checkpoint: Checkpoint, *, int8: bool) -> None:
+    """Write weights and graphs, each read back and checked."""
+    config, path = checkpoint.config, directory / WEIGHTS
+    dtype = np.float16 if checkpoint.half else np.float32
+    save_file({name: np.ascontiguousarray(w, dtype) for name, w in checkpoint.weights.items()}, path)
+    stored = load_file(path)
+    weights = {name: torch.from_numpy(w) for name, w in stored.items()}
+    encoder = Encoder.from_weights(config, weights, device=torch.device("cpu"), dtype=torch.float32)
+
+    write_onnx(config, checkpoint.weights, directory / ONNX_FP32)
+    answers = _answers(encoder)
+    score, embedding, _ = _compare(answers, directory / ONNX_FP32)
+    logger.info("the FP32 graph differs by %.1e in scores and %.1e in embeddings", score, embedding)
+    if not (score <= TOLERANCE and embedding <= TOLERANCE):  # so that NaN fails
+        raise CheckpointInvalid(
+            f"the ONNX graph disagrees with the encoder by {score:.1e} in scores and {embedding:.1e} in embeddings"
+        )
+    if int8:
+        write_onnx(config, checkpoint.weights, directory / ONNX_INT8, precision="int8")
+        score, _, cosine = _compare(answers, directory / ONNX_INT8)
+        logger.info("the INT8 graph differs by %.1e in scores, the cosine of embeddings is %.3f", score, cosine)
+        if not cosine >= _INT8_SIMILARITY:
+            raise CheckpointInvalid(f"INT8 changes the embeddings of this model too much (cosine {cosine:.2f})")
+
+
+def _answers(encoder: Encoder) -> list[_Answer]:
+    """What the encoder says to the probes."""
+    answers = []
+    for seed, samples in _PROBES:
+        waveform = normalized(speech_like(samples / SAMPLING_RATE, seed))
+        with torch.inference_mode():
+            features, logits = encoder(torch.from_numpy(waveform)[None])
+        answers.append(_Answer(waveform, features[0].mean(dim=0).numpy(), _softmax(logits[0].numpy())))
+    return answers
+
+
+def _compare(answers: list[_Answer], graph: Path) -> tuple[float, float, float]:
+    """Largest difference in scores and embeddings, smallest cosine of embeddings, of a graph from the encoder."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    score = embedding = 0.0
+    cosine = 1.0
+    for waveform, ours, scores in answers:
+        features, logits = session.run(["features", "logits"], {"waveform": waveform})
+        theirs = features.mean(axis=0)
+        # `max` would drop a NaN; it must reach the caller's comparison.
+        score = float(np.maximum(score, np.abs(scores - _softmax(logits)).max()))
+        embedding = float(np.maximum(embedding, np.abs(ours - theirs).max()))
+        cosine = float(np.minimum(cosine, ours @ theirs / (np.linalg.norm(ours) * np.linalg.norm(theirs))))
+    return score, embedding, cosine
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    mean = logits.mean(axis=0, dtype=np.float64)
+    exponentials = np.exp(mean - mean.max())
+    scores: NDArray[np.float64] = exponentials / exponentials.sum()
+    return scores
+
+
+def _publish(directory: Path, target: Path, scratch: Path) -> None:
+    """Move a finished directory to `target`, older ones out of the way first; another process may do the same."""
+    for path in directory.iterdir():
+        path.chmod(0o644)  # safetensors makes its file unreadable for others
+    for attempt in count():
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(scratch / f"old-{attempt}")
+        try:
+            directory.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or attempt == _PUBLISH_ATTEMPTS:
+                raise
+        else:
+            return

@@ -1,0 +1,100 @@
+"""The CPU backend on the embedded model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from service.errors import ModelNotFound
+from service.inference.backends.onnx import OnnxBackend
+from service.model.store import find
+from service.results import SAMPLING_RATE, Clip, Floats
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "service" / "examples"
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnnxBackend]:
+    stored = find("tiny", cache=tmp_path_factory.mktemp("cache"), offline=True)
+    backend = OnnxBackend(stored.directory, stored.manifest, dtype="fp32", threads=2)
+    backend.warm_up()
+    yield backend
+    backend.close()
+
+
+def clip_of(name: str, **options: bool) -> Clip:
+    samples, rate = soundfile.read(EXAMPLES / name, dtype="float32")
+    return Clip(samples, rate, **options)
+
+
+def label(logits: Floats, backend: OnnxBackend) -> str:
+    return backend.info.labels[int(logits.mean(axis=0).argmax())].en
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.*a*")), ids=lambda path: path.stem)
+def test_the_bundled_clips_are_recognised(backend: OnnxBackend, path: Path) -> None:
+    output = backend.run([clip_of(path.name)])
+    assert label(output.clips[0].logits, backend) == path.stem
+
+
+def test_a_batch_equals_single_clips(backend: OnnxBackend) -> None:
+    clips = [clip_of(name) for name in ("happy.wav", "angry.flac", "fearful.flac")]
+    together = backend.run(clips)
+    assert together.padding_ratio == 0
+    for clip, answer in zip(clips, together.clips, strict=True):
+        alone = backend.run([clip]).clips[0]
+        np.testing.assert_array_equal(answer.logits, alone.logits)
+        np.testing.assert_array_equal(answer.embedding, alone.embedding)
+
+
+def test_the_embedding_is_the_mean_of_frame_embeddings_which_come_only_when_asked_for(backend: OnnxBackend) -> None:
+    asked = backend.run([clip_of("sad.flac", frame_embeddings=True)]).clips[0]
+    assert asked.frame_embeddings is not None
+    assert asked.frame_embeddings.shape == (asked.logits.shape[0], backend.info.embedding_size)
+    np.testing.assert_allclose(asked.frame_embeddings.mean(axis=0), asked.embedding, atol=1e-6)
+    assert backend.run([clip_of("sad.flac")]).clips[0].frame_embeddings is None
+
+
+def test_silence_around_speech_is_trimmed_and_said(backend: OnnxBackend) -> None:
+    speech = clip_of("happy.wav").samples
+    second = np.zeros(SAMPLING_RATE, np.float32)
+    padded = np.concatenate([second, speech, second])
+    trimmed = backend.run([Clip(padded, SAMPLING_RATE)]).clips[0]
+    whole = backend.run([Clip(padded, SAMPLING_RATE, trim=False)]).clips[0]
+    assert trimmed.speech == whole.speech == trimmed.scored
+    assert trimmed.speech is not None
+    assert 0.9 < trimmed.speech.start < 1.1
+    assert whole.scored.start == 0
+    assert whole.scored.end == padded.size / SAMPLING_RATE
+    alone = backend.run([Clip(speech, SAMPLING_RATE)]).clips[0]
+    assert abs(trimmed.logits.shape[0] - alone.logits.shape[0]) <= 3
+
+
+def test_a_silent_clip_is_scored_whole(backend: OnnxBackend) -> None:
+    output = backend.run([Clip(np.zeros(8000, np.float32), SAMPLING_RATE)]).clips[0]
+    assert output.speech is None
+    assert output.scored.end == 0.5
+    assert np.isfinite(output.logits).all()
+
+
+def test_any_rate_gives_the_same_answer(backend: OnnxBackend) -> None:
+    import soxr
+
+    clip = clip_of("neutral.flac")
+    faster = Clip(soxr.resample(clip.samples, SAMPLING_RATE, 44_100).astype(np.float32), 44_100)
+    one, other = (backend.run([each]).clips[0].logits.mean(axis=0) for each in (clip, faster))
+    np.testing.assert_allclose(one, other, atol=0.05)
+
+
+def test_a_long_clip_gives_its_memory_back(backend: OnnxBackend) -> None:
+    long = np.random.default_rng(0).standard_normal(40 * SAMPLING_RATE).astype(np.float32)
+    assert backend.run([Clip(long, SAMPLING_RATE)]).clips[0].logits.shape[0] == 1999
+    assert backend.memory() == {}
+
+
+def test_a_precision_that_was_not_prepared_is_named(tmp_path: Path) -> None:
+    stored = find("tiny", cache=tmp_path, offline=True)
+    with pytest.raises(ModelNotFound, match="int8"):
+        OnnxBackend(tmp_path, stored.manifest, dtype="int8", threads=1)

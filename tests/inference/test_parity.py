@@ -1,0 +1,152 @@
+"""FunASR on a hub directory is the reference for every number of both backends on the prepared model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from service.inference.backend import Backend
+from service.inference.backends.onnx import OnnxBackend
+from service.model.config import ModelConfig
+from service.model.manifest import Manifest
+from service.model.probe import speech_like
+from service.results import Clip, ClipOutput, Floats
+from tests.checkpoints import default_clips, make_weights, model_conf, real_clips, spread_labels, write_hub_directory
+
+pytest.importorskip("torch")
+pytest.importorskip("funasr")
+pytestmark = pytest.mark.torch
+
+import torch  # noqa: E402
+
+from service.inference.backends.torch import TorchBackend  # noqa: E402
+from service.model.prepare import prepare  # noqa: E402
+
+TOLERANCE = 1e-4
+LENGTHS = (400, 401, 719, 720, 16_000, 160_001)
+CONFS = {
+    "as published": model_conf(),
+    "odd": model_conf(
+        embed_dim=48,
+        num_heads=12,
+        prenet_depth=2,
+        depth=1,
+        channels=24,
+        conv_pos_width=48,
+        conv_pos_depth=3,
+        conv_pos_groups=8,
+        num_extra_tokens=3,
+        scale_per_layer=True,
+        decoder=False,
+    ),
+}
+
+
+class Answer(NamedTuple):
+    """Labels that may be answered, their scores, and the embedding."""
+
+    labels: list[str]
+    scores: Floats
+    embedding: Floats
+
+
+class Case(NamedTuple):
+    """One model: FunASR on its checkpoint, and where the prepared form is."""
+
+    reference: Callable[[Floats], Answer]
+    directory: Path
+    manifest: Manifest
+
+
+def funasr_on(directory: Path) -> Callable[[Floats], Answer]:
+    from funasr import AutoModel
+
+    model: Any = AutoModel(model=str(directory), disable_update=True, disable_pbar=True, disable_log=True, ncpu=1)
+
+    def generate(waveform: Floats) -> Answer:
+        (found,) = model.generate(waveform, granularity="utterance", extract_embedding=True)
+        return Answer(found["labels"], np.array(found["scores"], np.float32), found["feats"])
+
+    return generate
+
+
+@pytest.fixture(scope="module", params=list(CONFS))
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    base = tmp_path_factory.mktemp("parity")
+    conf = CONFS[request.param]
+    config = ModelConfig.from_hub(conf)
+    weights = make_weights(config, 9)
+    spread_labels(config, weights, default_clips())
+    write_hub_directory(base / "hub", conf, weights)
+    manifest = prepare(base / "hub", base / "model", id="small", int8=False)
+    return Case(funasr_on(base / "hub"), base / "model", manifest)
+
+
+@pytest.fixture(scope="module", params=["torch", "onnx"])
+def backend(request: pytest.FixtureRequest, case: Case) -> Backend:
+    if request.param == "torch":
+        return TorchBackend(case.directory, case.manifest)
+    return OnnxBackend(case.directory, case.manifest, dtype="fp32", threads=1)
+
+
+def scores_of(backend: Backend, logits: Floats) -> tuple[list[str], Floats]:
+    """What FunASR answers, from the mean of frame logits: unused labels left out."""
+    info = backend.info
+    kept = [i for i in range(len(info.labels)) if i not in info.masked]
+    scores = torch.from_numpy(logits[:, kept]).mean(dim=0).softmax(dim=-1)
+    return [info.labels[i].native for i in kept], scores.numpy()
+
+
+def check(backend: Backend, found: ClipOutput, expected: Answer) -> None:
+    labels, scores = scores_of(backend, found.logits)
+    assert labels == expected.labels
+    np.testing.assert_allclose(scores, expected.scores, atol=TOLERANCE, rtol=0)
+    np.testing.assert_allclose(found.embedding, expected.embedding, atol=TOLERANCE, rtol=0)
+    assert scores.argmax() == expected.scores.argmax()
+
+
+def test_real_clips(case: Case, backend: Backend) -> None:
+    clips = real_clips()
+    assert len(clips) >= 6
+    seen = set()
+    for samples in clips:
+        expected = case.reference(samples)
+        check(backend, backend.run([Clip(samples, 16_000, trim=False)]).clips[0], expected)
+        seen.add(int(expected.scores.argmax()))
+    assert len(seen) >= 2, "a head that answers one label for everything proves nothing"
+
+
+@pytest.mark.parametrize("samples", LENGTHS)
+def test_odd_lengths(case: Case, backend: Backend, samples: int) -> None:
+    waveform = speech_like(samples / 16_000, seed=samples)
+    assert waveform.size == samples
+    check(backend, backend.run([Clip(waveform, 16_000, trim=False)]).clips[0], case.reference(waveform))
+
+
+def test_extreme_levels(case: Case, backend: Backend) -> None:
+    for waveform in (speech_like(0.5) * 1e-4, speech_like(0.5) * 1e4, speech_like(0.5) + 3, np.zeros(8000, np.float32)):
+        found = backend.run([Clip(waveform.astype(np.float32), 16_000, trim=False)]).clips[0]
+        check(backend, found, case.reference(waveform.astype(np.float32)))
+
+
+def test_the_mean_of_frame_logits_is_the_head_of_the_embedding(case: Case, backend: Backend) -> None:
+    from safetensors.numpy import load_file
+
+    weights = load_file(case.directory / "model.safetensors")
+    for samples in real_clips():
+        found = backend.run([Clip(samples, 16_000)]).clips[0]
+        utterance = weights["proj.weight"] @ found.embedding + weights["proj.bias"]
+        np.testing.assert_allclose(found.logits.mean(axis=0), utterance, atol=1e-5, rtol=1e-5)
+
+
+def test_a_padded_batch_answers_as_funasr(case: Case) -> None:
+    backend = TorchBackend(case.directory, case.manifest, padded=True)
+    waveforms = real_clips() + [speech_like(samples / 16_000, samples) for samples in LENGTHS]
+    run = backend.run([Clip(waveform, 16_000, trim=False) for waveform in waveforms])
+    assert run.padding_ratio > 0
+    for waveform, found in zip(waveforms, run.clips, strict=True):
+        check(backend, found, case.reference(waveform))
