@@ -1,0 +1,81 @@
+"""What every recognition begins with: the body within its time, and the options from query and form."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+
+from service.api.context import Services, request_context
+from service.api.options import Options, parse_options
+from service.api.upload import FORM, Upload, is_raw, media_type, read_form, read_raw
+from service.api.work import within
+from service.errors import InvalidOptions, UnsupportedMediaType
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request that has arrived whole: its files, its options, and when it must be answered on the loop's clock."""
+
+    upload: Upload
+    options: Options
+    deadline: float
+
+
+async def take_form(request: Request, parts: Services, file_fields: Sequence[str], max_files: int) -> Order:
+    """Read a request whose body must be a form.
+
+    Raises:
+        InvalidRequest: if the body or the options are not usable.
+        DeadlineExceeded, ClientDisconnect: if it does not arrive.
+    """
+    if media_type(request) != FORM:
+        raise UnsupportedMediaType(f"The body must be {FORM}.")
+    return await _take_form(request, parts, file_fields, max_files)
+
+
+async def take_file(request: Request, parts: Services, file_fields: Sequence[str]) -> Order:
+    """Read a request whose body is a form with one file, or that file itself.
+
+    Raises:
+        InvalidRequest: if the body or the options are not usable.
+        DeadlineExceeded, ClientDisconnect: if it does not arrive.
+    """
+    media = media_type(request)
+    if media == FORM:
+        return await _take_form(request, parts, file_fields, max_files=1)
+    if not is_raw(media):
+        raise UnsupportedMediaType(
+            f"The body must be {FORM} with a part named {file_fields[0]}, or the audio itself under a content type "
+            "such as audio/wav or application/octet-stream."
+        )
+    options = parse_options(request.query_params.multi_items())
+    deadline = _deadline(request, parts, options)
+    return Order(await _upload(parts, deadline, read_raw(request)), options, deadline)
+
+
+async def _take_form(request: Request, parts: Services, file_fields: Sequence[str], max_files: int) -> Order:
+    latest = _deadline(request, parts, Options())
+    upload = await _upload(parts, latest, read_form(request, file_fields, max_files))
+    try:
+        options = parse_options(request.query_params.multi_items(), upload.fields)
+    except InvalidOptions:
+        with upload:
+            raise
+    return Order(upload, options, _deadline(request, parts, options))
+
+
+async def _upload(parts: Services, deadline: float, reading: Coroutine[Any, Any, Upload]) -> Upload:
+    try:
+        async with within(deadline):
+            return await reading
+    except ClientDisconnect:
+        parts.metrics.requests_cancelled.inc()
+        raise
+
+
+def _deadline(request: Request, parts: Services, options: Options) -> float:
+    limit = parts.settings.timeout
+    return request_context(request.scope).arrival + (limit if options.timeout is None else min(limit, options.timeout))

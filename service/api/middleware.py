@@ -1,0 +1,155 @@
+"""Pure-ASGI middleware: who is asking, what came of it, and that every failure leaves as a problem document.
+
+BodyTimeoutMiddleware ─▶ RequestContextMiddleware ─▶ MetricsMiddleware ─▶ ProblemMiddleware ─▶ routes
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import uuid
+from time import perf_counter
+
+from opentelemetry import trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.context import RequestContext, put_request_context, request_context
+from service.api.problems import ProblemResponse, problem_of, problem_of_status, reported, retry_headers
+from service.errors import Draining, ServiceError
+from service.metrics import Metrics
+
+UNMATCHED = "unmatched"
+"""The route label of paths that no route serves: an attacker must not be able to make series."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+_CLIENT_GONE = 499  # as proxies count requests whose caller left before the answer
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+class RequestContextMiddleware:
+    """Gives each request its id, arrival and trace, and says the id and the trace in the answer.
+
+    A client's `X-Request-ID` is kept where it is harmless in logs and headers; otherwise a new one is made.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        span = _span(headers)
+        trace_id = trace.format_trace_id(span.trace_id) if span.is_valid else None
+        put_request_context(scope, RequestContext(request_id, asyncio.get_running_loop().time(), trace_id))
+
+        async def send_with_ids(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answer = MutableHeaders(scope=message)
+                answer["X-Request-ID"] = request_id
+                if trace_id is not None:
+                    answer["traceparent"] = f"00-{trace_id}-{secrets.token_hex(8)}-{span.trace_flags:02x}"
+            await send(message)
+
+        await self.app(scope, receive, send_with_ids)
+
+
+class MetricsMiddleware:
+    """Counts and times requests by the template of their route; those whose caller has left end here, unanswered."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self.app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        code = _CLIENT_GONE
+        began = perf_counter()  # the loop's clock is coarse
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_note)
+        except ClientDisconnect:
+            pass  # there is nobody left to answer
+        finally:
+            route = getattr(scope.get("route"), "path_format", UNMATCHED)
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.http_requests.labels(route, method, str(code)).inc()
+            self._metrics.http_request_duration.labels(route).observe(perf_counter() - began)
+
+
+class ProblemMiddleware:
+    """Turns what no exception handler took into problem documents: crashes, shutdown, and the framework's own answers.
+
+    Among the latter is the plain 413 of FastAPI's `max_body_size`, which replaces the answer of a route whose
+    request declares too long a body.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        context = request_context(scope)
+        started = replaced = False
+
+        async def send_problems(message: Message) -> None:
+            nonlocal started, replaced
+            if message["type"] == "http.response.start":
+                started = True
+                replaced = message["status"] >= 400 and not _is_problem(message)
+                if replaced:
+                    response = ProblemResponse(problem_of_status(message["status"], Request(scope)))
+                    await response(scope, receive, send)
+            if not replaced:
+                await send(message)
+
+        async def fail(error: ServiceError) -> None:
+            if not started:
+                await ProblemResponse(problem_of(error, context.id), retry_headers(error))(scope, receive, send)
+
+        try:
+            await self.app(scope, receive, send_problems)
+        except ClientDisconnect:
+            raise
+        except asyncio.CancelledError:
+            # The server gives up on what is still running when its grace is over.
+            await fail(Draining("The service is shutting down; another instance will answer."))
+            raise
+        except Exception as exc:
+            error = reported(exc, context)
+            if started:
+                raise  # the server cuts the connection, so that half an answer does not pass for a whole one
+            await fail(error)
+
+
+def _span(headers: Headers) -> trace.SpanContext:
+    """The span that FastAPI's telemetry has opened for this request, or else the caller's."""
+    own = trace.get_current_span().get_span_context()
+    if own.is_valid or "traceparent" not in headers:
+        return own
+    return trace.get_current_span(_PROPAGATOR.extract(headers)).get_span_context()
+
+
+def _is_problem(message: Message) -> bool:
+    return Headers(raw=list(message["headers"])).get("content-type") == ProblemResponse.media_type

@@ -1,0 +1,118 @@
+"""The OpenAPI document: what FastAPI cannot see by itself, because the routes read their bodies themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import TypeAdapter
+
+from service.api.options import Options
+from service.api.schemas import Problem
+from service.api.upload import FORM, RAW
+from service.errors import (
+    AudioEmpty,
+    AudioNotFinite,
+    AudioTooLong,
+    AudioTooShort,
+    AudioTruncated,
+    BodyTooLarge,
+    DeadlineExceeded,
+    Draining,
+    InferenceFailed,
+    InvalidOptions,
+    MalformedBody,
+    ModelLoading,
+    NotDecodable,
+    QueueFull,
+    ServiceError,
+    UnsupportedMediaType,
+    UploadTimeout,
+    WorkerDead,
+)
+
+_FILE: dict[str, Any] = {"type": "string", "format": "binary"}
+
+REQUEST_ERRORS: tuple[type[ServiceError], ...] = (
+    MalformedBody,
+    UploadTimeout,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    InvalidOptions,
+    QueueFull,
+    ModelLoading,
+    Draining,
+    WorkerDead,
+    DeadlineExceeded,
+    ServiceError,
+)
+"""What can be wrong with any recognition as a whole."""
+
+AUDIO_ERRORS: tuple[type[ServiceError], ...] = (
+    AudioTooLong,
+    NotDecodable,
+    AudioEmpty,
+    AudioTooShort,
+    AudioTruncated,
+    AudioNotFinite,
+    InferenceFailed,
+)
+"""What can be wrong with one file."""
+
+
+class DescribedApp(FastAPI):
+    """FastAPI whose document has the schema of problems, which no route answers with as far as FastAPI knows."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Make the document, once."""
+        if self.openapi_schema is None:
+            problem = TypeAdapter(Problem).json_schema(ref_template="#/components/schemas/{model}")
+            parts = problem.pop("$defs")
+            super().openapi()["components"]["schemas"].update(parts, Problem=problem)
+        return super().openapi()
+
+
+def option_parameters() -> list[dict[str, Any]]:
+    """The options as query parameters."""
+    return [
+        {"name": name, "in": "query", "required": False, "description": schema["description"], "schema": schema}
+        for name, schema in _options().items()
+    ]
+
+
+def form_body(files: dict[str, Any], required: Sequence[str]) -> dict[str, Any]:
+    """A form with `files`, of which one of `required` must be there, and the options as text fields."""
+    return {
+        FORM: {
+            "schema": {
+                "type": "object",
+                "properties": {**files, **_options()},
+                "anyOf": [{"required": [name]} for name in required],
+                "additionalProperties": False,
+            }
+        }
+    }
+
+
+def file_body(names: Sequence[str]) -> dict[str, Any]:
+    """The request body of one file: a form in which it has one of `names`, or its bytes."""
+    files = {name: {**_FILE, "description": "The audio, in any common format"} for name in names}
+    return {"required": True, "content": {**form_body(files, names), **{media: {"schema": _FILE} for media in RAW}}}
+
+
+def files_body(name: str, max_files: int) -> dict[str, Any]:
+    """The request body of several files, all under `name`."""
+    files = {"type": "array", "items": _FILE, "minItems": 1, "maxItems": max_files}
+    return {"required": True, "content": form_body({name: files}, [name])}
+
+
+@cache
+def _options() -> dict[str, dict[str, Any]]:
+    properties: dict[str, dict[str, Any]] = Options.model_json_schema()["properties"]
+    # An absent option has no value, which JSON schema cannot say by a default of null.
+    return {
+        name: {key: value for key, value in schema.items() if key != "title" and value is not None}
+        for name, schema in properties.items()
+    }

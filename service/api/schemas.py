@@ -1,0 +1,188 @@
+"""The shapes of all answers. The builders return these types, and the OpenAPI document is made of them.
+
+Typed dictionaries, because a key that was not asked for is absent rather than null, and because large arrays go to
+the JSON encoder as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NotRequired
+
+import numpy as np
+from pydantic import ConfigDict, Field, WithJsonSchema, with_config
+from typing_extensions import TypedDict
+
+from service.api.encode import Base64
+from service.results import Floats
+
+Numbers = Annotated[Floats, WithJsonSchema({"type": "array", "items": {"type": "number"}})]
+Rows = Annotated[Floats, WithJsonSchema({"type": "array", "items": {"type": "array", "items": {"type": "number"}}})]
+Score = Annotated[np.float32, WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
+
+# numpy arrays have no validator of their own; these types describe answers and never parse anything.
+_described = with_config(ConfigDict(arbitrary_types_allowed=True))
+
+
+class FieldProblem(TypedDict):
+    """What is wrong with one option."""
+
+    field: str
+    message: str
+    kind: Annotated[str, Field(description="Machine-readable, such as unknown, invalid or repeated")]
+
+
+class Problem(TypedDict):
+    """RFC 9457 problem document. `code` is stable; `title` and `detail` are for people."""
+
+    type: Annotated[
+        str, Field(description="A URI that identifies the kind of problem", json_schema_extra={"format": "uri"})
+    ]
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: Annotated[list[FieldProblem], Field(description="One entry for each bad option")]
+
+
+class ModelSummary(TypedDict):
+    """The model that answered."""
+
+    id: str
+    revision: str
+    backend: str
+    device: str
+    dtype: str
+    demonstration: Annotated[bool, Field(description="True for the embedded model, which shows the path only")]
+
+
+class Stretch(TypedDict):
+    """A stretch of the uploaded file, in seconds."""
+
+    start: float
+    end: float
+
+
+class Audio(TypedDict):
+    """The upload as it was decoded."""
+
+    duration: Annotated[float, Field(description="Seconds")]
+    sampling_rate: Annotated[int, Field(description="Hz")]
+    channels: int
+    speech: NotRequired[
+        Annotated[Stretch | None, Field(description="What is loud enough to be speech; null where the clip is silent")]
+    ]
+
+
+@_described
+class LabelScore(TypedDict):
+    """One emotion."""
+
+    label: str
+    score: Score
+
+
+@_described
+class EncodedArray(TypedDict):
+    """An array as base64 of little-endian float32, row by row."""
+
+    dtype: Literal["float32"]
+    shape: Annotated[list[int], Field(description="[width] for one embedding, [frames, width] for frame embeddings")]
+    data: Annotated[Base64, WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
+
+
+@_described
+class Frames(TypedDict):
+    """Scores over time: row i covers `start + i * hop` up to `+ window` seconds of the uploaded file."""
+
+    start: float
+    hop: float
+    window: float
+    labels: Annotated[list[str], Field(description="What the columns of `scores` are")]
+    scores: Rows
+
+
+@_described
+class Result(TypedDict):
+    """Scores for one waveform; only what was asked for is there."""
+
+    label: Annotated[str, Field(description="The label with the highest score")]
+    score: Score
+    scores: Annotated[list[LabelScore], Field(description="In the model's order of labels, or as asked for; sum 1")]
+    embedding: NotRequired[Numbers | Rows | EncodedArray]
+    frames: NotRequired[Frames]
+
+
+@_described
+class ChannelResult(Result):
+    """The result for one channel, counted from 0."""
+
+    channel: int
+    speech: Stretch | None
+
+
+@_described
+class FileResult(TypedDict):
+    """The result for one file: of one waveform, or one for each channel under `channels`."""
+
+    audio: Audio
+    label: NotRequired[str]
+    score: NotRequired[Score]
+    scores: NotRequired[list[LabelScore]]
+    embedding: NotRequired[Numbers | Rows | EncodedArray]
+    frames: NotRequired[Frames]
+    channels: NotRequired[Annotated[list[ChannelResult], Field(description="With channels=split")]]
+
+
+@_described
+class Answer(FileResult):
+    """The answer of `POST /recognize`."""
+
+    id: Annotated[str, Field(description="The request id, as in X-Request-ID")]
+    model: ModelSummary
+
+
+@_described
+class BatchItem(TypedDict):
+    """One file of a batch: a result or a problem."""
+
+    index: int
+    filename: str
+    result: NotRequired[FileResult]
+    problem: NotRequired[Problem]
+
+
+@_described
+class BatchAnswer(TypedDict):
+    """The answer of `POST /recognize/batch`: one item for each file, in their order."""
+
+    id: str
+    model: ModelSummary
+    items: list[BatchItem]
+
+
+class LabelNames(TypedDict):
+    """One emotion in its three spellings."""
+
+    en: str
+    zh: str
+    native: str
+
+
+class ModelDetails(ModelSummary):
+    """A model that this service answers with."""
+
+    labels: Annotated[list[LabelNames], Field(description="In the order of scores, without those never answered")]
+    embedding_size: int
+
+
+class ModelList(TypedDict):
+    """The models that this service answers with."""
+
+    models: list[ModelDetails]
+
+
+class Status(TypedDict):
+    """The answer of a probe."""
+
+    status: str

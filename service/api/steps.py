@@ -1,0 +1,74 @@
+"""The two steps around the model, as plain functions: an upload to clips, and outputs to a result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from service.api.options import Options
+from service.inference.scores import recognition
+from service.preprocess.clips import make_clips
+from service.preprocess.decode import decode
+from service.results import Clip, ClipOutput, ModelInfo, Recognition
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A decoded file: the clips to score, and what it was.
+
+    `duration` is in seconds, `sampling_rate` in Hz.
+    """
+
+    clips: tuple[Clip, ...]
+    duration: float
+    sampling_rate: int
+    channels: int
+
+
+def decode_clips(file: BinaryIO, options: Options, max_duration: float) -> Decoded:
+    """Decode a file of up to `max_duration` seconds and make the clips asked for.
+
+    Raises:
+        AudioError: if the audio is not usable.
+        InvalidOptions: if an option does not fit it.
+    """
+    waveform = decode(file, max_duration=max_duration)
+    clips = make_clips(
+        waveform,
+        channels=options.channels,
+        start=options.start,
+        end=options.end,
+        trim=options.trim,
+        frame_embeddings=options.embedding == "frame",
+    )
+    return Decoded(tuple(clips), waveform.duration, waveform.sampling_rate, waveform.channels)
+
+
+def score_outputs(
+    outputs: Sequence[ClipOutput], model: ModelInfo, options: Options, labels: tuple[int, ...] | None
+) -> list[Recognition]:
+    """Score what the model found in the clips of one file.
+
+    Args:
+        outputs: one for each clip.
+        model: the model that answered.
+        options: as they were asked for.
+        labels: indices of the labels that `options` name, None for all.
+
+    Raises:
+        InferenceFailed: if an output is not finite.
+    """
+    return [
+        recognition(
+            output,
+            model,
+            granularity=options.granularity,
+            embedding=options.embedding,
+            labels=labels,
+            window=options.window,
+            hop=options.hop,
+            offset=options.start or 0.0,
+        )
+        for output in outputs
+    ]

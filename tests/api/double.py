@@ -1,0 +1,92 @@
+"""A recognizer without an engine: answers at once, or holds, refuses and fails as a test tells it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from service.errors import DeadlineExceeded, ServiceError
+from service.inference.recognizer import Health, State
+from service.results import Clip, ClipOutput, Label, ModelInfo, Timings
+from tests.inference.fake_backend import LABELS, answer, model_info
+
+MASKED = model_info((*LABELS, Label("unuse_0", "unuse_0", "unuse_0")), frozenset({len(LABELS)}))
+"""A model with one label that it never answers, as the smaller published ones have them."""
+
+
+@dataclass
+class RecognizerDouble:
+    """Implements `service.inference.recognizer.Recognizer`.
+
+    Attributes:
+        model, state, worker_alive: what it says of itself.
+        refusals: raised by the next admissions, first to last.
+        faults: raised by the next clips, None for one that is answered.
+        gate: while it is clear, clips wait, until their deadline at most.
+        clips: what was asked, in order.
+        waiting, most_waiting: how many clips wait now, and have waited at the same time.
+        cancelled: how many clips were given up by their callers.
+        permits, most_permits: how many are out now, and have been at the same time.
+        started, drained: how often it was told so, and with which timeouts.
+    """
+
+    model: ModelInfo | None = MASKED
+    state: State = "ready"
+    worker_alive: bool = True
+    refusals: list[ServiceError] = field(default_factory=list)
+    faults: list[Exception | None] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    clips: list[Clip] = field(default_factory=list)
+    most_waiting: int = 0
+    waiting: int = 0
+    cancelled: int = 0
+    permits: int = 0
+    most_permits: int = 0
+    started: int = 0
+    drained: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def health(self) -> Health:
+        return Health(self.state, self.worker_alive, self.waiting, 0.0)
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        if self.refusals:
+            raise self.refusals.pop(0)
+        self.permits += 1
+        self.most_permits = max(self.most_permits, self.permits)
+        try:
+            yield
+        finally:
+            self.permits -= 1
+
+    async def recognize(self, clip: Clip, *, deadline: float) -> tuple[ClipOutput, Timings]:
+        self.clips.append(clip)
+        fault = self.faults.pop(0) if self.faults else None
+        self.waiting += 1
+        self.most_waiting = max(self.most_waiting, self.waiting)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self.gate.wait()
+        except TimeoutError:
+            raise DeadlineExceeded("The answer was not ready within the time allowed.") from None
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.waiting -= 1
+        if fault is not None:
+            raise fault
+        labels = len(self.model.labels) if self.model else 0
+        return answer(clip, labels), Timings(queue=0.001, preprocess=0.002, inference=0.003)
+
+    async def start(self) -> None:
+        self.started += 1
+
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - as in the protocol
+        self.state = "draining"
+        self.drained.append(timeout)

@@ -1,0 +1,108 @@
+"""A real server in the test's own loop, and clients that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from service.api.problems import PROBLEM_MEDIA_TYPE
+from service.api.protocol import with_header_timeout
+
+PATIENCE = 20.0
+
+
+class QuietServer(uvicorn.Server):
+    """Leaves the signals to pytest."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def listening(app: FastAPI, header_timeout: float = 10.0, grace: int = 5) -> AsyncIterator[int]:
+    """Serve `app` on a free port, which is given."""
+    config = uvicorn.Config(
+        app,
+        port=0,
+        http=with_header_timeout(header_timeout),
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=grace,
+    )
+    server = QuietServer(config)
+    serving = asyncio.create_task(server.serve())
+    async with asyncio.timeout(PATIENCE):
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.005)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        async with asyncio.timeout(PATIENCE):
+            await serving
+
+
+@dataclass
+class Connection:
+    """One connection, byte by byte."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def response(self) -> tuple[int, dict[str, str], Any]:
+        """Status, headers and the JSON of the next response, which declares its length."""
+        async with asyncio.timeout(PATIENCE):
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+            status, *lines = head.rstrip().split("\r\n")
+            headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+            body = await self.reader.readexactly(int(headers["content-length"]))
+        return int(status.split()[1]), headers, json.loads(body)
+
+    async def problem(self, status: int, code: str) -> dict[str, str]:
+        """The headers of the next response, which is this problem."""
+        found, headers, document = await self.response()
+        assert (found, document["code"]) == (status, code)
+        assert headers["content-type"] == PROBLEM_MEDIA_TYPE
+        return headers
+
+    async def closed(self) -> bytes:
+        """What still comes until the server closes the connection."""
+        async with asyncio.timeout(PATIENCE):
+            try:
+                return await self.reader.read()
+            except ConnectionResetError:
+                return b""
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Connection]:
+    """A connection, aborted at the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Connection(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+def head(length: int | None, path: str = "/recognize", media: str = "audio/wav") -> bytes:
+    """The headers of a POST, with a body of this length or in chunks."""
+    framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {media}\r\n{framing}\r\n\r\n".encode()
+
+
+def http_client(port: int) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)
