@@ -1,0 +1,120 @@
+"""The server process: uvicorn around the app, with a shutdown that loses nothing that was accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Generator
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.api.protocol import with_header_timeout
+from service.errors import Draining, SetupError
+from service.inference.engine import Engine
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_CONNECTIONS_GRACE = 10
+"""Seconds in which the last answers must leave, once everything is answered."""
+
+
+class Server(uvicorn.Server):
+    """Drains before it stops listening.
+
+    uvicorn closes its sockets at the first signal, so that callers get connection errors while others are still
+    served. Here the engine drains first: `/readyz` turns to 503, new requests get a problem document that says when
+    to come back, accepted ones their answers; then uvicorn stops. A second signal stops at once.
+
+    Args:
+        app: what `service.api.app.create_app` made around `engine`.
+        engine: drained at a stop signal.
+        settings: where to listen, how long to drain.
+        announce: called once with the server's URL when the model is ready.
+
+    Attributes:
+        setup_error: why the model can never be served, None otherwise.
+    """
+
+    def __init__(self, app: FastAPI, engine: Engine, settings: Settings, announce: Callable[[str], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=with_header_timeout(settings.header_timeout),
+                host=settings.host,
+                port=settings.port,
+                root_path=settings.root_path,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="on",
+                timeout_graceful_shutdown=_CONNECTIONS_GRACE,
+            )
+        )
+        self.setup_error: SetupError | None = None
+        self._engine = engine
+        self._drain_timeout = settings.drain_timeout
+        self._announce = announce
+        self._announcing: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: drain, then exit. Second: exit now."""
+        if self.started and not self.should_exit and self._draining is None:
+            logger.info("draining")
+            self._draining = asyncio.get_running_loop().create_task(self._drain_then_exit())
+        else:
+            self.should_exit = True
+            self.force_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Handle the stop signals on the loop, where tasks can be made.
+
+        uvicorn would also raise the signal again after shutting down; an orderly stop has status 0 here.
+        """
+        loop = asyncio.get_running_loop()
+        for sig in _STOP_SIGNALS:
+            loop.add_signal_handler(sig, self.handle_exit, sig, None)
+        try:
+            yield
+        finally:
+            for sig in _STOP_SIGNALS:
+                loop.remove_signal_handler(sig)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then say so as soon as the model is warm."""
+        await super().startup(sockets)
+        if self.started:
+            self._announcing = asyncio.get_running_loop().create_task(self._announce_ready())
+
+    @property
+    def url(self) -> str:
+        """Where the server listens; the port is the real one where 0 was asked for."""
+        port = self.servers[0].sockets[0].getsockname()[1]
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        return f"http://{host}:{port}{self.config.root_path}"
+
+    async def _announce_ready(self) -> None:
+        try:
+            await self._engine.wait_ready()
+        except Draining:
+            return
+        except SetupError as error:
+            # No restart can help: the operator must see the process end, and why.
+            self.setup_error = error
+            self.should_exit = True
+            return
+        self._announce(self.url)
+
+    async def _drain_then_exit(self) -> None:
+        try:
+            await self._engine.drain(self._drain_timeout)
+        finally:
+            self.should_exit = True

@@ -1,0 +1,53 @@
+"""The documentation says what the code does."""
+
+import re
+import runpy
+from pathlib import Path
+
+from service.errors import ServiceError, SetupError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_configuration_page_is_that_of_the_settings() -> None:
+    module = runpy.run_path(str(ROOT / "docs" / "configuration.py"))
+    assert module["PAGE"].read_text(encoding="utf-8") == module["render"](), "run python docs/configuration.py"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("service/**/*.md")]
+    assert len(pages) > 5
+    broken = [
+        f"{page.relative_to(ROOT)}: {link}"
+        for page in pages
+        for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+        if "://" not in link and not (page.parent / link).exists()
+    ]
+    assert not broken
+
+
+def test_architecture_names_files_that_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(service/[\w/]+\.py)`", text)
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for readme in ("README.md", "README.zh-CN.md"):
+        targets = re.findall(r"^make (\w+)", (ROOT / readme).read_text(encoding="utf-8"), re.MULTILINE)
+        assert {"run", "test"} <= set(targets)
+        assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_every_code_that_a_client_can_meet_is_documented() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"`([a-z_]+)`", page.partition("## Errors")[2]))
+    leaves, waiting = set(), [ServiceError]
+    while waiting:
+        error = waiting.pop()
+        if not issubclass(error, SetupError):
+            waiting += error.__subclasses__()
+            leaves |= {error.code} if not error.__subclasses__() else set()
+    assert leaves <= documented
