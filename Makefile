@@ -24,6 +24,13 @@ lint: $(VENV)/.dev ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: $(VENV)/.dev ## measure against FunASR on this machine (some 25 minutes)
+	$(BIN)/python -m loadtests.bench
+
+golden: $(VENV)/.dev ## renew the files that tests compare with: the OpenAPI document and docs/configuration.md
+	$(BIN)/python -m tests.api.golden
+	$(BIN)/python docs/configuration.py
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -38,7 +45,7 @@ $(VENV)/.core: $(VENV)/bin/python $(INSTALL)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python $(INSTALL)
-	$(PIP) install -c constraints.txt -e '.[torch,test,dev]'
+	$(PIP) install -c constraints.txt -e '.[torch,test,bench,dev]'
 	touch $@ $(VENV)/.core
 
 clean:
