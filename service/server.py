@@ -14,8 +14,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.protocol import with_header_timeout
-from service.errors import Draining, SetupError
+from service.errors import Draining, ServiceError, SetupError
 from service.inference.engine import Engine
+from service.preprocess import sandbox
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,8 @@ class Server(uvicorn.Server):
         """Listen, then say so as soon as the model is warm."""
         await super().startup(sockets)
         if self.started:
+            # Not waited for: only uploads that need FFmpeg need it, and they start it themselves if they must.
+            asyncio.get_running_loop().run_in_executor(None, _start_decoder)
             self._announcing = asyncio.get_running_loop().create_task(self._announce_ready())
 
     @property
@@ -118,3 +121,8 @@ class Server(uvicorn.Server):
             await self._engine.drain(self._drain_timeout)
         finally:
             self.should_exit = True
+
+
+def _start_decoder() -> None:
+    with contextlib.suppress(ServiceError):  # logged where it was raised; each upload concerned says so as well
+        sandbox.warm_up()

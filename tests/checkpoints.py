@@ -122,6 +122,23 @@ def model_conf(
     }
 
 
+def odd_model_conf(*, decoder: bool = True) -> dict[str, Any]:
+    """As far from the published dimensions as the architecture goes: twelve heads, an even kernel, scales by layer."""
+    return model_conf(
+        embed_dim=48,
+        num_heads=12,
+        prenet_depth=2,
+        depth=1,
+        channels=24,
+        conv_pos_width=48,
+        conv_pos_depth=3,
+        conv_pos_groups=8,
+        num_extra_tokens=3,
+        scale_per_layer=True,
+        decoder=decoder,
+    )
+
+
 def make_weights(config: ModelConfig, labels: int, seed: int = 0) -> dict[str, NDArray[np.float32]]:
     """Random weights of sensible sizes by name; some attention scales are negative, which counts as zero."""
     rng = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ from service.model.config import ModelConfig
 from service.model.probe import normalized, speech_like
 from service.model.weights import expected_shapes
 from service.results import Floats
-from tests.checkpoints import make_weights, model_conf, spread_labels
+from tests.checkpoints import make_weights, model_conf, odd_model_conf, spread_labels
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -26,18 +26,7 @@ from service.inference.encoder import Encoder  # noqa: E402
 CPU = torch.device("cpu")
 CONFS = {
     "published shape": model_conf(),
-    "odd shape": model_conf(
-        embed_dim=48,
-        num_heads=12,
-        prenet_depth=2,
-        depth=1,
-        channels=24,
-        conv_pos_width=48,
-        conv_pos_depth=3,
-        conv_pos_groups=8,
-        num_extra_tokens=3,
-        scale_per_layer=True,
-    ),
+    "odd shape": odd_model_conf(),
     "no extra tokens, no prenet": model_conf(num_extra_tokens=0, prenet_depth=0, scale_per_head=False),
 }
 

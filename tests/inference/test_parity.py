@@ -15,7 +15,15 @@ from service.model.config import ModelConfig
 from service.model.manifest import Manifest
 from service.model.probe import speech_like
 from service.results import Clip, ClipOutput, Floats
-from tests.checkpoints import default_clips, make_weights, model_conf, real_clips, spread_labels, write_hub_directory
+from tests.checkpoints import (
+    default_clips,
+    make_weights,
+    model_conf,
+    odd_model_conf,
+    real_clips,
+    spread_labels,
+    write_hub_directory,
+)
 
 pytest.importorskip("torch")
 pytest.importorskip("funasr")
@@ -30,19 +38,7 @@ TOLERANCE = 1e-4
 LENGTHS = (400, 401, 719, 720, 16_000, 160_001)
 CONFS = {
     "as published": model_conf(),
-    "odd": model_conf(
-        embed_dim=48,
-        num_heads=12,
-        prenet_depth=2,
-        depth=1,
-        channels=24,
-        conv_pos_width=48,
-        conv_pos_depth=3,
-        conv_pos_groups=8,
-        num_extra_tokens=3,
-        scale_per_layer=True,
-        decoder=False,
-    ),
+    "odd": odd_model_conf(decoder=False),
 }
 
 
