@@ -7,13 +7,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+
+from tests.audio_samples import encode, speech
+from tests.preprocess import bombs
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "service" / "examples" / "happy.wav"
 COMMAND = (sys.executable, "-m", "service.cli", "serve", "--port", "0")
@@ -54,30 +59,104 @@ def test_the_printed_curl_line_gets_the_answer() -> None:
         assert process.wait(10) == 0
 
 
+def metric(url: str, name: str) -> float:
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
 def test_a_stop_signal_amid_requests_loses_none_that_was_accepted() -> None:
+    clip = encode("wav-s16", np.tile(speech(), 8), 16_000)
     with serving("--threads", "1") as (process, url), concurrent.futures.ThreadPoolExecutor(50) as pool:
-        post(url)
-        answers = [pool.submit(post, url) for _ in range(50)]
-        time.sleep(0.15)
+        clients = [httpx.Client(base_url=url, timeout=60) for _ in range(50)]
+        answers = [pool.submit(client.post, "/recognize", files={"file": clip}) for client in clients]
+        while (waiting := metric(url, "ser_requests_in_flight")) + metric(
+            url, 'ser_http_requests_total{code="200",method="POST"'
+        ) < 50:
+            time.sleep(0.01)
+        assert waiting > 10
         process.send_signal(signal.SIGTERM)
-        refused = served = unconnected = 0
+        time.sleep(0.1)
+        late = post(url)
+        assert (late.status_code, late.json()["code"]) == (503, "draining")
+        assert int(late.headers["retry-after"]) >= 1
+        assert [answer.result(timeout=60).status_code for answer in answers] == [200] * 50
+        for client in clients:
+            client.close()
+        assert process.wait(15) == 0
+
+
+def resident_bytes(process: subprocess.Popen[str]) -> int:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])  # type: ignore[index]  # Linux always has it
+
+
+def hostile() -> dict[str, tuple[bytes, int]]:
+    """Uploads that are no usable audio, and the status that each deserves."""
+    quarter = (np.zeros((1, 4000), np.float32), 16_000)
+    return {
+        "empty": (b"", 422),
+        "10 ms": (encode("wav-s16", speech(seconds=0.01), 16_000), 422),
+        "NaN": (encode("wav-f32", np.full_like(quarter[0], np.nan), 16_000), 422),
+        "truncated": (encode("wav-s16", *quarter)[:4000], 422),
+        "text": (b"this is no audio\n" * 100, 415),
+        "zip": (b"PK\x03\x04" + bytes(500), 415),
+        "ffconcat": (b"ffconcat version 1.0\nfile /etc/passwd\n", 415),
+        "SDP": (b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nm=audio 5004 RTP/AVP 0\r\n", 415),
+        "m3u8": (b"#EXTM3U\n#EXTINF:10,\nfile:///etc/passwd\n", 415),
+        "6 hours of FLAC": (bombs.long_flac(6 * 3600), 413),
+        "an hour of Opus": (bombs.long_opus(3600, "ogg"), 413),
+        "2^36 samples": (bombs.flac_that_claims(2**36 - 1), 422),
+        "an index of gigabytes": (bombs.mp4_with_index(2**29), 422),
+    }
+
+
+def test_hostile_uploads_get_their_status_and_harm_nobody() -> None:
+    uploads = hostile()
+    with serving() as (process, url), concurrent.futures.ThreadPoolExecutor(5) as pool:
+        good = post(url).json()["scores"]
+        before = resident_bytes(process)
+        attacked = threading.Event()
+
+        def call_until_over() -> list[httpx.Response]:
+            with httpx.Client(base_url=url, timeout=30) as client:
+                answers = []
+                while not attacked.is_set():
+                    answers.append(client.post("/recognize", files={"file": EXAMPLE.read_bytes()}))
+                return answers
+
+        callers = [pool.submit(call_until_over) for _ in range(3)]
+        found = {}
+        with httpx.Client(base_url=url, timeout=30) as client:
+            for name, (body, _) in uploads.items():
+                response = client.post("/recognize", content=body, headers={"Content-Type": "audio/wav"})
+                found[name] = response.status_code
+                assert response.headers["content-type"] == "application/problem+json"
+        attacked.set()
+        answers = [answer for caller in callers for answer in caller.result(timeout=30)]
+        assert found == {name: status for name, (_, status) in uploads.items()}
+        assert len(answers) > 3
         for answer in answers:
-            try:
-                response = answer.result(timeout=30)
-            except httpx.ConnectError:
-                unconnected += 1  # came after the listening socket had closed; it was never accepted
-                continue
-            if response.status_code == 200:
-                assert response.json()["label"] == "happy"
-                served += 1
-            else:
-                assert response.status_code == 503
-                assert response.json()["code"] == "draining"
-                assert int(response.headers["retry-after"]) >= 1
-                refused += 1
-        assert served > 0
-        assert served + refused + unconnected == 50
-        assert process.wait(10) == 0
+            assert answer.status_code == 200
+            assert answer.json()["scores"] == good
+        assert resident_bytes(process) - before < 200 * 2**20
+
+
+def test_a_burst_of_ten_times_the_capacity_is_refused_and_forgotten() -> None:
+    with serving("--max-in-flight", "4") as (_, url), concurrent.futures.ThreadPoolExecutor(40) as pool:
+        before = post(url).json()["scores"]
+        answers = [answer.result(timeout=30) for answer in [pool.submit(post, url) for _ in range(40)]]
+        served = [answer for answer in answers if answer.status_code == 200]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert len(served) + len(refused) == 40
+        assert len(served) >= 4
+        assert refused
+        for answer in served:
+            assert answer.json()["scores"] == before
+        for answer in refused:
+            assert answer.json()["code"] == "queue_full"
+            assert 1 <= int(answer.headers["retry-after"]) <= 60
+        assert post(url).json()["scores"] == before
+        assert "ser_queue_depth 0.0" in httpx.get(f"{url}/metrics").text
 
 
 def test_a_second_signal_stops_at_once() -> None:
