@@ -150,6 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("There will be no chart: it needs pip install 'emotion2vec-service[bench]'", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     plan = QUICK if options.quick else Plan()
+    if options.seconds:
+        plan = replace(plan, utterances={length: plan.utterances[length] for length in options.seconds})
     cuda = _cuda()
     sides = [
         replace(side, threads=options.funasr_threads)
@@ -185,6 +187,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-int8", dest="int8", action="store_false", help="leave INT8 out")
     parser.add_argument("--funasr-threads", type=int, default=0, help="threads of FunASR on the CPU [its default, 4]")
     parser.add_argument("--clips", type=Path, help="a directory with more clips for the agreement")
+    lengths = list(Plan().utterances)
+    parser.add_argument(
+        "--seconds", type=float, nargs="+", choices=lengths, help="lengths of clips [all]; long ones take FunASR long"
+    )
     parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION", help=", ".join(SECTIONS))
     return parser
 
