@@ -6,7 +6,7 @@ from pathlib import Path
 
 from service.api.answers import file_result
 from service.api.options import Options
-from service.api.schemas import Audio, FileResult
+from service.api.schemas import FileResult
 from service.api.steps import decode_clips, score_outputs
 from service.inference.backend import Backend
 from service.inference.scores import resolve_labels
@@ -29,9 +29,4 @@ def recognize_file(backend: Backend, path: Path, options: Options, *, max_durati
     with path.open("rb") as file:
         decoded = decode_clips(file, options, max_duration)
     outputs = [backend.run([clip]).clips[0] for clip in decoded.clips]
-    audio: Audio = {
-        "duration": round(decoded.duration, 6),
-        "sampling_rate": decoded.sampling_rate,
-        "channels": decoded.channels,
-    }
-    return file_result(audio, score_outputs(outputs, backend.info, options, labels), options)
+    return file_result(decoded, score_outputs(outputs, backend.info, options, labels), options)

@@ -19,6 +19,7 @@ from service.api.schemas import (
     Result,
     Stretch,
 )
+from service.api.steps import Decoded
 from service.results import Floats, Label, ModelInfo, Recognition, Span, Timings
 
 DIGITS = 6
@@ -47,8 +48,13 @@ def model_details(model: ModelInfo) -> ModelDetails:
     }
 
 
-def file_result(audio: Audio, recognitions: Sequence[Recognition], options: Options) -> FileResult:
+def file_result(decoded: Decoded, recognitions: Sequence[Recognition], options: Options) -> FileResult:
     """The result for one file: flat, or a list by channel where the channels were to be split."""
+    audio: Audio = {
+        "duration": round(decoded.duration, DIGITS),
+        "sampling_rate": decoded.sampling_rate,
+        "channels": decoded.channels,
+    }
     results = [_result(recognition, options) for recognition in recognitions]
     stretches = [_stretch(recognition.speech) for recognition in recognitions]
     if options.channels == "split":

@@ -7,10 +7,10 @@ from dataclasses import replace
 from time import perf_counter
 from typing import BinaryIO
 
-from service.api.answers import DIGITS, file_result, longest
+from service.api.answers import file_result, longest
 from service.api.context import Services
 from service.api.options import Options
-from service.api.schemas import Audio, FileResult
+from service.api.schemas import FileResult
 from service.api.steps import Decoded, decode_clips, score_outputs
 from service.api.work import all_of, in_pool, within
 from service.errors import AudioTooLong, ModelLoading
@@ -105,9 +105,4 @@ class Pipeline:
         recognitions = score_outputs(outputs, self.model, self._options, self._labels)
         for each in recognitions:
             self._services.metrics.predictions.labels(each.labels[each.best].en).inc()
-        audio: Audio = {
-            "duration": round(decoded.duration, DIGITS),
-            "sampling_rate": decoded.sampling_rate,
-            "channels": decoded.channels,
-        }
-        return file_result(audio, recognitions, self._options)
+        return file_result(decoded, recognitions, self._options)

@@ -46,8 +46,7 @@ _MAY_BE_ZERO = {"prenet_depth", "num_extra_tokens"}
 
 LOWEST_BIAS = -60.0
 """Where the attention bias of distance stops falling. Below it, weights of distant frames would end as denormal
-numbers, with which many processors compute a hundred times slower (30 s of audio: a third of the time); e^-60 is
-nothing beside 1."""
+numbers, with which many processors compute far slower; e^-60 is nothing beside 1."""
 
 
 @dataclass(frozen=True, slots=True)
