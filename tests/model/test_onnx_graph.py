@@ -11,6 +11,7 @@ from service.model.config import ConvLayer, ModelConfig
 from service.model.weights import expected_shapes
 
 onnx_graph = pytest.importorskip("service.model.onnx_graph")
+onnx_front_end = pytest.importorskip("service.model.onnx_front_end")
 pytestmark = pytest.mark.torch  # onnx comes with that extra
 
 LABELS = 5
@@ -57,7 +58,7 @@ def run(path: Path, waveform: NDArray[np.float32]) -> tuple[NDArray[np.float32],
 def small_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_graph, "ATTENTION_ELEMENTS", 1)
     monkeypatch.setattr(onnx_graph, "MIN_QUERIES", 7)
-    monkeypatch.setattr(onnx_graph, "FRONT_END_FRAMES", 11)
+    monkeypatch.setattr(onnx_front_end, "FRAMES", 11)
 
 
 def test_the_shapes_are_those_of_the_configuration(

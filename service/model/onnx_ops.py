@@ -1,0 +1,120 @@
+"""The words in which ONNX graphs are written here: a collector of nodes, and the layers that all parts share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+Precision = Literal["fp32", "int8"]
+Weights = Mapping[str, NDArray[np.float32]]
+
+AUDIO = "modality_encoders.AUDIO."
+MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators: fused bias and activation, transposed products
+END = 2**62
+"""Stands for the end of an axis in a slice."""
+
+
+class Graph:
+    """Collects nodes; `op` returns the name of its output. Weights belong to the outermost graph."""
+
+    def __init__(self, prefix: str = "", outer: Graph | None = None) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = outer.initializers if outer else {}
+        self._prefix = prefix
+        self._count = 0
+
+    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """Add a node with one output."""
+        return self.ops(kind, *inputs, outputs=1, domain=domain, **attributes)[0]
+
+    def ops(self, kind: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any) -> list[str]:
+        """Add a node; returns the names of its outputs."""
+        self._count += 1
+        names = [f"{self._prefix}{kind}_{self._count}" + (f"_{i}" if i else "") for i in range(outputs)]
+        self.nodes.append(helper.make_node(kind, inputs, names, name=names[0], domain=domain, **attributes))
+        return names
+
+    def weight(self, name: str, values: NDArray[Any]) -> str:
+        """A constant, stored once under its name."""
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(values.copy(order="C"), name)
+        return name
+
+    def ints(self, *values: int) -> str:
+        """A constant list of integers."""
+        return self.weight("ints_" + "_".join(map(str, values)).replace("-", "m"), np.array(values, np.int64))
+
+    def scalar(self, value: int) -> str:
+        """A constant integer without dimensions."""
+        return self.weight(f"int_{value}", np.array(value, np.int64))
+
+    def length(self, x: str) -> str:
+        """Rows of `x`, a one-element int64 tensor as all lengths here."""
+        return self.op("Shape", x, start=0, end=1)
+
+    def ceil_div(self, a: str, b: str) -> str:
+        """`a / b`, rounded up."""
+        return self.op("Div", self.op("Sub", self.op("Add", a, b), self.ints(1)), b)
+
+    def slice(self, x: str, start: str, end: str, axis: int = 0, step: int = 1) -> str:
+        """Some of `x` along one axis; always a copy."""
+        return self.op("Slice", x, start, end, self.ints(axis), self.ints(step))
+
+    def pad_end(self, x: str, count: str, axis: int, rank: int) -> str:
+        """Zeros behind `x` along one axis."""
+        zeros = [self.ints(*[0] * n) for n in (rank + axis, rank - axis - 1) if n]
+        return self.op("Pad", x, self.op("Concat", *zeros[:1], count, *zeros[1:], axis=0))
+
+    def loop(self, steps: str, name: str, body: Callable[[Graph, str], str]) -> str:
+        """Run `body(graph, step)` for each step, and stack what it returns along a new first axis."""
+        inner = Graph(prefix=f"{name}.", outer=self)
+        result = body(inner, f"{name}.step")
+        more = inner.op("Identity", f"{name}.more")
+        inputs = [
+            helper.make_tensor_value_info(f"{name}.step", TensorProto.INT64, []),
+            helper.make_tensor_value_info(f"{name}.more", TensorProto.BOOL, []),
+        ]
+        outputs = [
+            helper.make_tensor_value_info(more, TensorProto.BOOL, []),
+            helper.make_tensor_value_info(result, TensorProto.FLOAT, None),
+        ]
+        graph = helper.make_graph(inner.nodes, name, inputs, outputs)
+        count = self.op("Squeeze", steps)
+        return self.op("Loop", count, self.weight("true", np.array(True)), body=graph)
+
+
+def linear(
+    graph: Graph,
+    precision: Precision,
+    x: str,
+    name: str,
+    matrix: NDArray[np.float32],
+    bias: NDArray[np.float32] | None = None,
+) -> str:
+    """`x` (row, in) times a constant `matrix` (in, out), plus `bias` (out,).
+
+    `int8` stores the matrix as signed bytes with one scale an output, and brings `x` to unsigned bytes at run time.
+    """
+    if precision == "fp32":
+        weight = graph.weight(name, matrix)
+        if bias is None:
+            return graph.op("MatMul", x, weight)
+        return graph.op("Gemm", x, weight, graph.weight(name + ".bias", bias))
+    scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12) / 127
+    values = np.clip(np.rint(matrix / scale), -127, 127).astype(np.int8)
+    x8, x_scale, x_zero = graph.ops("DynamicQuantizeLinear", x, outputs=3)
+    inputs = [x8, graph.weight(name, values), x_scale, graph.weight(name + ".scale", scale.astype(np.float32)), x_zero]
+    if bias is not None:
+        inputs += ["", graph.weight(name + ".bias", bias)]
+    return graph.op("MatMulIntegerToFloat", *inputs, domain=MICROSOFT)
+
+
+def layer_norm(graph: Graph, x: str, name: str, eps: float, weights: Weights, prefix: str) -> str:
+    """Layer norm over the last axis, with the weights called `prefix`.weight and `prefix`.bias."""
+    gamma, beta = (graph.weight(f"{name}.{part}", weights[f"{prefix}.{part}"]) for part in ("weight", "bias"))
+    return graph.op("LayerNormalization", x, gamma, beta, axis=-1, epsilon=eps)
