@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from service.model.store import StoredModel
     from service.results import ModelInfo
 
+_FEW_FILES = 4
+"""Up to which a short start saves more time than packed weights would."""
+
 _MODEL_SETTINGS = ("model", "backend", "device", "dtype", "threads", "cache_dir", "offline")
 
 
@@ -126,7 +129,7 @@ def _recognize(options: argparse.Namespace) -> int:
     from service.local import recognize_file
 
     wanted = parse_options((name, value) for name, _, value in (item.partition("=") for item in options.option))
-    backend = _open(_find(settings), settings)
+    backend = _open(_find(settings), settings, few=len(options.files) <= _FEW_FILES)
     failed = False
     for path in options.files:
         try:
@@ -212,7 +215,7 @@ def _find(settings: Settings) -> StoredModel:
     return find(settings.model, cache=settings.cache_dir, offline=settings.offline)
 
 
-def _open(stored: StoredModel, settings: Settings) -> Backend:
+def _open(stored: StoredModel, settings: Settings, *, few: bool = False) -> Backend:
     from service.inference.backends.select import open_backend
 
     return open_backend(
@@ -222,6 +225,7 @@ def _open(stored: StoredModel, settings: Settings) -> Backend:
         device=settings.device,
         dtype=settings.dtype,
         threads=settings.threads,
+        few=few,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -98,3 +99,17 @@ def test_a_precision_that_was_not_prepared_is_named(tmp_path: Path) -> None:
     stored = find("tiny", cache=tmp_path, offline=True)
     with pytest.raises(ModelNotFound, match="int8"):
         OnnxBackend(tmp_path, stored.manifest, dtype="int8", threads=1)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+def test_a_backend_for_a_few_clips_gives_the_same_answers(
+    dtype: Literal["fp32", "int8"], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    stored = find("tiny", cache=tmp_path_factory.mktemp("cache"), offline=True)
+    few, many = (
+        OnnxBackend(stored.directory, stored.manifest, dtype=dtype, threads=2, few=few) for few in (True, False)
+    )
+    clip = clip_of("happy.wav")
+    quick, packed = (backend.run([clip]).clips[0] for backend in (few, many))
+    np.testing.assert_allclose(quick.logits, packed.logits, atol=1e-5)
+    np.testing.assert_allclose(quick.embedding, packed.embedding, atol=1e-5)

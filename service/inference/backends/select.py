@@ -29,6 +29,7 @@ def open_backend(
     device: str = "auto",
     dtype: DtypeChoice = "auto",
     threads: int = 0,
+    few: bool = False,
 ) -> Backend:
     """Load a prepared model.
 
@@ -39,6 +40,7 @@ def open_backend(
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         dtype: `auto` is FP32 on the CPU and half precision on CUDA; `int8` runs on the CPU with ONNX Runtime.
         threads: of one inference on the CPU; 0 takes every core.
+        few: whether only a few clips will be answered, so that a short start counts most.
 
     Raises:
         SettingsInvalid: if the choices do not go together, or there is no such device.
@@ -49,7 +51,7 @@ def open_backend(
     if backend == "auto":
         backend, device = _choose(device, dtype)
     if backend == "onnx":
-        return _open_onnx(directory, manifest, device, dtype, threads)
+        return _open_onnx(directory, manifest, device, dtype, threads, few)
     return _open_torch(directory, manifest, device, dtype, threads)
 
 
@@ -71,14 +73,16 @@ def _choose(device: str, dtype: DtypeChoice) -> tuple[BackendChoice, str]:
     return "onnx", "cpu"
 
 
-def _open_onnx(directory: Path, manifest: Manifest, device: str, dtype: DtypeChoice, threads: int) -> Backend:
+def _open_onnx(
+    directory: Path, manifest: Manifest, device: str, dtype: DtypeChoice, threads: int, few: bool
+) -> Backend:
     from service.inference.backends.onnx import OnnxBackend
 
     if device not in ("auto", "cpu"):
         raise SettingsInvalid(f"the onnx backend and int8 run on the CPU only, not on {device}")
     if dtype in ("fp16", "bf16"):
         raise SettingsInvalid(f"the onnx backend runs in fp32 or int8, not in {dtype}; {dtype} needs a GPU")
-    return OnnxBackend(directory, manifest, dtype="int8" if dtype == "int8" else "fp32", threads=threads)
+    return OnnxBackend(directory, manifest, dtype="int8" if dtype == "int8" else "fp32", threads=threads, few=few)
 
 
 def _open_torch(directory: Path, manifest: Manifest, device: str, dtype: DtypeChoice, threads: int) -> Backend:
