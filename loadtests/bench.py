@@ -185,7 +185,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, default=default_work(), help="where the models are made and kept (2.5 GB)")
     parser.add_argument("--quick", action="store_true", help="only try everything out, with the embedded model")
     parser.add_argument("--no-int8", dest="int8", action="store_false", help="leave INT8 out")
-    parser.add_argument("--funasr-threads", type=int, default=0, help="threads of FunASR on the CPU [its default, 4]")
+    parser.add_argument(
+        "--funasr-threads",
+        type=int,
+        default=min(4, machine.cores()),
+        metavar="N",
+        help="threads of FunASR on the CPU; 0 leaves them to it [its default of 4, but no more than cores]",
+    )
     parser.add_argument("--clips", type=Path, help="a directory with more clips for the agreement")
     lengths = list(Plan().utterances)
     parser.add_argument(
