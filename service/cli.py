@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service import __version__
+from service.configure import add_flags, described, flags_of, load_settings, trace_settings
 from service.errors import InvalidRequest, ServiceError, SettingsInvalid, SetupError
 from service.logs import configure_logging
-from service.settings import Settings, add_flags, flags_of, load_settings
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.api.schemas import FileResult
@@ -47,13 +48,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", help="answer HTTP requests")
+    serve = commands.add_parser("serve", help="answer HTTP requests", allow_abbrev=False)
     serve.add_argument("--config", type=Path, help="a YAML file with settings")
-    serve.add_argument("--check", action="store_true", help="print the effective settings and exit")
+    serve.add_argument(
+        "--check", action="store_true", help="check the settings, print them and where each came from, and exit"
+    )
     add_flags(serve)
     serve.set_defaults(command=_serve)
 
-    recognize = commands.add_parser("recognize", help="recognise files in this process")
+    recognize = commands.add_parser("recognize", help="recognise files in this process", allow_abbrev=False)
     recognize.add_argument("files", nargs="+", type=Path, metavar="FILE")
     recognize.add_argument("--json", action="store_true", help="one JSON document a line, as the service answers")
     recognize.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="as in POST /recognize")
@@ -83,10 +86,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    settings = load_settings(options.config, **flags_of(options))
+    settings, sources = trace_settings(options.config, **flags_of(options))
     if options.check:
-        for name, value in settings.model_dump(mode="json").items():
-            print(f"{name}: {value}")
+        from service.api.keys import ApiKeys
+
+        ApiKeys.of(settings)  # its file is part of the settings
+        print(*described(settings, sources), sep="\n")
         return 0
     configure_logging(settings)
     from prometheus_client import CollectorRegistry
@@ -112,7 +117,7 @@ def _serve(options: argparse.Namespace) -> int:
         model = engine.model
         if model is not None:
             print(f"Ready after {time.monotonic() - began:.1f} s: {_describe(model)} at {url}", flush=True)
-            print(f"Try it:\n  curl -F file=@{_example()} {url}/recognize", flush=True)
+            print(f"Try it:\n  curl {_key_option(settings)}-F file=@{_example()} {url}/recognize", flush=True)
 
     server = Server(create_app(engine, settings, metrics), engine, settings, announce)
     server.run()
@@ -232,6 +237,11 @@ def _open(stored: StoredModel, settings: Settings, *, few: bool = False) -> Back
 def _describe(model: ModelInfo) -> str:
     text = f"{model.id} (revision {model.revision}) in {model.dtype} on {model.device} with {model.backend}"
     return f"{text}, FOR DEMONSTRATION ONLY" if model.demonstration else text
+
+
+def _key_option(settings: Settings) -> str:
+    """What a caller must add where keys are asked for; the key itself is not for terminals and logs."""
+    return "-H 'X-API-Key: YOUR-KEY' " if settings.needs_key else ""
 
 
 def _example() -> Path:

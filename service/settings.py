@@ -1,33 +1,23 @@
 """Every setting of the service: one flat tree, each field documented by its description.
 
-A value comes from the last of these that names it:
-
-    defaults ─▶ a YAML file (`--config`, `SER_CONFIG`) ─▶ environment (`SER_…`) ─▶ command-line flags
-
-Unknown names are errors everywhere, so that a typing mistake never silently leaves a limit at its default.
+`service.configure` reads them from files, the environment and flags.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
-
-from service.errors import SettingsInvalid
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 ENV_PREFIX = "SER_"
-CONFIG_VARIABLE = "SER_CONFIG"
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+_API_KEY = re.compile(r"[A-Za-z0-9._~+/-]{16,256}=*")
 
 
 def _expand(path: Path) -> Path:
@@ -35,6 +25,26 @@ def _expand(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError:  # no HOME, as in some containers
         raise ValueError("the home directory is not known; name an absolute path") from None
+
+
+def _split(value: Any) -> Any:
+    """Parts separated by commas, as variables and flags have them, become a list."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def check_api_key(key: SecretStr) -> SecretStr:
+    """Let only those keys pass that are hard to guess and that a header can carry (token68 of RFC 9110).
+
+    Raises:
+        ValueError: without the key in its text.
+    """
+    if _API_KEY.fullmatch(key.get_secret_value()) is None:
+        raise ValueError("an API key has 16 to 256 characters out of A-Z a-z 0-9 . _ ~ + / -")
+    return key
+
+
+ApiKey = Annotated[SecretStr, AfterValidator(check_api_key)]
+Origin = Annotated[str, Field(pattern=r"^https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$")]
 
 
 class Settings(BaseSettings):
@@ -53,6 +63,41 @@ class Settings(BaseSettings):
         description="Path prefix under which a reverse proxy shows the service, such as `/emotion`.",
     )
     docs: bool = Field(default=True, description="Serve `/docs` and `/openapi.json`.")
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=(),
+        max_length=100,
+        description="Addresses or networks of reverse proxies, separated by commas, whose `X-Forwarded-For` and "
+        "`X-Forwarded-Proto` are believed.",
+    )
+
+    # Who may ask, and how often.
+    api_keys: Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=(),
+        max_length=1000,
+        description="Keys of which callers must have one, separated by commas; without any, everybody may call. "
+        "There is no flag, which other users of the machine could read.",
+    )
+    api_keys_file: Annotated[Path, AfterValidator(_expand)] | None = Field(
+        default=None, description="File with more such keys, one a line; read at start."
+    )
+    public_metrics: bool = Field(default=False, description="Serve `/metrics` without a key where keys are asked for.")
+    public_pages: bool = Field(
+        default=True, description="Serve `/` and `/docs` without a key where keys are asked for; browsers send none."
+    )
+    rate_limit: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="Requests that one key, or one address where there are no keys, may make a minute on average; one "
+        "more is a 429. 0 is no limit.",
+    )
+    rate_burst: Count = Field(default=10, description="Requests that it may make at once, within that average.")
+    cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=(),
+        max_length=100,
+        description="Origins of web pages that may call this service from a browser, such as "
+        "`https://app.example.com`, separated by commas.",
+    )
 
     # Which model, and what runs it.
     model: str = Field(
@@ -103,6 +148,15 @@ class Settings(BaseSettings):
         default=5.0, description="Seconds that an upload may pause without sending a byte."
     )
     header_timeout: Seconds = Field(default=10.0, description="Seconds in which the headers of a request must arrive.")
+    max_header_bytes: int = Field(
+        default=32 * 1024,
+        ge=1024,
+        le=2**20,
+        description="Bytes that path, query and headers of a request may have together; more is a 431.",
+    )
+    max_headers: int = Field(
+        default=100, ge=10, le=10_000, description="Headers that a request may have; more is a 431."
+    )
 
     # How much work is taken at once.
     max_in_flight: Count = Field(
@@ -137,6 +191,11 @@ class Settings(BaseSettings):
         default="text", description="One line per record: readable text, or JSON."
     )
 
+    @property
+    def needs_key(self) -> bool:
+        """Whether callers must have an API key."""
+        return bool(self.api_keys) or self.api_keys_file is not None
+
     @model_validator(mode="after")
     def _queue_holds_one_clip(self) -> Self:
         """A clip that is allowed must fit into an empty queue; otherwise it would be refused for ever."""
@@ -153,96 +212,5 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what `load_settings` passes in: it merges the sources, so that it can say where a bad value is from."""
+        """Only what `service.configure` passes in: it merges the sources, and can say where a bad value is from."""
         return (init_settings,)
-
-
-def load_settings(config: Path | None = None, **flags: Any) -> Settings:
-    """Merge defaults, the YAML file, the environment and flags.
-
-    Args:
-        config: the YAML file; None takes the one that `SER_CONFIG` names, if any.
-        flags: settings given explicitly, by field name.
-
-    Raises:
-        SettingsInvalid: if a name is unknown or a value bad; the text names every one and where it came from.
-    """
-    path = config or (Path(named) if (named := os.environ.get(CONFIG_VARIABLE)) else None)
-    file_values = _read_yaml(path) if path else {}
-    variables = {name: name[len(ENV_PREFIX) :].lower() for name in os.environ if name.upper().startswith(ENV_PREFIX)}
-    sources: dict[str, str] = {}
-    problems: list[str] = []
-    for source, names in (
-        (str(path), {name: name for name in file_values}),
-        ("environment", {n: field for n, field in variables.items() if n.upper() != CONFIG_VARIABLE}),
-        ("flags", {name: name for name in flags}),
-    ):
-        problems += [
-            _unknown(source, name, field) for name, field in names.items() if field not in Settings.model_fields
-        ]
-        sources |= {field: f"{source}: {name}" for name, field in names.items()}
-    if problems:
-        raise SettingsInvalid("\n".join(problems))
-    values = {**file_values, **EnvSettingsSource(Settings)(), **flags}
-    try:
-        return Settings(**values)
-    except ValidationError as exc:
-        raise SettingsInvalid("\n".join(_explain(error, sources) for error in exc.errors())) from None
-
-
-def add_flags(parser: argparse.ArgumentParser, fields: Iterable[str] | None = None) -> None:
-    """Give `parser` one flag for each setting in `fields` (all of them, unless given), with its description as help.
-
-    A flag that is not used leaves no trace in the namespace, so that it hides neither YAML nor environment.
-    """
-    for name in fields or Settings.model_fields:
-        field = Settings.model_fields[name]
-        text = f"{field.description} [{_shown_default(field)}]".replace("%", "%%")
-        flag = "--" + name.replace("_", "-")
-        if field.annotation is bool:
-            parser.add_argument(
-                flag, dest=name, default=argparse.SUPPRESS, action=argparse.BooleanOptionalAction, help=text
-            )
-        else:
-            parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, metavar="VALUE", help=text)
-
-
-def flags_of(namespace: argparse.Namespace) -> dict[str, Any]:
-    """The settings among the parsed arguments, as `load_settings` takes them."""
-    return {name: value for name, value in vars(namespace).items() if name in Settings.model_fields}
-
-
-def _shown_default(field: FieldInfo) -> str:
-    default = field.default
-    return str(default).lower() if isinstance(default, bool) else str(default) or "empty"
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsInvalid(f"{path} cannot be read: {getattr(exc, 'strerror', None) or 'not UTF-8'}") from None
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
-        raise SettingsInvalid(f"{path} is not valid YAML: {exc}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise SettingsInvalid(f"{path} must hold one mapping of setting names to values")
-    return values
-
-
-def _unknown(source: str, name: str, field: str) -> str:
-    close = get_close_matches(field, Settings.model_fields, n=1)
-    if not close:
-        return f"{source}: {name} is not a setting"
-    spelled = f"{ENV_PREFIX}{close[0].upper()}" if source == "environment" else close[0]
-    return f"{source}: {name} is not a setting; did you mean {spelled}?"
-
-
-def _explain(error: Any, sources: Mapping[str, str]) -> str:
-    """One line about one error: where the value came from and what it must be; never the value, which may be secret."""
-    field = str(error["loc"][0]) if error["loc"] else ""
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{sources.get(field, field)}: {message[0].lower()}{message[1:]}" if field else message
