@@ -2,12 +2,15 @@
 
     ServiceError
     ├── InvalidRequest
+    │   ├── MalformedRequest · HeadersTooLarge
     │   ├── MalformedBody · InvalidOptions · BodyTooLarge · UploadTimeout · UnsupportedMediaType
     │   └── AudioError
     │       ├── NotDecodable · AudioEmpty · AudioTooShort · AudioTruncated · AudioNotFinite
     │       └── AudioTooLong
+    ├── Unauthorized
+    │   └── KeyMissing · KeyInvalid
     ├── Refused (says when to come back)
-    │   ├── QueueFull
+    │   ├── QueueFull · RateLimited
     │   └── Unavailable
     │       ├── ModelLoading · Draining
     │       └── WorkerDead
@@ -51,6 +54,20 @@ class InvalidRequest(ServiceError):
 
     code = "invalid_request"
     title = "The request is not valid"
+
+
+class MalformedRequest(InvalidRequest):
+    """What came is not an HTTP request."""
+
+    code = "malformed_request"
+    title = "The request could not be read"
+
+
+class HeadersTooLarge(InvalidRequest):
+    """The path, the query and the headers have more bytes, or there are more headers, than the service takes."""
+
+    code = "headers_too_large"
+    title = "The headers are too large"
 
 
 class MalformedBody(InvalidRequest):
@@ -141,6 +158,27 @@ class AudioTooLong(AudioError):
     title = "The audio is too long"
 
 
+class Unauthorized(ServiceError):
+    """The caller has not shown that it may call."""
+
+    code = "unauthorized"
+    title = "An API key is needed"
+
+
+class KeyMissing(Unauthorized):
+    """The request carries no API key, and needs one."""
+
+    code = "key_missing"
+    title = "The API key is missing"
+
+
+class KeyInvalid(Unauthorized):
+    """The request carries an API key that is not one of the service's."""
+
+    code = "key_invalid"
+    title = "The API key is not valid"
+
+
 class Refused(ServiceError):
     """The request is fine but cannot be taken now; `retry_after` is in seconds."""
 
@@ -157,6 +195,13 @@ class QueueFull(Refused):
 
     code = "queue_full"
     title = "Too many requests are waiting"
+
+
+class RateLimited(Refused):
+    """This caller has asked more often than it may; others are not concerned."""
+
+    code = "rate_limited"
+    title = "Too many requests from this caller"
 
 
 class Unavailable(Refused):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import signal
 import socket
@@ -13,7 +14,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from service.api.protocol import with_header_timeout
+from service.api.protocol import limited_protocol
 from service.errors import Draining, ServiceError, SetupError
 from service.inference.engine import Engine
 from service.preprocess import sandbox
@@ -47,10 +48,16 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=with_header_timeout(settings.header_timeout),
+                http=limited_protocol(
+                    header_timeout=settings.header_timeout,
+                    max_header_bytes=settings.max_header_bytes,
+                    max_headers=settings.max_headers,
+                ),
                 host=settings.host,
                 port=settings.port,
-                root_path=settings.root_path,
+                # Not uvicorn's default, which believes whoever connects from this machine.
+                proxy_headers=bool(settings.trusted_proxies),
+                forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -58,8 +65,10 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=_CONNECTIONS_GRACE,
             )
         )
+        _warn_if_open(settings)
         self.setup_error: SetupError | None = None
         self._engine = engine
+        self._root_path = settings.root_path
         self._drain_timeout = settings.drain_timeout
         self._announce = announce
         self._announcing: asyncio.Task[None] | None = None
@@ -102,7 +111,7 @@ class Server(uvicorn.Server):
         """Where the server listens; the port is the real one where 0 was asked for."""
         port = self.servers[0].sockets[0].getsockname()[1]
         host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-        return f"http://{host}:{port}{self.config.root_path}"
+        return f"http://{host}:{port}{self._root_path}"
 
     async def _announce_ready(self) -> None:
         try:
@@ -126,3 +135,15 @@ class Server(uvicorn.Server):
 def _start_decoder() -> None:
     with contextlib.suppress(ServiceError):  # logged where it was raised; each upload concerned says so as well
         sandbox.warm_up()
+
+
+def _warn_if_open(settings: Settings) -> None:
+    """Tell an operator who has made the service reachable from elsewhere that everybody there may use it."""
+    try:
+        local = ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        local = settings.host == "localhost"
+    if not local and not settings.needs_key:
+        logger.warning(
+            "everybody who reaches %s may call: no API keys are set (api_keys, api_keys_file)", settings.host
+        )

@@ -17,6 +17,9 @@ LabelLanguage = Literal["en", "zh", "native"]
 Encoding = Literal["float", "base64"]
 
 MAX_CHANNEL = 1023
+MAX_FIELDS = 64
+"""Fields that a form, and parameters that a query may have: more than there are options, even with repeated labels."""
+
 _FRAME = FRAME_HOP / SAMPLING_RATE
 _MAX_LABELS = 64
 _MAX_SECONDS = 1e9
@@ -157,8 +160,12 @@ def parse_options(query: Iterable[tuple[str, str]], form: Iterable[tuple[str, st
         form: text fields of the form, in their order.
 
     Raises:
-        InvalidOptions: names every option that is unknown, repeated, given twice with different values, or invalid.
+        InvalidOptions: names every option that is unknown, repeated, given twice with different values, or invalid; or
+            there are too many.
     """
+    query = list(query)
+    if len(query) > MAX_FIELDS:  # finding the nearest good name for thousands would hold up everybody else
+        raise InvalidOptions(f"The query has more than {MAX_FIELDS} parameters.")
     errors: list[FieldError] = []
     from_query = _collect(query, errors)
     from_form = _collect(form, errors)

@@ -21,14 +21,18 @@ from service.errors import (
     BodyTooLarge,
     DeadlineExceeded,
     FieldError,
+    HeadersTooLarge,
     InferenceFailed,
     InvalidOptions,
     InvalidRequest,
     MalformedBody,
+    MalformedRequest,
     NotDecodable,
     QueueFull,
+    RateLimited,
     Refused,
     ServiceError,
+    Unauthorized,
     UnsupportedMediaType,
     UploadTimeout,
 )
@@ -43,7 +47,9 @@ PROBLEM_SCHEMA = "#/components/schemas/Problem"
 """Where the OpenAPI document has it; `service.api.openapi` puts it there."""
 
 STATUSES: Mapping[type[ServiceError], int] = {
+    MalformedRequest: 400,
     MalformedBody: 400,
+    Unauthorized: 401,
     UploadTimeout: 408,
     BodyTooLarge: 413,
     AudioTooLong: 413,
@@ -51,6 +57,8 @@ STATUSES: Mapping[type[ServiceError], int] = {
     UnsupportedMediaType: 415,
     InvalidRequest: 422,
     QueueFull: 429,
+    RateLimited: 429,
+    HeadersTooLarge: 431,
     Refused: 503,
     DeadlineExceeded: 504,
     ServiceError: 500,

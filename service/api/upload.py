@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from service.api.options import Options, invalid_options, unknown_field
+from service.api.options import MAX_FIELDS, Options, invalid_options, unknown_field
 from service.errors import FieldError, MalformedBody
 
 FORM = "multipart/form-data"
@@ -21,8 +21,8 @@ RAW = ("audio/*", "application/octet-stream", "video/mp4", "video/webm", "video/
 """Content types of raw bodies. Browsers and phones name sound-only recordings as video."""
 
 _SPOOL = 1024 * 1024
-_MAX_FIELDS = 64
 _MAX_FIELD_BYTES = 16 * 1024
+_CHARSETS = ("utf-8", "utf8", "us-ascii", "iso-8859-1")
 
 
 class Upload:
@@ -59,7 +59,7 @@ class _WholeFormParser(MultiPartParser):
             headers,
             self._until_end(stream),
             max_files=max_files,
-            max_fields=_MAX_FIELDS,
+            max_fields=MAX_FIELDS,
             max_part_size=_MAX_FIELD_BYTES,
         )
         self._ended = False
@@ -108,9 +108,13 @@ async def read_form(request: Request, file_fields: Sequence[str], max_files: int
         max_files: how many files may come.
 
     Raises:
-        MalformedBody: if the body is not a form, or has too many or too long fields.
+        MalformedBody: if the body is not a form, has too many or too long fields, or is in an unusual charset.
         InvalidOptions: if a file has another name, or comes as text, or there are none or too many of them.
     """
+    _, parameters = parse_options_header(request.headers.get("content-type"))
+    if parameters.get(b"charset", b"utf-8").decode("latin-1").lower() not in _CHARSETS:
+        # Python knows charsets (punycode) that take seconds to decode, and would on the event loop.
+        raise MalformedBody("The form's charset must be UTF-8.")
     try:
         async with aclosing(request.stream()) as stream:
             form = await _WholeFormParser(request.headers, stream, max_files).parse()

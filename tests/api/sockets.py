@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.problems import PROBLEM_MEDIA_TYPE
-from service.api.protocol import with_header_timeout
+from service.api.protocol import limited_protocol
 
 PATIENCE = 20.0
 
@@ -28,12 +28,20 @@ class QuietServer(uvicorn.Server):
 
 
 @asynccontextmanager
-async def listening(app: FastAPI, header_timeout: float = 10.0, grace: int = 5) -> AsyncIterator[int]:
+async def listening(
+    app: FastAPI,
+    header_timeout: float = 10.0,
+    grace: int = 5,
+    max_header_bytes: int = 32_768,
+    max_headers: int = 100,
+) -> AsyncIterator[int]:
     """Serve `app` on a free port, which is given."""
     config = uvicorn.Config(
         app,
         port=0,
-        http=with_header_timeout(header_timeout),
+        http=limited_protocol(
+            header_timeout=header_timeout, max_header_bytes=max_header_bytes, max_headers=max_headers
+        ),
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -22,7 +22,11 @@ def classes(root: type[ServiceError]) -> Iterator[type[ServiceError]]:
 
 
 STATUSES = {
+    errors.MalformedRequest: 400,
     errors.MalformedBody: 400,
+    errors.Unauthorized: 401,
+    errors.KeyMissing: 401,
+    errors.KeyInvalid: 401,
     errors.UploadTimeout: 408,
     errors.BodyTooLarge: 413,
     errors.AudioTooLong: 413,
@@ -36,6 +40,8 @@ STATUSES = {
     errors.AudioTruncated: 422,
     errors.AudioNotFinite: 422,
     errors.QueueFull: 429,
+    errors.RateLimited: 429,
+    errors.HeadersTooLarge: 431,
     errors.Refused: 503,
     errors.Unavailable: 503,
     errors.ModelLoading: 503,
