@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import os
 import re
 import signal
 import socket
@@ -25,9 +26,12 @@ COMMAND = (sys.executable, "-m", "service.cli", "serve", "--port", "0")
 
 
 @contextmanager
-def serving(*flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(*flags: str, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server that is ready, and its URL."""
-    process = subprocess.Popen([*COMMAND, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, **variables}
+    process = subprocess.Popen(
+        [*COMMAND, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -201,3 +205,55 @@ def test_logs_are_lines_of_the_format_asked_for(log_format: str) -> None:
         assert all("message" in json.loads(line) for line in lines)
     else:
         assert all(re.match(r"\d{4}-\d\d-\d\d ", line) for line in lines)
+
+
+def test_keys_limits_and_trusted_proxies_hold_in_the_real_server(tmp_path: Path) -> None:
+    key, another = "0123456789abcdef-first", "0123456789abcdef-second"
+    (tmp_path / "keys").write_text(another)
+    flags = ["--api-keys-file", str(tmp_path / "keys"), "--max-header-bytes", "4096", "--log-level", "debug"]
+    with serving(*flags, SER_API_KEYS=key) as (process, url):
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert "curl -H 'X-API-Key: YOUR-KEY' -F file=@" in process.stdout.readline()
+        refused = post(url)
+        assert (refused.status_code, refused.json()["code"]) == (401, "key_missing")
+        assert httpx.get(f"{url}/models", headers={"X-API-Key": key}).status_code == 200
+        assert httpx.get(f"{url}/models", headers={"Authorization": f"Bearer {another}"}).status_code == 200
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        too_large = httpx.get(f"{url}/readyz", headers={"X-Long": "x" * 5000})
+        assert (too_large.status_code, too_large.json()["code"]) == (431, "headers_too_large")
+        process.send_signal(signal.SIGTERM)
+        out, errors = process.communicate(timeout=10)
+    assert key not in out + errors
+    assert another not in out + errors
+
+
+@pytest.mark.parametrize("trusted", ["192.0.2.0/24", "127.0.0.1"])
+def test_the_address_of_a_client_is_what_a_trusted_proxy_says(trusted: str) -> None:
+    flags = ["--rate-limit", "1", "--rate-burst", "1", "--trusted-proxies", trusted]
+    with serving(*flags) as (_, url), httpx.Client(base_url=url) as client:
+        # The last address is the proxy's own word, those before are whatever the client has written.
+        forwarded = [f"192.0.2.200, 198.51.100.{host}" for host in range(3)]
+        statuses = [client.get("/models", headers={"X-Forwarded-For": text}).status_code for text in forwarded]
+        assert statuses == ([200, 200, 200] if trusted == "127.0.0.1" else [200, 429, 429])
+        again = client.get("/models", headers={"X-Forwarded-For": "1.2.3.4, 198.51.100.0"})
+        assert again.status_code == 429
+
+
+def test_an_open_door_to_elsewhere_is_warned_of() -> None:
+    def warnings(*flags: str) -> list[str]:
+        with serving(*flags) as (process, _):
+            process.send_signal(signal.SIGTERM)
+            return [line for line in process.communicate(timeout=10)[1].splitlines() if "WARNING" in line]
+
+    (warning,) = warnings("--host", "0.0.0.0")
+    assert "everybody who reaches 0.0.0.0 may call" in warning
+    assert warnings() == []
+
+
+def test_a_proxy_may_cut_off_the_prefix_or_pass_it_on() -> None:
+    with serving("--root-path", "/emotion") as (_, url):
+        assert url.endswith("/emotion")
+        assert post(url).status_code == 200
+        assert post(url.removesuffix("/emotion")).status_code == 200
+        assert httpx.get(f"{url}/openapi.json").json()["servers"] == [{"url": "/emotion"}]

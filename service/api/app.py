@@ -10,15 +10,25 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from service import __version__
 from service.api import pages, probes
+from service.api.access import AccessMiddleware
 from service.api.batch import batch_router
 from service.api.body import BodyTimeoutMiddleware
 from service.api.context import Services
-from service.api.middleware import MetricsMiddleware, ProblemMiddleware, RequestContextMiddleware
-from service.api.openapi import DescribedApp
+from service.api.headers import SecurityHeadersMiddleware, cross_origin
+from service.api.keys import ApiKeys
+from service.api.middleware import (
+    MetricsMiddleware,
+    ProblemMiddleware,
+    RequestContextMiddleware,
+    RootPathMiddleware,
+)
+from service.api.openapi import DescribedApp, Protection
 from service.api.problems import answer_http_exception, answer_service_error, answer_validation_error
+from service.api.rate import RateLimit
 from service.api.recognize import recognize_router
 from service.errors import ServiceError
 from service.inference.recognizer import Recognizer
@@ -39,7 +49,24 @@ def create_app(recognizer: Recognizer, settings: Settings, metrics: Metrics) -> 
         recognizer: answers clips; nobody else starts it.
         settings: limits and paths.
         metrics: where to count.
+
+    Raises:
+        SettingsInvalid: if the file of API keys cannot be used.
     """
+    keys, rate = ApiKeys.of(settings), RateLimit.of(settings)
+    everybody = keys is None
+    # Routers in the order in which they are tried, and whether each is public: neither asks for a key nor counts.
+    routers = [
+        (recognize_router(settings), False),
+        (batch_router(settings), False),
+        (probes.router, True),
+        (probes.metrics_router, settings.public_metrics or everybody),
+        (probes.models_router, False),
+        (pages.router, settings.public_pages or everybody),
+    ]
+    if settings.docs:
+        routers.append((pages.docs_router, settings.public_pages or everybody))
+    routes = [(route, public) for router, public in routers for route in router.routes]
     pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
 
     @asynccontextmanager
@@ -51,6 +78,18 @@ def create_app(recognizer: Recognizer, settings: Settings, metrics: Metrics) -> 
             await recognizer.drain(settings.drain_timeout)
             pool.shutdown(wait=False, cancel_futures=True)
 
+    middleware = [
+        Middleware(BodyTimeoutMiddleware, total=settings.body_timeout, idle=settings.body_idle_timeout),
+        Middleware(RequestContextMiddleware),
+        Middleware(MetricsMiddleware, metrics=metrics),
+        *cross_origin(settings),
+        Middleware(SecurityHeadersMiddleware),
+        Middleware(ProblemMiddleware),
+    ]
+    if settings.root_path:
+        middleware.insert(0, Middleware(RootPathMiddleware, root_path=settings.root_path))
+    if keys is not None or rate is not None:
+        middleware.append(Middleware(AccessMiddleware, routes=routes, keys=keys, rate=rate, metrics=metrics))
     app = DescribedApp(
         title="emotion2vec-service",
         version=__version__,
@@ -61,23 +100,19 @@ def create_app(recognizer: Recognizer, settings: Settings, metrics: Metrics) -> 
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=[
-            Middleware(BodyTimeoutMiddleware, total=settings.body_timeout, idle=settings.body_idle_timeout),
-            Middleware(RequestContextMiddleware),
-            Middleware(MetricsMiddleware, metrics=metrics),
-            Middleware(ProblemMiddleware),
-        ],
+        middleware=middleware,
         exception_handlers={
             ServiceError: answer_service_error,
             HTTPException: answer_http_exception,
             RequestValidationError: answer_validation_error,
         },
     )
+    app.protection = Protection(
+        public=frozenset(route.path for route, public in routes if public and isinstance(route, Route)),
+        keys=keys is not None,
+        rate=rate is not None,
+    )
     app.state.services = Services(recognizer, settings, metrics, pool)
-    app.include_router(recognize_router(settings))
-    app.include_router(batch_router(settings))
-    app.include_router(probes.router)
-    app.include_router(pages.router)
-    if settings.docs:
-        app.include_router(pages.docs_router)
+    for router, _ in routers:
+        app.include_router(router)
     return app

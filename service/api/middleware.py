@@ -1,6 +1,6 @@
 """Pure-ASGI middleware: who is asking, what came of it, and that every failure leaves as a problem document.
 
-BodyTimeoutMiddleware ─▶ RequestContextMiddleware ─▶ MetricsMiddleware ─▶ ProblemMiddleware ─▶ routes
+`service.api.app` has the order of all middleware.
 """
 
 from __future__ import annotations
@@ -27,8 +27,25 @@ UNMATCHED = "unmatched"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+_ANSWERS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 _CLIENT_GONE = 499  # as proxies count requests whose caller left before the answer
 _PROPAGATOR = TraceContextTextMapPropagator()
+
+
+class RootPathMiddleware:
+    """Says under which prefix a reverse proxy shows the service, whether it cuts the prefix off or passes it on.
+
+    uvicorn, told the prefix, would take it for granted that it is cut off.
+    """
+
+    def __init__(self, app: ASGIApp, *, root_path: str) -> None:
+        self.app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        scope["root_path"] = self._root_path
+        await self.app(scope, receive, send)
 
 
 class RequestContextMiddleware:
@@ -42,7 +59,7 @@ class RequestContextMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
@@ -53,7 +70,7 @@ class RequestContextMiddleware:
         put_request_context(scope, RequestContext(request_id, asyncio.get_running_loop().time(), trace_id))
 
         async def send_with_ids(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in _ANSWERS:
                 answer = MutableHeaders(scope=message)
                 answer["X-Request-ID"] = request_id
                 if trace_id is not None:

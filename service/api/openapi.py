@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,7 @@ from fastapi import FastAPI
 from pydantic import TypeAdapter
 
 from service.api.options import Options
+from service.api.problems import PROBLEM_MEDIA_TYPE, documented
 from service.api.schemas import Problem
 from service.api.upload import FORM, RAW
 from service.errors import (
@@ -23,10 +25,13 @@ from service.errors import (
     Draining,
     InferenceFailed,
     InvalidOptions,
+    KeyInvalid,
+    KeyMissing,
     MalformedBody,
     ModelLoading,
     NotDecodable,
     QueueFull,
+    RateLimited,
     ServiceError,
     UnsupportedMediaType,
     UploadTimeout,
@@ -62,16 +67,59 @@ AUDIO_ERRORS: tuple[type[ServiceError], ...] = (
 """What can be wrong with one file."""
 
 
+SECURITY_SCHEMES: dict[str, Any] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key as `Authorization: Bearer KEY`"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key as `X-API-Key: KEY`"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """What `service.api.access` asks of callers: a key, a rate, and which paths are free of both."""
+
+    public: frozenset[str] = frozenset()
+    keys: bool = False
+    rate: bool = False
+
+
 class DescribedApp(FastAPI):
-    """FastAPI whose document has the schema of problems, which no route answers with as far as FastAPI knows."""
+    """FastAPI whose document has what FastAPI does not see: the schema of problems, and what middleware asks for."""
+
+    protection = Protection()
 
     def openapi(self) -> dict[str, Any]:
         """Make the document, once."""
         if self.openapi_schema is None:
+            document = super().openapi()
             problem = TypeAdapter(Problem).json_schema(ref_template="#/components/schemas/{model}")
             parts = problem.pop("$defs")
-            super().openapi()["components"]["schemas"].update(parts, Problem=problem)
+            document["components"]["schemas"].update(parts, Problem=problem)
+            _describe_protection(document, self.protection)
         return super().openapi()
+
+
+def _describe_protection(document: dict[str, Any], protection: Protection) -> None:
+    refusals: list[type[ServiceError]] = []
+    if protection.keys:
+        document["components"]["securitySchemes"] = SECURITY_SCHEMES
+        document["security"] = [{name: []} for name in SECURITY_SCHEMES]
+        refusals += [KeyMissing, KeyInvalid]
+    if protection.rate:
+        refusals.append(RateLimited)
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if path not in protection.public:
+                _add_responses(operation["responses"], documented(*refusals))
+            elif protection.keys:
+                operation["security"] = []
+
+
+def _add_responses(responses: dict[str, Any], more: dict[int | str, dict[str, Any]]) -> None:
+    for status, response in more.items():
+        known = responses.setdefault(str(status), response)
+        if known is not response:
+            known["content"][PROBLEM_MEDIA_TYPE]["examples"] |= response["content"][PROBLEM_MEDIA_TYPE]["examples"]
+            known["description"] += f", {response['description']}"
 
 
 def option_parameters() -> list[dict[str, Any]]:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 _ASSETS = "/docs/assets"
 
 # The package `fastapi-swagger` carries Swagger UI's files; its code is not used.
-_swagger_ui = StaticFiles(packages=[("fastapi_swagger", "resources")])
+_swagger_ui = StaticFiles(packages=[("fastapi_swagger", "resources"), ("service.api", "swagger")])
+
+# FastAPI's own page starts Swagger UI by a script in the page, which our Content-Security-Policy forbids. Addresses are
+# relative, so that they are right behind a reverse proxy as well.
+_DOCS = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>emotion2vec-service: API</title>
+<link rel="stylesheet" href="docs/assets/swagger-ui.css">
+<link rel="icon" href="docs/assets/favicon-32x32.png">
+<div id="swagger-ui"></div>
+<script src="docs/assets/swagger-ui-bundle.js"></script>
+<script src="docs/assets/initialiser.js"></script>
+</html>
+"""
 
 _LANDING = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>emotion2vec-service</title>
@@ -32,22 +44,15 @@ async def landing() -> HTMLResponse:
 
 
 @docs_router.get("/docs")
-async def docs(request: Request) -> HTMLResponse:
+async def docs() -> HTMLResponse:
     """Swagger UI."""
-    prefix = _prefix(request)
-    return get_swagger_ui_html(
-        openapi_url=f"{prefix}/openapi.json",
-        title=request.app.title,
-        swagger_js_url=f"{prefix}{_ASSETS}/swagger-ui-bundle.js",
-        swagger_css_url=f"{prefix}{_ASSETS}/swagger-ui.css",
-        swagger_favicon_url=f"{prefix}{_ASSETS}/favicon-32x32.png",
-    )
+    return HTMLResponse(_DOCS)
 
 
 @docs_router.get("/openapi.json")
 async def openapi(request: Request) -> JSONResponse:
     """The description that `/docs` shows."""
-    prefix = _prefix(request)
+    prefix = str(request.scope.get("root_path", "")).rstrip("/")  # where a reverse proxy shows the service
     return JSONResponse({**request.app.openapi(), **({"servers": [{"url": prefix}]} if prefix else {})})
 
 
@@ -55,8 +60,3 @@ async def openapi(request: Request) -> JSONResponse:
 async def docs_asset(request: Request, path: str) -> Response:
     """One of Swagger UI's files."""
     return await _swagger_ui.get_response(path, request.scope)
-
-
-def _prefix(request: Request) -> str:
-    """Where a reverse proxy shows the service."""
-    return str(request.scope.get("root_path", "")).rstrip("/")

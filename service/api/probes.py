@@ -1,4 +1,7 @@
-"""The routes for those who watch over the service: probes, metrics, and which model it runs."""
+"""The routes for those who watch over the service: probes, metrics, and which model it runs.
+
+Each kind has a router of its own, since not all are open to everybody.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from service.api.schemas import ModelList, Status
 from service.errors import Draining, ModelLoading, ServiceError, WorkerDead
 
 router = APIRouter()
+metrics_router = APIRouter()
+models_router = APIRouter()
 
 
 @router.get("/livez", tags=["operation"], summary="Is the process worth keeping?", responses=documented(WorkerDead))
@@ -48,7 +53,7 @@ async def readyz(request: Request) -> Status:
     return {"status": "ready"}
 
 
-@router.get(
+@metrics_router.get(
     "/metrics",
     tags=["operation"],
     summary="Prometheus metrics",
@@ -63,7 +68,7 @@ async def metrics(request: Request) -> Response:
     return Response(text, headers={"Content-Type": content_type})
 
 
-@router.get(
+@models_router.get(
     "/models",
     tags=["recognition"],
     summary="The model and its labels",

@@ -9,6 +9,7 @@ import schemathesis
 from hypothesis import given, settings
 from hypothesis.strategies import SearchStrategy
 from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 
@@ -50,7 +51,21 @@ def test_requests_that_do_not_fit_the_description(schema: schemathesis.BaseSchem
     assert statuses <= {400, 415, 422}
 
 
-def run(cases: SearchStrategy[Any]) -> set[int]:
+@pytest.mark.parametrize(("method", "path"), [("GET", "/models"), ("GET", "/metrics"), ("POST", "/recognize")])
+def test_what_the_document_says_of_keys(method: str, path: str) -> None:
+    """One of the checks leaves the key out, or makes it wrong, and expects a refusal."""
+    key = "0123456789abcdef"
+    app = create_app(RecognizerDouble(), Settings(api_keys=(SecretStr(key),)), Metrics(CollectorRegistry()))
+    cases = schemathesis.openapi.from_asgi("/openapi.json", app)[path][method].as_strategy(
+        generation_mode=GenerationMode.POSITIVE
+    )
+    if method == "POST":
+        cases = cases.map(promising)
+    assert run(cases, {"X-API-Key": key}) >= {200}
+    assert run(cases) == {401}
+
+
+def run(cases: SearchStrategy[Any], headers: dict[str, str] | None = None) -> set[int]:
     """Send requests, check that the answers are as described, and return their statuses."""
     statuses: set[int] = set()
     # Whether a request was rightly taken or refused is told here by what was sent, not by these.
@@ -59,7 +74,7 @@ def run(cases: SearchStrategy[Any]) -> set[int]:
     @given(case=cases)
     @settings(max_examples=20, deadline=None, derandomize=True, database=None)
     def ask(case: schemathesis.Case[Any]) -> None:
-        statuses.add(case.call_and_validate(excluded_checks=excluded).status_code)
+        statuses.add(case.call_and_validate(excluded_checks=excluded, headers=headers).status_code)
 
     ask()
     return statuses

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -24,10 +25,11 @@ async def test_the_landing_page_links_to_what_is_there(client: httpx.AsyncClient
 async def test_the_docs_need_nothing_from_elsewhere(new_app: Callable[..., FastAPI], root_path: str) -> None:
     async with serving(new_app(), root_path) as client:
         page = await client.get("/docs")
-        links = re.findall(r"""(?:href=|src=|url: )["']([^"']+)["']""", page.text)
-        assert len(links) == 4
+        start = (await client.get("/docs/assets/initialiser.js")).text
+        links = re.findall(r"""(?:href=|src=|url: )["']([^"']+)["']""", page.text + start)
+        assert len(links) == 5
         assert "//" not in "".join(links)
-        for link in links:
+        for link in (urljoin(f"{root_path}/docs", link) for link in links):
             assert link.startswith(root_path + "/")
             # Both kinds of proxies: those that strip the prefix, and those that pass it on.
             assert (await client.get(link.removeprefix(root_path))).status_code == 200

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tests.api.conftest import serving
+from tests.api.sounds import wav
+
+HERE = "https://app.example.com"
+
+
+def policy(response: httpx.Response) -> dict[str, str]:
+    parts = (part.strip().partition(" ") for part in response.headers["content-security-policy"].split(";"))
+    return {name: sources for name, _, sources in parts}
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+async def test_pages_are_confined_to_what_this_service_gives(client: httpx.AsyncClient, path: str) -> None:
+    page = await client.get(path)
+    assert page.headers["content-type"].startswith("text/html")
+    found = policy(page)
+    assert found["default-src"] == found["frame-ancestors"] == found["base-uri"] == "'none'"
+    assert found["script-src"] == found["connect-src"] == found["style-src"] == "'self'"
+    assert "unsafe" not in page.headers["content-security-policy"]
+    assert page.headers["referrer-policy"] == "no-referrer"
+    assert "microphone=(self)" in page.headers["permissions-policy"]
+    assert "camera=()" in page.headers["permissions-policy"]
+    assert page.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+async def test_pages_hold_no_script_or_style_of_their_own(client: httpx.AsyncClient, path: str) -> None:
+    page = (await client.get(path)).text
+    assert re.findall(r"<script(?![^>]*\ssrc=)", page) == []
+    assert "<style" not in page
+    assert re.findall(r"<[^>]+\s(?:on\w+|style)=", page) == []
+
+
+@pytest.mark.parametrize("path", ["/livez", "/metrics", "/models", "/nothing", "/docs/assets/swagger-ui.css"])
+async def test_no_answer_may_be_taken_for_something_else(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.get(path)
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "content-security-policy" not in answer.headers
+
+
+async def ask(client: httpx.AsyncClient, origin: str) -> httpx.Response:
+    headers = {"content-type": "audio/wav", "origin": origin}
+    return await client.post("/recognize", content=wav(), headers=headers)
+
+
+async def preflight(client: httpx.AsyncClient, origin: str, headers: str = "x-api-key") -> httpx.Response:
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": headers}
+    return await client.options("/recognize", headers={"origin": origin, **asked})
+
+
+async def test_without_the_setting_no_other_origin_may_read_anything(client: httpx.AsyncClient) -> None:
+    for answer in (await ask(client, HERE), await preflight(client, HERE)):
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+async def test_named_origins_may_call_and_read_what_a_client_needs(new_app: Callable[..., FastAPI]) -> None:
+    key = "k" * 32
+    async with serving(new_app(cors_origins=f"{HERE}, http://localhost:3000", api_keys=key)) as client:
+        for origin in (HERE, "http://localhost:3000"):
+            allowed = await preflight(
+                client, origin, "authorization, x-api-key, content-type, x-request-id, traceparent"
+            )
+            assert allowed.status_code == 200  # a browser sends no key with it
+            assert allowed.headers["access-control-allow-origin"] == origin
+            refused = await ask(client, origin)
+            assert refused.status_code == 401
+            assert refused.headers["access-control-allow-origin"] == origin
+            exposed = {name.strip().lower() for name in refused.headers["access-control-expose-headers"].split(",")}
+            assert {"server-timing", "x-request-id", "retry-after", "ratelimit"} <= exposed
+            assert "access-control-allow-credentials" not in refused.headers
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example.com", "https://app.example.com.evil.org", "null"])
+async def test_origins_that_are_not_named_may_not(new_app: Callable[..., FastAPI], origin: str) -> None:
+    async with serving(new_app(cors_origins=HERE)) as client:
+        assert "access-control-allow-origin" not in (await ask(client, origin)).headers
+        refused = await preflight(client, origin)
+        assert refused.status_code == 400
+        assert "access-control-allow-origin" not in refused.headers
