@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal, Self, cast, get_args
 
@@ -71,6 +71,7 @@ class Settings:
         p99: milliseconds that 99 % of the accepted requests must stay below (LOAD_P99_MS).
         error_ratio: share of requests that may fail; refusals with 429 or 503 are not failures (LOAD_ERROR_RATIO).
         refused_ratio: share of requests that may be refused so (LOAD_REFUSED_RATIO).
+        headers: sent with every request: the API key, where there is one (LOAD_API_KEY).
     """
 
     shape: Shape
@@ -79,6 +80,7 @@ class Settings:
     p99: float
     error_ratio: float
     refused_ratio: float
+    headers: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
@@ -97,6 +99,7 @@ class Settings:
             p99=float(environment.get("LOAD_P99_MS", "10000")),
             error_ratio=float(environment.get("LOAD_ERROR_RATIO", "0")),
             refused_ratio=float(environment.get("LOAD_REFUSED_RATIO", "1")),
+            headers={"X-API-Key": key} if (key := environment.get("LOAD_API_KEY")) else {},
         )
 
     def users_at(self, second: float) -> int | None:
