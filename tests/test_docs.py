@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 from service.errors import ServiceError, SetupError
+from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,6 +32,21 @@ def test_architecture_names_files_that_exist() -> None:
     named = re.findall(r"`(service/[\w/]+\.py)`", text)
     assert len(named) > 10
     assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_every_claim_about_security_has_its_test_and_its_settings() -> None:
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) > 30
+    missing = [
+        f"{file}::{name}"
+        for file, name in named
+        if not re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert missing == []
+    limits = {name for name in Settings.model_fields if name.startswith(("max_", "rate_", "api_", "public_"))}
+    limits |= {"timeout", "body_timeout", "body_idle_timeout", "header_timeout", "trusted_proxies", "cors_origins"}
+    assert limits <= set(re.findall(r"`([a-z_]+)`", text))
 
 
 def test_every_command_of_the_readme_exists() -> None:
