@@ -21,6 +21,9 @@ from service.errors import Draining, KeyInvalid, KeyMissing, ModelLoading, Queue
 STAGES = ("decode", "queue", "preprocess", "inference")
 """Values of the label `stage`, in the order in which a request goes through them."""
 
+CACHE_RESULTS = ("hit", "miss", "bypass")
+"""Values of the label `result`; `bypass` is a file whose request did not want a cached answer."""
+
 # A quantile read from a histogram lies in the same bucket as the true one, so neighbours that differ by a factor
 # of at most 1.2 make it known within 20 %.
 _DECADE = (1.0, 1.2, 1.4, 1.6, 1.9, 2.2, 2.6, 3.1, 3.7, 4.4, 5.2, 6.2, 7.4, 8.8)
@@ -90,6 +93,9 @@ class Metrics:
         worker_deaths: ends of the worker thread that nobody asked for, failed loads included.
         audio_seconds: audio seconds that the model has scored.
         predictions: answers by the `label` with the highest score.
+        cache_requests: files by what the cache of answers did for them (see `CACHE_RESULTS`).
+        cache_evictions: answers that had to make room for newer ones.
+        cache_bytes: memory that the cached answers take.
         model_info: identity of the loaded model.
         model_load_seconds: seconds that loading and warming up took.
     """
@@ -149,6 +155,16 @@ class Metrics:
         self.predictions = Counter(
             "ser_predictions_total", "Answers by the label with the highest score.", ["label"], registry=registry
         )
+        self.cache_requests = Counter(
+            "ser_cache_requests_total",
+            "Files by what the cache of answers did.",
+            ["result"],
+            registry=registry,
+        )
+        self.cache_evictions = Counter(
+            "ser_cache_evictions_total", "Cached answers that made room for newer ones.", registry=registry
+        )
+        self.cache_bytes = Gauge("ser_cache_bytes", "Memory that the cached answers take.", registry=registry)
         self.model_info = Info("ser_model", "The loaded model.", registry=registry)
         self.model_load_seconds = Gauge(
             "ser_model_load_seconds", "Time that loading and warming up the model took.", registry=registry
@@ -158,6 +174,8 @@ class Metrics:
             self.requests_rejected.labels(refusal.code)
         for stage in STAGES:
             self.stage_duration.labels(stage)
+        for result in CACHE_RESULTS:
+            self.cache_requests.labels(result)
         self._engine = _EngineCollector()
         registry.register(self._engine)
         ProcessCollector(registry=registry)

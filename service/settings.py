@@ -174,6 +174,14 @@ class Settings(BaseSettings):
         default=2, ge=1, le=256, description="Threads that decode uploads and build large answers."
     )
 
+    # Answers that are kept.
+    answer_cache_bytes: int = Field(
+        default=16 * 1024 * 1024,
+        ge=0,
+        le=2**40,
+        description="Bytes of answers that are kept, so that the same clip costs nothing twice; 0 switches it off.",
+    )
+
     # Health and shutdown.
     drain_timeout: Seconds = Field(
         default=30.0, description="Seconds that accepted requests have to finish at shutdown."

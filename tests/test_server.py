@@ -22,7 +22,7 @@ from tests.audio_samples import encode, speech
 from tests.preprocess import bombs
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "service" / "examples" / "happy.wav"
-COMMAND = (sys.executable, "-m", "service.cli", "serve", "--port", "0")
+COMMAND = (sys.executable, "-m", "service.cli", "serve", "--answer-cache-bytes", "0", "--port", "0")
 
 
 @contextmanager

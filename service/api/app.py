@@ -17,6 +17,7 @@ from service.api import pages, probes
 from service.api.access import AccessMiddleware
 from service.api.batch import batch_router
 from service.api.body import BodyTimeoutMiddleware
+from service.api.cache import AnswerCache
 from service.api.context import Services
 from service.api.headers import SecurityHeadersMiddleware, cross_origin
 from service.api.keys import ApiKeys
@@ -112,7 +113,8 @@ def create_app(recognizer: Recognizer, settings: Settings, metrics: Metrics) -> 
         keys=keys is not None,
         rate=rate is not None,
     )
-    app.state.services = Services(recognizer, settings, metrics, pool)
+    cache = AnswerCache(settings.answer_cache_bytes, metrics) if settings.answer_cache_bytes else None
+    app.state.services = Services(recognizer, settings, metrics, pool, cache)
     for router, _ in routers:
         app.include_router(router)
     return app

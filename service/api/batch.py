@@ -9,7 +9,7 @@ from service.api.answers import longest, model_summary
 from service.api.context import RequestContext, Services, request_context, services
 from service.api.intake import Order, take_form
 from service.api.openapi import REQUEST_ERRORS, files_body, option_parameters
-from service.api.pipeline import Pipeline
+from service.api.pipeline import FileAnswer, Pipeline
 from service.api.problems import documented, problem_of, reported
 from service.api.respond import answer_response
 from service.api.schemas import BatchAnswer, BatchItem
@@ -55,9 +55,9 @@ async def recognize_batch(request: Request) -> Response:
 
 
 async def _answer(parts: Services, order: Order, context: RequestContext) -> Response:
-    pipeline = Pipeline(parts, order.options, order.deadline)
+    pipeline = Pipeline(parts, order.options, order.deadline, order.reuse)
     items: list[BatchItem] = []
-    timings: list[Timings] = []
+    done: list[FileAnswer] = []
 
     async def work_off() -> None:
         while order.upload:
@@ -65,14 +65,16 @@ async def _answer(parts: Services, order: Order, context: RequestContext) -> Res
             item: BatchItem = {"index": len(items), "filename": file.filename or ""}
             items.append(item)
             try:
-                item["result"], spent = await pipeline.run(file.file)
-                timings.append(spent)
+                done.append(answered := await pipeline.run(file.file))
+                item["result"] = answered.result
             except Exception as exc:
                 item["problem"] = problem_of(reported(exc, context), context.id)
 
     await all_of(work_off() for _ in range(_parallel(len(order.upload), parts.settings)))
     answer: BatchAnswer = {"id": context.id, "model": model_summary(pipeline.model), "items": items}
-    return await answer_response(parts.pool, answer, longest([Timings(), *timings]), large=order.options.over_time)
+    timings = longest([Timings(), *(file.timings for file in done)])
+    cached = None if parts.cache is None else len(done) == len(items) and all(file.cached for file in done)
+    return await answer_response(parts.pool, answer, timings, large=order.options.over_time, cached=cached)
 
 
 def _parallel(files: int, settings: Settings) -> int:

@@ -9,6 +9,7 @@ from typing import cast
 from starlette.requests import Request
 from starlette.types import Scope
 
+from service.api.cache import AnswerCache
 from service.inference.recognizer import Recognizer
 from service.metrics import Metrics
 from service.settings import Settings
@@ -18,12 +19,13 @@ _SCOPE_KEY = "emotion2vec_service.request"
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts that routes share; `pool` decodes uploads and builds large answers."""
+    """The parts that routes share; `pool` decodes uploads and builds large answers, `cache` is None where it is off."""
 
     recognizer: Recognizer
     settings: Settings
     metrics: Metrics
     pool: ThreadPoolExecutor
+    cache: AnswerCache | None
 
 
 @dataclass(frozen=True, slots=True)

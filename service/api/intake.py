@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
+from service.api.cache import Reuse
 from service.api.context import Services, request_context
 from service.api.options import Options, parse_options
 from service.api.upload import FORM, Upload, is_raw, media_type, read_form, read_raw
@@ -17,11 +18,15 @@ from service.errors import InvalidOptions, UnsupportedMediaType
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A request that has arrived whole: its files, its options, and when it must be answered on the loop's clock."""
+    """A request that has arrived whole: its files, its options, and what it says of the cache of answers.
+
+    `deadline` is when it must be answered, on the loop's clock.
+    """
 
     upload: Upload
     options: Options
     deadline: float
+    reuse: Reuse
 
 
 async def take_form(request: Request, parts: Services, file_fields: Sequence[str], max_files: int) -> Order:
@@ -53,7 +58,7 @@ async def take_file(request: Request, parts: Services, file_fields: Sequence[str
         )
     options = parse_options(request.query_params.multi_items())
     deadline = _deadline(request, parts, options)
-    return Order(await _upload(parts, deadline, read_raw(request)), options, deadline)
+    return Order(await _upload(parts, deadline, read_raw(request)), options, deadline, _reuse(request))
 
 
 async def _take_form(request: Request, parts: Services, file_fields: Sequence[str], max_files: int) -> Order:
@@ -64,7 +69,7 @@ async def _take_form(request: Request, parts: Services, file_fields: Sequence[st
     except InvalidOptions:
         with upload:
             raise
-    return Order(upload, options, _deadline(request, parts, options))
+    return Order(upload, options, _deadline(request, parts, options), _reuse(request))
 
 
 async def _upload(parts: Services, deadline: float, reading: Coroutine[Any, Any, Upload]) -> Upload:
@@ -79,3 +84,7 @@ async def _upload(parts: Services, deadline: float, reading: Coroutine[Any, Any,
 def _deadline(request: Request, parts: Services, options: Options) -> float:
     limit = parts.settings.timeout
     return request_context(request.scope).arrival + (limit if options.timeout is None else min(limit, options.timeout))
+
+
+def _reuse(request: Request) -> Reuse:
+    return Reuse.asked(request.headers.get("cache-control", ""))

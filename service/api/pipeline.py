@@ -1,13 +1,17 @@
-"""One file's way through the house: decode in a thread, queue its clips, score the outputs, shape the result."""
+"""One file's way through the house: decode in a thread, queue its clips, score the outputs, shape the result.
+
+Or a shorter way: in the thread that would decode it, the file is found to have been answered before.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import BinaryIO
 
 from service.api.answers import file_result, longest
+from service.api.cache import Key, Outcome, Reuse, file_key
 from service.api.context import Services
 from service.api.options import Options
 from service.api.schemas import FileResult
@@ -31,16 +35,24 @@ class FrameEmbeddingBudget:
     def __init__(self, max_duration: float) -> None:
         self._allowed = self._left = _BUDGET * max_duration
 
-    def take(self, clips: tuple[Clip, ...]) -> None:
-        """Charge clips.
+    def take(self, seconds: float) -> None:
+        """Charge clips of `seconds` in all.
 
         Raises:
             AudioTooLong: if the request has had its share.
         """
-        seconds = sum(clip.duration for clip in clips)
         if seconds > self._left:
             raise AudioTooLong(f"Frame embeddings are given for {self._allowed:g} s of audio in one request at most.")
         self._left -= seconds
+
+
+@dataclass(frozen=True, slots=True)
+class FileAnswer:
+    """The answer for one file, what it took, and whether it was known before (None without a cache)."""
+
+    result: FileResult
+    timings: Timings
+    cached: bool | None
 
 
 class Pipeline:
@@ -50,12 +62,13 @@ class Pipeline:
         services: the parts of the application.
         options: what the client asked for.
         deadline: on the loop's clock.
+        reuse: what the client lets the cache do.
 
     Raises:
         InvalidOptions: if a label is not one of the model's.
     """
 
-    def __init__(self, services: Services, options: Options, deadline: float) -> None:
+    def __init__(self, services: Services, options: Options, deadline: float, reuse: Reuse) -> None:
         model = services.recognizer.model
         if model is None:
             raise ModelLoading("The model is loading; try again soon.")
@@ -63,46 +76,70 @@ class Pipeline:
         self._services = services
         self._options = options
         self._deadline = deadline
+        self._reuse = reuse
         self._labels = None if options.labels is None else resolve_labels(options.labels, model)
         self._budget = FrameEmbeddingBudget(services.settings.max_duration)
 
-    async def run(self, file: BinaryIO) -> tuple[FileResult, Timings]:
+    async def run(self, file: BinaryIO) -> FileAnswer:
         """Recognise one file, and close it.
 
         Raises:
             ServiceError: any that concerns this file.
         """
         began = perf_counter()  # the loop's clock is coarse
-        decoded = await self._decode(file)
-        seconds = perf_counter() - began
-        self._services.metrics.stage_duration.labels("decode").observe(seconds)
+        key, opened = await self._open(file)
+        timings = Timings(decode=perf_counter() - began)
         if self._options.embedding == "frame":
-            self._budget.take(decoded.clips)
-        limit = asyncio.Semaphore(_PARALLEL_CLIPS)
-        answered = await all_of(self._recognize(clip, limit) for clip in decoded.clips)
-        outputs = [output for output, _ in answered]
-        if self._options.over_time:
-            result = await in_pool(self._services.pool, None, self._shape, decoded, outputs)
+            self._budget.take(opened.seconds)
+        if isinstance(opened, Outcome):
+            outcome = opened
         else:
-            result = self._shape(decoded, outputs)
-        return result, replace(longest([timings for _, timings in answered]), decode=seconds)
+            self._services.metrics.stage_duration.labels("decode").observe(timings.decode)
+            outputs, spent = await self._recognize_all(opened.clips)
+            timings = replace(spent, decode=timings.decode)
+            if self._options.over_time:
+                outcome = await in_pool(self._services.pool, None, self._shape, opened, outputs, key)
+            else:
+                outcome = self._shape(opened, outputs, key)
+        for label in outcome.labels:
+            self._services.metrics.predictions.labels(label).inc()
+        known = None if self._services.cache is None else outcome is opened
+        return FileAnswer(outcome.result, timings, known)
 
-    async def _decode(self, file: BinaryIO) -> Decoded:
+    async def _open(self, file: BinaryIO) -> tuple[Key | None, Decoded | Outcome]:
         try:
             async with within(self._deadline):
-                max_duration = self._services.settings.max_duration
-                return await in_pool(self._services.pool, file.close, decode_clips, file, self._options, max_duration)
+                return await in_pool(self._services.pool, file.close, self._look_up_or_decode, file)
         except asyncio.CancelledError:
             # From the queue on, the engine counts callers that give up.
             self._services.metrics.requests_cancelled.inc()
             raise
 
+    def _look_up_or_decode(self, file: BinaryIO) -> tuple[Key | None, Decoded | Outcome]:
+        """What was found in this file before, or its clips; and the key under which to keep what is found in them."""
+        key = None
+        if (cache := self._services.cache) is not None:
+            if self._reuse.store:
+                key = file_key(file, self._options, self.model)
+            if key is None or not self._reuse.read:
+                self._services.metrics.cache_requests.labels("bypass").inc()
+            elif (outcome := cache.get(key)) is not None:
+                return None, outcome
+        return key, decode_clips(file, self._options, self._services.settings.max_duration)
+
+    async def _recognize_all(self, clips: tuple[Clip, ...]) -> tuple[list[ClipOutput], Timings]:
+        limit = asyncio.Semaphore(_PARALLEL_CLIPS)
+        answered = await all_of(self._recognize(clip, limit) for clip in clips)
+        return [output for output, _ in answered], longest([timings for _, timings in answered])
+
     async def _recognize(self, clip: Clip, limit: asyncio.Semaphore) -> tuple[ClipOutput, Timings]:
         async with limit:
             return await self._services.recognizer.recognize(clip, deadline=self._deadline)
 
-    def _shape(self, decoded: Decoded, outputs: list[ClipOutput]) -> FileResult:
+    def _shape(self, decoded: Decoded, outputs: list[ClipOutput], key: Key | None) -> Outcome:
         recognitions = score_outputs(outputs, self.model, self._options, self._labels)
-        for each in recognitions:
-            self._services.metrics.predictions.labels(each.labels[each.best].en).inc()
-        return file_result(decoded, recognitions, self._options)
+        labels = tuple(each.labels[each.best].en for each in recognitions)
+        outcome = Outcome(file_result(decoded, recognitions, self._options), labels, decoded.seconds)
+        if self._services.cache is not None and key is not None:
+            self._services.cache.put(key, outcome)
+        return outcome

@@ -52,7 +52,7 @@ async def recognize(request: Request) -> Response:
 
 
 async def _answer(parts: Services, order: Order, request_id: str) -> Response:
-    pipeline = Pipeline(parts, order.options, order.deadline)
-    result, timings = await pipeline.run(order.upload.take().file)
-    answer: Answer = {"id": request_id, "model": model_summary(pipeline.model), **result}
-    return await answer_response(parts.pool, answer, timings, large=order.options.over_time)
+    pipeline = Pipeline(parts, order.options, order.deadline, order.reuse)
+    file = await pipeline.run(order.upload.take().file)
+    answer: Answer = {"id": request_id, "model": model_summary(pipeline.model), **file.result}
+    return await answer_response(parts.pool, answer, file.timings, large=order.options.over_time, cached=file.cached)

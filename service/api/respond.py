@@ -14,10 +14,17 @@ from service.results import Timings
 _MEDIA_TYPE = "application/json"
 
 
-async def answer_response(pool: Executor, answer: Mapping[str, object], timings: Timings, *, large: bool) -> Response:
-    """Encode `answer`, in a thread of `pool` where it may be `large`."""
+async def answer_response(
+    pool: Executor, answer: Mapping[str, object], timings: Timings, *, large: bool, cached: bool | None
+) -> Response:
+    """Encode `answer`, in a thread of `pool` where it may be `large`.
+
+    `cached` says whether all of it was known before, None where there is no cache.
+    """
     pieces = await in_pool(pool, None, encode, answer) if large else encode(answer)
     headers = {"Server-Timing": _server_timing(timings)}
+    if cached is not None:
+        headers["X-Cache"] = "hit" if cached else "miss"
     if len(pieces) == 1:
         return Response(pieces[0], headers=headers, media_type=_MEDIA_TYPE)
     headers["Content-Length"] = str(sum(map(len, pieces)))

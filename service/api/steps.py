@@ -25,6 +25,11 @@ class Decoded:
     sampling_rate: int
     channels: int
 
+    @property
+    def seconds(self) -> float:
+        """Audio to score, over all clips."""
+        return sum(clip.duration for clip in self.clips)
+
 
 def decode_clips(file: BinaryIO, options: Options, max_duration: float) -> Decoded:
     """Decode a file of up to `max_duration` seconds and make the clips asked for.

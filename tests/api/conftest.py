@@ -27,10 +27,10 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 def new_app(recognizer: RecognizerDouble, registry: CollectorRegistry) -> Callable[..., FastAPI]:
-    """Makes an application around the double, with the settings given."""
+    """Makes an application around the double, with the settings given; it computes every answer unless told else."""
 
     def make(**settings: Any) -> FastAPI:
-        return create_app(recognizer, Settings(**settings), Metrics(registry))
+        return create_app(recognizer, Settings(**{"answer_cache_bytes": 0, **settings}), Metrics(registry))
 
     return make
 
