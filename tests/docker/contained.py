@@ -1,0 +1,100 @@
+"""Run a built image nearly as a container does; to be started by `unshare`, in namespaces of its own.
+
+The root file system is read-only but for one directory for temporary files, there is no network but the loopback, and
+the service runs as the user of the image, without a home directory. Writes what the service answered.
+
+Needs only the standard library: it runs in the image's own Python.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+PORT = 8000
+"""The one that the image exposes; nobody else is in this network."""
+
+_WRITABLE = ["find", "/tmp", "/var/tmp", "-xdev", "-writable", "-not", "-type", "l"]
+
+
+def main() -> None:
+    """Serve, ask, stop."""
+    order = json.loads(sys.stdin.read())
+    shut_off(Path(order["temporary"]), Path(order["prefix"]), Path(order["aside"]))
+    user = int(order["user"])
+    run: dict[str, Any] = {"env": order["environment"], "cwd": order["directory"]}
+    run |= {"user": user, "group": user, "extra_groups": []}
+    sys.stdout.write(json.dumps(report(order, run)))
+
+
+def report(order: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
+    """What can be seen of the service from outside."""
+    with subprocess.Popen(order["command"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **run) as server:
+        try:
+            until_ready(server)
+            found: dict[str, Any] = {
+                "health": subprocess.run(order["health"], check=False, timeout=10, **run).returncode,
+                "writable": subprocess.run(
+                    _WRITABLE, capture_output=True, check=False, text=True, **run
+                ).stdout.split(),
+                "answers": {clip: ask("POST", "/recognize", Path(clip).read_bytes()) for clip in order["clips"]},
+            }
+        finally:
+            server.terminate()
+            output, errors = server.communicate(timeout=30)
+    stopped = subprocess.run(order["health"], check=False, timeout=10, **run).returncode
+    return {**found, "output": output, "errors": errors, "status": server.returncode, "health_when_stopped": stopped}
+
+
+def until_ready(server: subprocess.Popen[str]) -> None:
+    """Wait for `/readyz`."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            if ask("GET", "/readyz")[0] == http.HTTPStatus.OK:
+                return
+        except OSError:
+            pass
+        time.sleep(0.05)
+    raise RuntimeError(f"the service is not ready (status {server.poll()})")
+
+
+def ask(method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
+    """Status and document of an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
+    connection.request(method, path, body, {"Content-Type": "application/octet-stream"} if body else {})
+    response = connection.getresponse()
+    return response.status, json.loads(response.read())
+
+
+def shut_off(temporary: Path, prefix: Path, aside: Path) -> None:
+    """Make all but `temporary` read-only and bring the loopback up.
+
+    Args:
+        temporary: gets a file system of its own, in memory.
+        prefix: of the Python installation, which the image's Python needs.
+        aside: where to keep that while its parent is covered, if other users may not pass there.
+    """
+    system("ip", "link", "set", "lo", "up")
+    system("mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", str(temporary))
+    closed = next((each for each in reversed(prefix.parents) if not each.stat().st_mode & 0o001), None)
+    if closed is not None:
+        system("mount", "--bind", str(prefix), str(aside))
+        system("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(closed))
+        prefix.mkdir(parents=True)
+        system("mount", "--bind", str(aside), str(prefix))
+    system("mount", "-o", "remount,bind,ro", "/")
+
+
+def system(*command: str) -> None:
+    """Run a command that must work."""
+    subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()
