@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from threading import Lock
-from typing import BinaryIO, Self
+from typing import BinaryIO, NamedTuple, Self
 
 import numpy as np
 from cachetools import LRUCache
@@ -26,9 +26,9 @@ LARGEST_SHARE = 8
 """One outcome may take this fraction of the cache, so that a long file with frame embeddings leaves the rest there."""
 
 _PIECE = 1 << 20
-_ARRAY = 128
-_ENTRY = 512
-"""Bytes of an entry beside its values: the key and its places in the cache's three dictionaries (measured)."""
+_ARRAY_HEAD = 128
+_ENTRY_HEAD = 512
+"""Bytes of an entry beside its result: the key and its places in the cache's three dictionaries (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,46 +97,53 @@ class AnswerCache:
     def get(self, key: Key) -> Outcome | None:
         """What was found for `key` before, if it is still known."""
         with self._lock:
-            outcome = self._outcomes.get(key)
+            entry = self._outcomes.get(key)
+        outcome = None if entry is None else entry.outcome
         self._metrics.cache_requests.labels("miss" if outcome is None else "hit").inc()
         return outcome
 
     def put(self, key: Key, outcome: Outcome) -> None:
         """Keep what was found for `key`, unless it is too large."""
-        if memory_of(outcome) > self._largest:
+        entry = _Entry(outcome, memory_of(outcome))
+        if entry.size > self._largest:
             return
         with self._lock:
-            self._outcomes[key] = outcome
+            self._outcomes[key] = entry
             self._metrics.cache_bytes.set(self._outcomes.currsize)
 
 
-class _Counted(LRUCache[Key, Outcome]):
+class _Entry(NamedTuple):
+    outcome: Outcome
+    size: int
+
+
+class _Counted(LRUCache[Key, _Entry]):
     """The library's cache, with its evictions counted."""
 
     def __init__(self, max_bytes: int, metrics: Metrics) -> None:
-        super().__init__(max_bytes, memory_of)
+        super().__init__(max_bytes, attrgetter("size"))
         self._metrics = metrics
 
-    def popitem(self) -> tuple[Key, Outcome]:
+    def popitem(self) -> tuple[Key, _Entry]:
         self._metrics.cache_evictions.inc()
         return super().popitem()
 
 
 def memory_of(outcome: Outcome) -> int:
     """Bytes that an outcome takes in the cache, its key included."""
-    return _ENTRY + _memory_of(outcome.result)
+    return _ENTRY_HEAD + _memory_of(outcome.result)
 
 
 def _memory_of(value: object) -> int:
     if isinstance(value, np.ndarray):
         # A view keeps all of the array alive that it was cut from; other owners do not say how much they hold.
-        return _ARRAY + int(getattr(value.base, "nbytes", value.nbytes))
+        return _ARRAY_HEAD + int(getattr(value.base, "nbytes", value.nbytes))
     if isinstance(value, Base64):
         return _memory_of(value.array)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return sys.getsizeof(value) + sum(map(_memory_of, value.values()))
     if isinstance(value, str):
         return 0  # names of labels and the like, which are there once for all outcomes
-    if isinstance(value, Sequence):
+    if isinstance(value, list):
         return sys.getsizeof(value) + sum(map(_memory_of, value))
     return sys.getsizeof(value)
