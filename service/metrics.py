@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -46,6 +46,7 @@ class EngineState:
         in_flight: requests that hold a permit.
         worker_up: whether the worker is loaded, warm and not stuck.
         memory: bytes of device memory by kind.
+        max_queued_requests, max_queued_seconds, max_in_flight: the limits of the first three.
     """
 
     queued_requests: int = 0
@@ -53,6 +54,9 @@ class EngineState:
     in_flight: int = 0
     worker_up: bool = False
     memory: Mapping[str, int] = field(default_factory=dict)
+    max_queued_requests: int = 0
+    max_queued_seconds: float = 0.0
+    max_in_flight: int = 0
 
 
 class _EngineCollector(Collector):
@@ -63,14 +67,16 @@ class _EngineCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         state = self.read()
-        yield GaugeMetricFamily("ser_queue_depth", "Clips that wait for the worker.", state.queued_requests)
-        yield GaugeMetricFamily(
-            "ser_queue_audio_seconds", "Audio seconds that wait for the worker.", state.queued_seconds
-        )
-        yield GaugeMetricFamily("ser_requests_in_flight", "Requests that hold a permit.", state.in_flight)
-        yield GaugeMetricFamily(
-            "ser_worker_up", "Whether the worker is loaded, warm and not stuck (1) or not (0).", state.worker_up
-        )
+        for name, text, value in (
+            ("queue_depth", "Clips that wait for the worker.", state.queued_requests),
+            ("queue_depth_limit", "Clips that may wait for the worker.", state.max_queued_requests),
+            ("queue_audio_seconds", "Audio seconds that wait for the worker.", state.queued_seconds),
+            ("queue_audio_seconds_limit", "Audio seconds that may wait for the worker.", state.max_queued_seconds),
+            ("requests_in_flight", "Requests that hold a permit.", state.in_flight),
+            ("requests_in_flight_limit", "Requests that may hold a permit.", state.max_in_flight),
+            ("worker_up", "Whether the worker is loaded, warm and not stuck (1) or not (0).", state.worker_up),
+        ):
+            yield GaugeMetricFamily(f"ser_{name}", text, value)
         memory = GaugeMetricFamily("ser_gpu_memory_bytes", "Device memory by kind.", labels=["kind"])
         for kind, size in state.memory.items():
             memory.add_metric([kind], size)
@@ -101,6 +107,9 @@ class Metrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        # A `_created` series beside every counter and histogram would double the former and tell nothing that
+        # Prometheus uses. The library has this switch for the whole process only.
+        disable_created_metrics()
         self.registry = registry
         self.http_requests = Counter(
             "ser_http_requests_total", "Answered HTTP requests.", ["route", "method", "code"], registry=registry

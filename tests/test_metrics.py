@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 import subprocess
 from itertools import pairwise
 
@@ -9,6 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.metrics import STAGES, EngineState, Metrics
+from tests.tools import needed
 
 DESIGNED = {
     "ser_http_requests_total": {"route", "method", "code"},
@@ -33,6 +33,9 @@ DESIGNED = {
     "ser_gpu_memory_bytes": {"kind"},
     "ser_inference_failures_total": set(),
     "ser_worker_deaths_total": set(),
+    "ser_queue_depth_limit": set(),
+    "ser_queue_audio_seconds_limit": set(),
+    "ser_requests_in_flight_limit": set(),
 }
 
 
@@ -43,7 +46,7 @@ def used_metrics() -> tuple[Metrics, CollectorRegistry]:
     metrics.http_request_duration.labels("/recognize").observe(0.1)
     metrics.predictions.labels("angry").inc()
     metrics.model_info.info({"id": "tiny", "revision": "1"})
-    metrics.follow_engine(lambda: EngineState(3, 4.5, 6, True, {"allocated": 7}))
+    metrics.follow_engine(lambda: EngineState(3, 4.5, 6, True, {"allocated": 7}, 30, 45.0, 60))
     return metrics, registry
 
 
@@ -55,18 +58,15 @@ def test_every_series_of_the_design_is_there_with_its_labels() -> None:
             samples.setdefault(sample.name, set()).update(sample.labels)
     ours = {name: labels for name, labels in samples.items() if name.startswith("ser_")}
     assert {name: ours.get(name) for name in DESIGNED} == DESIGNED
-    companions = ("_created", "_sum", "_count")
+    companions = ("_sum", "_count")
     assert {name for name in ours if not name.endswith(companions)} == set(DESIGNED)
     assert {"process_resident_memory_bytes", "python_info"} <= set(samples)
 
 
 def test_promtool_finds_nothing_to_say() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed")
     _, registry = used_metrics()
     checked = subprocess.run(
-        [promtool, "check", "metrics"], input=generate_latest(registry), capture_output=True, check=False, timeout=30
+        [needed("promtool"), "check", "metrics"], input=generate_latest(registry), capture_output=True, check=False, timeout=30
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 
@@ -97,10 +97,13 @@ def test_the_engine_is_asked_at_every_scrape() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     assert registry.get_sample_value("ser_worker_up") == 0
-    state = EngineState(1, 2.5, 3, True, {"peak": 4})
+    state = EngineState(1, 2.5, 3, True, {"peak": 4}, 30, 45.0, 60)
     metrics.follow_engine(lambda: state)
     assert registry.get_sample_value("ser_queue_depth") == 1
     assert registry.get_sample_value("ser_queue_audio_seconds") == 2.5
+    assert registry.get_sample_value("ser_queue_depth_limit") == 30
+    assert registry.get_sample_value("ser_queue_audio_seconds_limit") == 45
+    assert registry.get_sample_value("ser_requests_in_flight_limit") == 60
     assert registry.get_sample_value("ser_requests_in_flight") == 3
     assert registry.get_sample_value("ser_worker_up") == 1
     assert registry.get_sample_value("ser_gpu_memory_bytes", {"kind": "peak"}) == 4

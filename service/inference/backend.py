@@ -41,7 +41,7 @@ class Backend(Protocol):
         """
 
     def memory(self) -> dict[str, int]:
-        """Bytes of device memory by kind (`allocated`, `reserved`, `peak`); empty on the CPU."""
+        """Bytes of device memory by kind (`allocated`, `reserved`, `peak`, `total`); empty on the CPU."""
 
     def close(self) -> None:
         """Release the model."""

@@ -268,6 +268,9 @@ class Engine:
             in_flight=self._permits,
             worker_up=self._worker.phase == "ready" and self._worker.alive,
             memory=self._worker.memory,
+            max_queued_requests=self._limits.max_queue_requests,
+            max_queued_seconds=self._limits.max_queue_seconds,
+            max_in_flight=self._limits.max_requests,
         )
 
 

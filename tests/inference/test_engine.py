@@ -634,6 +634,9 @@ class TestMetrics:
             await until(lambda: engine.health().queued_requests == 3)
             assert value("ser_queue_depth") == 3
             assert value("ser_queue_audio_seconds") == 1.5
+            assert value("ser_queue_depth_limit") == QUICK.max_queue_requests
+            assert value("ser_queue_audio_seconds_limit") == QUICK.max_queue_seconds
+            assert value("ser_requests_in_flight_limit") == QUICK.max_requests
             assert value("ser_worker_up") == 1
             control.hold.set()
             await asyncio.gather(first, *tasks)

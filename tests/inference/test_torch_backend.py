@@ -254,6 +254,7 @@ class TestCuda:
         used = backend.memory()
         assert 0 < used["allocated"] <= used["reserved"]
         assert used["peak"] >= used["allocated"]
+        assert used["total"] > used["reserved"]
         for _ in range(3):
             backend.run(CLIPS)
         assert backend.memory()["allocated"] == used["allocated"]

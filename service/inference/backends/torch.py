@@ -135,6 +135,7 @@ class TorchBackend:
             "allocated": torch.cuda.memory_allocated(self._device),
             "reserved": torch.cuda.memory_reserved(self._device),
             "peak": torch.cuda.max_memory_allocated(self._device),
+            "total": torch.cuda.get_device_properties(self._device).total_memory,
         }
 
     def close(self) -> None:
