@@ -45,7 +45,7 @@ $(VENV)/.core: $(VENV)/bin/python $(INSTALL)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python $(INSTALL)
-	$(PIP) install -c constraints.txt -e '.[torch,test,bench,dev]'
+	$(PIP) install -c constraints.txt -e '.[torch,otel,test,bench,dev]'
 	touch $@ $(VENV)/.core
 
 clean:

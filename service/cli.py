@@ -101,6 +101,7 @@ def _serve(options: argparse.Namespace) -> int:
     from service.inference.limits import EngineLimits
     from service.metrics import Metrics
     from service.server import Server
+    from service.tracing import exporting
 
     began = time.monotonic()
     stored = _find(settings)
@@ -119,8 +120,9 @@ def _serve(options: argparse.Namespace) -> int:
             print(f"Ready after {time.monotonic() - began:.1f} s: {_describe(model)} at {url}", flush=True)
             print(f"Try it:\n  curl {_key_option(settings)}-F file=@{_example()} {url}/recognize", flush=True)
 
-    server = Server(create_app(engine, settings, metrics), engine, settings, announce)
-    server.run()
+    with exporting(settings.traces) as tracer_provider:
+        server = Server(create_app(engine, settings, metrics, tracer_provider), engine, settings, announce)
+        server.run()
     if server.setup_error is not None:
         raise server.setup_error
     return 0 if server.started else 1

@@ -109,7 +109,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         # A `_created` series beside every counter and histogram would double the former and tell nothing that
         # Prometheus uses. The library has this switch for the whole process only.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
         self.registry = registry
         self.http_requests = Counter(
             "ser_http_requests_total", "Answered HTTP requests.", ["route", "method", "code"], registry=registry

@@ -191,12 +191,22 @@ class Settings(BaseSettings):
         description="Seconds that one batch may take before the worker counts as stuck and `/livez` fails.",
     )
 
-    # Logs.
+    # Logs and traces.
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe level logged."
     )
     log_format: Literal["text", "json"] = Field(
         default="text", description="One line per record: readable text, or JSON."
+    )
+    access_log: bool = Field(default=True, description="Log one line for each request, probes and scrapes excepted.")
+    log_file_names: bool = Field(
+        default=False,
+        description="Name the uploaded files in those lines; a name may tell whom a file is about.",
+    )
+    traces: bool = Field(
+        default=False,
+        description="Send OpenTelemetry spans by OTLP over HTTP, to where `OTEL_EXPORTER_OTLP_ENDPOINT` says. "
+        "Needs the extra `[otel]`.",
     )
 
     @property

@@ -65,9 +65,8 @@ def test_every_series_of_the_design_is_there_with_its_labels() -> None:
 
 def test_promtool_finds_nothing_to_say() -> None:
     _, registry = used_metrics()
-    checked = subprocess.run(
-        [needed("promtool"), "check", "metrics"], input=generate_latest(registry), capture_output=True, check=False, timeout=30
-    )
+    command = [needed("promtool"), "check", "metrics"]
+    checked = subprocess.run(command, input=generate_latest(registry), capture_output=True, check=False, timeout=30)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 
 

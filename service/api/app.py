@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from opentelemetry.trace import TracerProvider
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
@@ -15,6 +16,7 @@ from starlette.routing import Route
 from service import __version__
 from service.api import pages, probes
 from service.api.access import AccessMiddleware
+from service.api.access_log import AccessLogMiddleware
 from service.api.batch import batch_router
 from service.api.body import BodyTimeoutMiddleware
 from service.api.cache import AnswerCache
@@ -31,6 +33,7 @@ from service.api.openapi import DescribedApp, Protection
 from service.api.problems import answer_http_exception, answer_service_error, answer_validation_error
 from service.api.rate import RateLimit
 from service.api.recognize import recognize_router
+from service.api.spans import telemetry, tracer_of
 from service.errors import ServiceError
 from service.inference.recognizer import Recognizer
 from service.metrics import Metrics
@@ -41,7 +44,9 @@ _DESCRIPTION = """Speech emotion recognition with emotion2vec+: scores, embeddin
 Every error is a problem document (RFC 9457) with a stable `code`. Every answer has an `X-Request-ID`."""
 
 
-def create_app(recognizer: Recognizer, settings: Settings, metrics: Metrics) -> FastAPI:
+def create_app(
+    recognizer: Recognizer, settings: Settings, metrics: Metrics, tracer_provider: TracerProvider | None = None
+) -> FastAPI:
     """Make the application.
 
     Its lifespan starts the recognizer, whose model loads in the background, and drains it in the end.
@@ -50,6 +55,7 @@ def create_app(recognizer: Recognizer, settings: Settings, metrics: Metrics) -> 
         recognizer: answers clips; nobody else starts it.
         settings: limits and paths.
         metrics: where to count.
+        tracer_provider: takes the spans of requests; None makes none.
 
     Raises:
         SettingsInvalid: if the file of API keys cannot be used.
@@ -82,6 +88,7 @@ def create_app(recognizer: Recognizer, settings: Settings, metrics: Metrics) -> 
     middleware = [
         Middleware(BodyTimeoutMiddleware, total=settings.body_timeout, idle=settings.body_idle_timeout),
         Middleware(RequestContextMiddleware),
+        *([Middleware(AccessLogMiddleware)] if settings.access_log else []),
         Middleware(MetricsMiddleware, metrics=metrics),
         *cross_origin(settings),
         Middleware(SecurityHeadersMiddleware),
@@ -101,6 +108,7 @@ def create_app(recognizer: Recognizer, settings: Settings, metrics: Metrics) -> 
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=telemetry(tracer_provider),
         middleware=middleware,
         exception_handlers={
             ServiceError: answer_service_error,
@@ -114,7 +122,7 @@ def create_app(recognizer: Recognizer, settings: Settings, metrics: Metrics) -> 
         rate=rate is not None,
     )
     cache = AnswerCache(settings.answer_cache_bytes, metrics) if settings.answer_cache_bytes else None
-    app.state.services = Services(recognizer, settings, metrics, pool, cache)
+    app.state.services = Services(recognizer, settings, metrics, pool, cache, tracer_of(tracer_provider))
     for router, _ in routers:
         app.include_router(router)
     return app

@@ -55,7 +55,7 @@ async def recognize_batch(request: Request) -> Response:
 
 
 async def _answer(parts: Services, order: Order, context: RequestContext) -> Response:
-    pipeline = Pipeline(parts, order.options, order.deadline, order.reuse)
+    pipeline = Pipeline(parts, order.options, order.deadline, order.reuse, context.notes)
     items: list[BatchItem] = []
     done: list[FileAnswer] = []
 
@@ -68,6 +68,7 @@ async def _answer(parts: Services, order: Order, context: RequestContext) -> Res
                 done.append(answered := await pipeline.run(file.file))
                 item["result"] = answered.result
             except Exception as exc:
+                context.notes.failed_files += 1
                 item["problem"] = problem_of(reported(exc, context), context.id)
 
     await all_of(work_off() for _ in range(_parallel(len(order.upload), parts.settings)))

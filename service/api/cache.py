@@ -45,6 +45,11 @@ class Outcome:
     labels: tuple[str, ...]
     seconds: float
 
+    @property
+    def duration(self) -> float:
+        """Seconds of audio that the file has."""
+        return self.result["audio"]["duration"]
+
 
 @dataclass(frozen=True, slots=True)
 class Key:

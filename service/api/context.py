@@ -1,31 +1,62 @@
-"""What every route needs: the parts of the application, and who is asking since when."""
+"""What every route needs: the parts of the application, and who is asking since when, for what."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
+from opentelemetry.trace import Tracer
 from starlette.requests import Request
 from starlette.types import Scope
 
 from service.api.cache import AnswerCache
 from service.inference.recognizer import Recognizer
 from service.metrics import Metrics
+from service.results import Timings
 from service.settings import Settings
 
+UNMATCHED = "unmatched"
+"""The route of paths that no route serves: an attacker must not be able to make metric series or fill logs."""
+
+CLIENT_GONE = 499
+"""The status, as proxies count them, of requests whose caller left before the answer."""
+
 _SCOPE_KEY = "emotion2vec_service.request"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts that routes share; `pool` decodes uploads and builds large answers, `cache` is None where it is off."""
+    """The parts that routes share; `pool` decodes uploads and builds large answers, `cache` is None where it is off, `tracer` makes spans."""
 
     recognizer: Recognizer
     settings: Settings
     metrics: Metrics
     pool: ThreadPoolExecutor
     cache: AnswerCache | None
+    tracer: Tracer
+
+
+@dataclass(slots=True)
+class Notes:
+    """What is found out about a request on its way, for its line in the log.
+
+    Attributes:
+        files: how many it has brought, None before they have arrived.
+        failed_files: how many of them have a problem of their own in the answer.
+        file_names: what the client calls them, where they are to be logged.
+        audio_seconds: how much audio they decoded to, None if none did.
+        timings: what the stages took, any number of times; the longest counts.
+        code: that of the problem which is the answer.
+    """
+
+    files: int | None = None
+    failed_files: int = 0
+    file_names: list[str] = field(default_factory=list)
+    audio_seconds: float | None = None
+    timings: list[Timings] = field(default_factory=list)
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +66,7 @@ class RequestContext:
     id: str
     arrival: float
     trace_id: str | None
+    notes: Notes = field(default_factory=Notes)
 
 
 def services(request: Request) -> Services:
@@ -50,3 +82,13 @@ def put_request_context(scope: Scope, context: RequestContext) -> None:
 def request_context(scope: Scope) -> RequestContext:
     """The context of a request."""
     return cast(RequestContext, scope[_SCOPE_KEY])
+
+
+def route_template(scope: Scope) -> str:
+    """The template of the route that serves a request, never its path; known once the request is routed."""
+    return getattr(scope.get("route"), "path_format", UNMATCHED)
+
+
+def known_method(scope: Scope) -> str:
+    """The method of a request, `other` where HTTP knows no such method."""
+    return scope["method"] if scope["method"] in _METHODS else "other"

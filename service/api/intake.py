@@ -58,12 +58,12 @@ async def take_file(request: Request, parts: Services, file_fields: Sequence[str
         )
     options = parse_options(request.query_params.multi_items())
     deadline = _deadline(request, parts, options)
-    return Order(await _upload(parts, deadline, read_raw(request)), options, deadline, _reuse(request))
+    return Order(await _upload(request, parts, deadline, read_raw(request)), options, deadline, _reuse(request))
 
 
 async def _take_form(request: Request, parts: Services, file_fields: Sequence[str], max_files: int) -> Order:
     latest = _deadline(request, parts, Options())
-    upload = await _upload(parts, latest, read_form(request, file_fields, max_files))
+    upload = await _upload(request, parts, latest, read_form(request, file_fields, max_files))
     try:
         options = parse_options(request.query_params.multi_items(), upload.fields)
     except InvalidOptions:
@@ -72,13 +72,18 @@ async def _take_form(request: Request, parts: Services, file_fields: Sequence[st
     return Order(upload, options, _deadline(request, parts, options), _reuse(request))
 
 
-async def _upload(parts: Services, deadline: float, reading: Coroutine[Any, Any, Upload]) -> Upload:
+async def _upload(request: Request, parts: Services, deadline: float, reading: Coroutine[Any, Any, Upload]) -> Upload:
+    notes = request_context(request.scope).notes
     try:
         async with within(deadline):
-            return await reading
+            upload = await reading
     except ClientDisconnect:
         parts.metrics.requests_cancelled.inc()
         raise
+    notes.files = len(upload)
+    if parts.settings.log_file_names:
+        notes.file_names = upload.names()
+    return upload
 
 
 def _deadline(request: Request, parts: Services, options: Options) -> float:

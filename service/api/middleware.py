@@ -17,18 +17,20 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.context import RequestContext, put_request_context, request_context
+from service.api.context import (
+    CLIENT_GONE,
+    RequestContext,
+    known_method,
+    put_request_context,
+    request_context,
+    route_template,
+)
 from service.api.problems import ProblemResponse, problem_of, problem_of_status, reported, retry_headers
 from service.errors import Draining, ServiceError
 from service.metrics import Metrics
 
-UNMATCHED = "unmatched"
-"""The route label of paths that no route serves: an attacker must not be able to make series."""
-
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _ANSWERS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
-_CLIENT_GONE = 499  # as proxies count requests whose caller left before the answer
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
@@ -65,7 +67,8 @@ class RequestContextMiddleware:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        span = _span(headers)
+        trace.get_current_span().set_attribute("request.id", request_id)
+        span, span_id = _span(headers)
         trace_id = trace.format_trace_id(span.trace_id) if span.is_valid else None
         put_request_context(scope, RequestContext(request_id, asyncio.get_running_loop().time(), trace_id))
 
@@ -74,7 +77,7 @@ class RequestContextMiddleware:
                 answer = MutableHeaders(scope=message)
                 answer["X-Request-ID"] = request_id
                 if trace_id is not None:
-                    answer["traceparent"] = f"00-{trace_id}-{secrets.token_hex(8)}-{span.trace_flags:02x}"
+                    answer["traceparent"] = f"00-{trace_id}-{span_id}-{span.trace_flags:02x}"
             await send(message)
 
         await self.app(scope, receive, send_with_ids)
@@ -92,7 +95,7 @@ class MetricsMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        code = _CLIENT_GONE
+        code = CLIENT_GONE
         began = perf_counter()  # the loop's clock is coarse
 
         async def send_and_note(message: Message) -> None:
@@ -106,9 +109,8 @@ class MetricsMiddleware:
         except ClientDisconnect:
             pass  # there is nobody left to answer
         finally:
-            route = getattr(scope.get("route"), "path_format", UNMATCHED)
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._metrics.http_requests.labels(route, method, str(code)).inc()
+            route = route_template(scope)
+            self._metrics.http_requests.labels(route, known_method(scope), str(code)).inc()
             self._metrics.http_request_duration.labels(route).observe(perf_counter() - began)
 
 
@@ -160,12 +162,12 @@ class ProblemMiddleware:
             await fail(error)
 
 
-def _span(headers: Headers) -> trace.SpanContext:
-    """The span that FastAPI's telemetry has opened for this request, or else the caller's."""
+def _span(headers: Headers) -> tuple[trace.SpanContext, str]:
+    """The trace of this request and its own place in it: FastAPI's span for it, or one below the caller's."""
     own = trace.get_current_span().get_span_context()
     if own.is_valid or "traceparent" not in headers:
-        return own
-    return trace.get_current_span(_PROPAGATOR.extract(headers)).get_span_context()
+        return own, trace.format_span_id(own.span_id)
+    return trace.get_current_span(_PROPAGATOR.extract(headers)).get_span_context(), secrets.token_hex(8)
 
 
 def _is_problem(message: Message) -> bool:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from time import perf_counter
+from time import perf_counter, time_ns
 from typing import BinaryIO
 
 from service.api.answers import file_result, longest
 from service.api.cache import Key, Outcome, Reuse, file_key
-from service.api.context import Services
+from service.api.context import Notes, Services
 from service.api.options import Options
 from service.api.schemas import FileResult
+from service.api.spans import add_stages, span
 from service.api.steps import Decoded, decode_clips, score_outputs
 from service.api.work import all_of, in_pool, within
 from service.errors import AudioTooLong, ModelLoading
@@ -63,12 +64,13 @@ class Pipeline:
         options: what the client asked for.
         deadline: on the loop's clock.
         reuse: what the client lets the cache do.
+        notes: where to put down what the log should tell.
 
     Raises:
         InvalidOptions: if a label is not one of the model's.
     """
 
-    def __init__(self, services: Services, options: Options, deadline: float, reuse: Reuse) -> None:
+    def __init__(self, services: Services, options: Options, deadline: float, reuse: Reuse, notes: Notes) -> None:
         model = services.recognizer.model
         if model is None:
             raise ModelLoading("The model is loading; try again soon.")
@@ -77,6 +79,7 @@ class Pipeline:
         self._options = options
         self._deadline = deadline
         self._reuse = reuse
+        self._notes = notes
         self._labels = None if options.labels is None else resolve_labels(options.labels, model)
         self._budget = FrameEmbeddingBudget(services.settings.max_duration)
 
@@ -87,8 +90,11 @@ class Pipeline:
             ServiceError: any that concerns this file.
         """
         began = perf_counter()  # the loop's clock is coarse
-        key, opened = await self._open(file)
+        with span(self._services.tracer, "decode"):
+            key, opened = await self._open(file)
         timings = Timings(decode=perf_counter() - began)
+        self._notes.audio_seconds = (self._notes.audio_seconds or 0.0) + opened.duration
+        self._notes.timings.append(timings)
         if self._options.embedding == "frame":
             self._budget.take(opened.seconds)
         if isinstance(opened, Outcome):
@@ -97,6 +103,7 @@ class Pipeline:
             self._services.metrics.stage_duration.labels("decode").observe(timings.decode)
             outputs, spent = await self._recognize_all(opened.clips)
             timings = replace(spent, decode=timings.decode)
+            self._notes.timings.append(timings)
             if self._options.over_time:
                 outcome = await in_pool(self._services.pool, None, self._shape, opened, outputs, key)
             else:
@@ -134,7 +141,11 @@ class Pipeline:
 
     async def _recognize(self, clip: Clip, limit: asyncio.Semaphore) -> tuple[ClipOutput, Timings]:
         async with limit:
-            return await self._services.recognizer.recognize(clip, deadline=self._deadline)
+            with span(self._services.tracer, "recognize"):
+                queued = time_ns()
+                output, timings = await self._services.recognizer.recognize(clip, deadline=self._deadline)
+                add_stages(self._services.tracer, queued, timings)
+            return output, timings
 
     def _shape(self, decoded: Decoded, outputs: list[ClipOutput], key: Key | None) -> Outcome:
         recognitions = score_outputs(outputs, self.model, self._options, self._labels)

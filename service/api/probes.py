@@ -17,6 +17,9 @@ from service.api.problems import documented
 from service.api.schemas import ModelList, Status
 from service.errors import Draining, ModelLoading, ServiceError, WorkerDead
 
+PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+"""Paths that machines ask every few seconds: no request for them is logged or traced."""
+
 router = APIRouter()
 metrics_router = APIRouter()
 models_router = APIRouter()

@@ -10,9 +10,11 @@ from typing import Any
 
 import orjson
 from fastapi.exceptions import RequestValidationError
+from opentelemetry.trace import get_current_span
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from service.api.context import RequestContext, request_context, services
 from service.api.schemas import FieldProblem, Problem
@@ -80,6 +82,13 @@ class ProblemResponse(Response):
 
     def __init__(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(orjson.dumps(problem), problem["status"], headers)
+        self._code = problem["code"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, and note its code for log and trace."""
+        request_context(scope).notes.code = self._code
+        get_current_span().set_attribute("problem.code", self._code)
+        await super().__call__(scope, receive, send)
 
 
 def status_of(error: type[ServiceError]) -> int:

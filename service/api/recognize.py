@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from service.api.answers import model_summary
-from service.api.context import Services, request_context, services
+from service.api.context import RequestContext, Services, request_context, services
 from service.api.intake import Order, take_file
 from service.api.openapi import AUDIO_ERRORS, REQUEST_ERRORS, file_body, option_parameters
 from service.api.pipeline import Pipeline
@@ -48,11 +48,11 @@ async def recognize(request: Request) -> Response:
     with parts.recognizer.admit():
         order = await take_file(request, parts, FILE_FIELDS)
         with order.upload:
-            return await while_connected(request.receive, _answer(parts, order, request_context(request.scope).id))
+            return await while_connected(request.receive, _answer(parts, order, request_context(request.scope)))
 
 
-async def _answer(parts: Services, order: Order, request_id: str) -> Response:
-    pipeline = Pipeline(parts, order.options, order.deadline, order.reuse)
+async def _answer(parts: Services, order: Order, context: RequestContext) -> Response:
+    pipeline = Pipeline(parts, order.options, order.deadline, order.reuse, context.notes)
     file = await pipeline.run(order.upload.take().file)
-    answer: Answer = {"id": request_id, "model": model_summary(pipeline.model), **file.result}
+    answer: Answer = {"id": context.id, "model": model_summary(pipeline.model), **file.result}
     return await answer_response(parts.pool, answer, file.timings, large=order.options.over_time, cached=file.cached)

@@ -21,6 +21,7 @@ RAW = ("audio/*", "application/octet-stream", "video/mp4", "video/webm", "video/
 """Content types of raw bodies. Browsers and phones name sound-only recordings as video."""
 
 _SPOOL = 1024 * 1024
+_MAX_NAME = 255
 _MAX_FIELD_BYTES = 16 * 1024
 _CHARSETS = ("utf-8", "utf8", "us-ascii", "iso-8859-1")
 
@@ -49,6 +50,11 @@ class Upload:
     def take(self) -> UploadFile:
         """The next file."""
         return self._files.popleft()
+
+    def names(self) -> list[str]:
+        """What the client calls those that nobody has taken yet, cut and made fit for logs."""
+        names = (file.filename[:_MAX_NAME] for file in self._files if file.filename)
+        return [name.encode(errors="replace").decode() for name in names]
 
 
 class _WholeFormParser(MultiPartParser):
