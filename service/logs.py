@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import threading
+import time
 from queue import SimpleQueue
 
 from pythonjsonlogger.core import RESERVED_ATTRS
@@ -33,16 +34,25 @@ def configure_logging(settings: Settings) -> None:
         return
     handler = BackgroundHandler(sys.__stderr__.fileno())
     if settings.log_format == "json":
-        handler.setFormatter(
-            OrjsonFormatter(
-                "%(asctime)s %(levelname)s %(name)s %(message)s",
-                rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
-                reserved_attrs=[*_NO_FIELDS],
-            )
-        )
+        handler.setFormatter(JsonFormatter())
     else:
         handler.setFormatter(TextFormatter())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+
+
+class JsonFormatter(OrjsonFormatter):
+    """One JSON object a line: time (RFC 3339, UTC), level, logger, message, and the fields of the record."""
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "%(asctime)s %(levelname)s %(name)s %(message)s",
+            rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+            reserved_attrs=[*_NO_FIELDS],
+        )
 
 
 class TextFormatter(logging.Formatter):
@@ -113,6 +123,6 @@ class BackgroundHandler(logging.Handler):
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, str) and _PLAIN.fullmatch(value):
-        return value
+    if isinstance(value, int | float) or (isinstance(value, str) and _PLAIN.fullmatch(value)):
+        return str(value)
     return json.dumps(value, default=str)

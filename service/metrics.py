@@ -25,8 +25,8 @@ CACHE_RESULTS = ("hit", "miss", "bypass")
 """Values of the label `result`; `bypass` is a file whose request did not want a cached answer."""
 
 # A quantile read from a histogram lies in the same bucket as the true one, so neighbours that differ by a factor
-# of at most 1.2 make it known within 20 %.
-_DECADE = (1.0, 1.2, 1.4, 1.6, 1.9, 2.2, 2.6, 3.1, 3.7, 4.4, 5.2, 6.2, 7.4, 8.8)
+# of at most 1.2 make it known within 20 %. 1, 2 and 5 are among them, since objectives are set there.
+_DECADE = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.3, 3.9, 4.5, 5.0, 6.0, 7.0, 8.4)
 _SLOW = (10.0, 15.0, 20.0, 30.0, 60.0, 120.0)
 
 

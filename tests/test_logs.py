@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import BinaryIO
 
 import pytest
@@ -105,10 +106,8 @@ def test_the_end_of_the_process_waits_for_the_last_line(log_format: str) -> None
     assert len(lines) == 2000
     if log_format == "json":
         last = json.loads(lines[-1])
-        assert (last.pop("time")[:2], last) == (
-            "20",
-            {"level": "INFO", "logger": "x", "message": "line 1999", "code": "é\n"},
-        )
+        assert abs(datetime.fromisoformat(last.pop("time")) - datetime.now(UTC)) < timedelta(minutes=1)
+        assert last == {"level": "INFO", "logger": "x", "message": "line 1999", "code": "é\n"}
     else:
         assert lines[-1].endswith(r'INFO x: line 1999 code="\u00e9\n"')
 

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.observability.running import Prometheus, Service, eventually, free_port, prometheus, service
+from tests.observability.traffic import Answered, send
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A service after some traffic, and a Prometheus that has seen all of it.
+
+    `exposed` is what `/metrics` says by now, `logged` the fields of all log lines about requests.
+    """
+
+    prometheus: Prometheus
+    answers: list[Answered]
+    exposed: str
+    logged: list[dict[str, Any]]
+
+
+def logged(server: Service) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    return [line for line in lines if line["logger"] == "service.api.access"]
+
+
+@pytest.fixture(scope="session")
+def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
+    directory = tmp_path_factory.mktemp("observed")
+    port = free_port()
+    with (
+        prometheus(directory, f"127.0.0.1:{port}") as watcher,  # first, since it looks for targets every 5 s only
+        service(directory, "--port", str(port), "--log-format", "json") as server,
+    ):
+        eventually(lambda: watcher.value("ser_worker_up"), "the first scrape")
+        answers = send(server.url)
+        with httpx.Client(base_url=server.url) as client:
+            for path in ("/livez", "/readyz", "/models", "/no/such/page"):
+                client.get(path)
+            client.post("/recognize", content=b"no audio", headers={"content-type": "audio/wav"})
+        counted = 'sum(ser_http_requests_total{route=~"/recognize.*"})'
+        eventually(lambda: watcher.value(counted) == len(answers) + 1, "the last scrape")
+        seen = time.time()
+        recorded = "timestamp(job:ser_recognize_slow:ratio_rate3d)"
+        eventually(lambda: (watcher.value(recorded) or 0) > seen, "the rules")
+        watcher.at = time.time()
+        yield Observed(watcher, answers, httpx.get(f"{server.url}/metrics").text, logged(server))

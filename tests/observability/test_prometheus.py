@@ -1,0 +1,106 @@
+"""What a real Prometheus knows of the real server after real traffic."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+
+import numpy as np
+import pytest
+
+from service.metrics import STAGES
+from tests.observability.conftest import Observed
+from tests.observability.traffic import CLIP_SECONDS, REQUESTS
+from tests.test_metrics import DESIGNED
+from tests.tools import needed
+
+QUANTILES = (0.5, 0.95, 0.99)
+LOWEST_BUCKET = 1e-4
+"""Seconds below which the stages' histogram does not look."""
+
+
+def measured(values: list[float], quantile: float) -> float:
+    """The quantile as Prometheus means it: the smallest value that at least this share does not exceed."""
+    return float(np.quantile(values, quantile, method="inverted_cdf"))
+
+
+def test_every_series_of_the_design_is_there(observed: Observed) -> None:
+    with_samples = set(observed.prometheus.api("label/__name__/values"))
+    on_gpus_only = {"ser_gpu_memory_bytes"}
+    assert set(DESIGNED) - with_samples == on_gpus_only
+    for name in on_gpus_only:  # declared all the same
+        (known,) = observed.prometheus.api("targets/metadata", metric=name)
+        assert known["type"] == "gauge"
+    for name in DESIGNED.keys() - on_gpus_only:
+        for labels, _ in observed.prometheus.query(name):
+            assert DESIGNED[name] <= labels.keys()
+
+
+def test_the_names_that_prometheus_knows_are_those_that_are_declared(observed: Observed) -> None:
+    names = {name for name in observed.prometheus.api("label/__name__/values") if name.startswith("ser_")}
+    assert {name for name in names if not name.endswith(("_sum", "_count"))} <= DESIGNED.keys()
+
+
+def test_names_and_units_pass_promtool(observed: Observed) -> None:
+    command = [needed("promtool"), "check", "metrics"]
+    run = subprocess.run(command, input=observed.exposed, capture_output=True, text=True, timeout=30, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_counts_are_those_of_the_client(observed: Observed) -> None:
+    assert {answer.status for answer in observed.answers} == {200}
+    counted = observed.prometheus.query('ser_http_requests_total{code="200", route=~"/recognize.*"}')
+    assert {labels["route"]: value for labels, value in counted} == REQUESTS
+    sent = sum(REQUESTS.values())
+    assert observed.prometheus.value("sum(ser_predictions_total)") == sent
+    assert observed.prometheus.value("sum(ser_batch_size_sum)") == sent
+    assert observed.prometheus.value("ser_audio_seconds_total") == pytest.approx(CLIP_SECONDS * sent)
+    assert observed.prometheus.value("ser_queue_depth + ser_requests_in_flight") == 0
+
+
+@pytest.mark.parametrize("quantile", QUANTILES)
+@pytest.mark.parametrize("route", REQUESTS)
+def test_quantiles_by_route_are_those_of_the_client(observed: Observed, route: str, quantile: float) -> None:
+    values = [answer.seconds for answer in observed.answers if answer.route == route]
+    buckets = f'ser_http_request_duration_seconds_bucket{{route="{route}"}}'
+    found = observed.prometheus.value(f"histogram_quantile({quantile}, sum by (le) ({buckets}))")
+    assert found == pytest.approx(measured(values, quantile), rel=0.2)
+
+
+@pytest.mark.parametrize("quantile", QUANTILES)
+@pytest.mark.parametrize("stage", STAGES)
+def test_quantiles_by_stage_are_those_told_to_the_client(observed: Observed, stage: str, quantile: float) -> None:
+    values = [answer.stages[stage] for answer in observed.answers]
+    buckets = f'ser_stage_duration_seconds_bucket{{stage="{stage}"}}'
+    found = observed.prometheus.value(f"histogram_quantile({quantile}, sum by (le) ({buckets}))")
+    assert found == pytest.approx(measured(values, quantile), rel=0.2, abs=LOWEST_BUCKET)
+
+
+def test_recorded_quantiles_are_there_for_every_route_and_stage(observed: Observed) -> None:
+    for quantile in ("p50", "p95", "p99"):
+        routes = observed.prometheus.query(f"route:ser_http_request_duration_seconds:{quantile}_5m")
+        assert {labels["route"] for labels, _ in routes} >= {*REQUESTS, "/metrics"}
+        stages = observed.prometheus.query(f"stage:ser_stage_duration_seconds:{quantile}_5m")
+        assert {labels["stage"] for labels, _ in stages} == {*STAGES}
+
+
+def test_nothing_is_alarming_about_a_quiet_service(observed: Observed) -> None:
+    alerts = {alert["labels"]["alertname"] for alert in observed.prometheus.api("alerts")["alerts"]}
+    assert {alert for alert in alerts if not alert.startswith("SerLatency")} == set()  # uploads were slow on purpose
+    saturation = observed.prometheus.query("instance:ser_saturation:ratio")
+    assert {labels["limit"] for labels, _ in saturation} == {"clips", "audio_seconds", "requests"}
+    assert observed.prometheus.value("job:ser_recognize_errors:ratio_rate5m") == 0
+    slow = observed.prometheus.value("job:ser_recognize_slow:ratio_rate5m")
+    assert slow is not None
+    assert not math.isnan(slow)
+
+
+def test_every_request_has_one_line_in_the_log_with_the_stages_of_its_answer(observed: Observed) -> None:
+    by_id = {line["request_id"]: line for line in observed.logged}
+    assert len(by_id) == len(observed.logged) == len(observed.answers) + 3  # and /models, a 404, a 415
+    for answer in observed.answers:
+        line = by_id[answer.id]
+        assert (line["route"], line["status"], line["files"]) == (answer.route, 200, 1)
+        assert line["audio_seconds"] == pytest.approx(CLIP_SECONDS)
+        assert {stage: line[f"{stage}_seconds"] for stage in STAGES} == pytest.approx(answer.stages, abs=1e-6)
+        assert line["seconds"] >= sum(answer.stages.values()) - 1e-5
