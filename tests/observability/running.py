@@ -82,7 +82,7 @@ class Prometheus:
     """Asks a Prometheus through its HTTP interface.
 
     Attributes:
-        at: the time that queries ask for, in seconds since 1970; None is now.
+        at: the moment that queries ask about, in seconds since 1970; None is now.
     """
 
     def __init__(self, url: str) -> None:
@@ -125,7 +125,7 @@ class Prometheus:
 def prometheus(directory: Path, target: str) -> Iterator[Prometheus]:
     """Run Prometheus on the project's configuration; only the target differs, and how often things happen."""
     configuration = yaml.safe_load(CONFIGURATION.read_text())
-    configuration["global"] = {"scrape_interval": "300ms", "evaluation_interval": "1s"}
+    configuration["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     configuration["rule_files"] = [str(CONFIGURATION.parent / pattern) for pattern in configuration["rule_files"]]
     configuration["scrape_configs"][0]["static_configs"] = [{"targets": [target]}]
     file = directory / "prometheus.yaml"

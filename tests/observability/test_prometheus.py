@@ -85,8 +85,8 @@ def test_recorded_quantiles_are_there_for_every_route_and_stage(observed: Observ
 
 
 def test_nothing_is_alarming_about_a_quiet_service(observed: Observed) -> None:
-    alerts = {alert["labels"]["alertname"] for alert in observed.prometheus.api("alerts")["alerts"]}
-    assert {alert for alert in alerts if not alert.startswith("SerLatency")} == set()  # uploads were slow on purpose
+    alerts = observed.prometheus.api("alerts")["alerts"]  # those of latency pend: uploads were slow on purpose
+    assert [alert for alert in alerts if alert["state"] == "firing"] == []
     saturation = observed.prometheus.query("instance:ser_saturation:ratio")
     assert {labels["limit"] for labels, _ in saturation} == {"clips", "audio_seconds", "requests"}
     assert observed.prometheus.value("job:ser_recognize_errors:ratio_rate5m") == 0
