@@ -28,7 +28,10 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts that routes share; `pool` decodes uploads and builds large answers, `cache` is None where it is off, `tracer` makes spans."""
+    """The parts that routes share.
+
+    `pool` decodes uploads and builds large answers, `cache` is None where it is off, `tracer` makes spans.
+    """
 
     recognizer: Recognizer
     settings: Settings

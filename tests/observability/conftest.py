@@ -28,7 +28,7 @@ class Observed:
 
 def logged(server: Service) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
-    return [line for line in lines if line["logger"] == "service.api.access"]
+    return [line for line in lines if line["logger"] == "service.api.access_log"]
 
 
 @pytest.fixture(scope="package")
