@@ -69,6 +69,8 @@ def create_app(
         (probes.router, True),
         (probes.metrics_router, settings.public_metrics or everybody),
         (probes.models_router, False),
+        # The page asks while it waits; that must not use up what its caller may send.
+        (probes.requests_router, settings.public_pages or everybody),
         (pages.router, settings.public_pages or everybody),
     ]
     if settings.docs:

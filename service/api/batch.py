@@ -11,6 +11,7 @@ from service.api.intake import Order, take_form
 from service.api.openapi import REQUEST_ERRORS, files_body, option_parameters
 from service.api.pipeline import FileAnswer, Pipeline
 from service.api.problems import documented, problem_of, reported
+from service.api.progress import RequestProgress
 from service.api.respond import answer_response
 from service.api.schemas import BatchAnswer, BatchItem
 from service.api.work import all_of, while_connected
@@ -48,14 +49,15 @@ async def recognize_batch(request: Request) -> Response:
     """
     parts = services(request)
     context = request_context(request.scope)
-    with parts.recognizer.admit():
+    with parts.recognizer.admit(), parts.progress.follow(context.id) as progress:
         order = await take_form(request, parts, (FILE_FIELD,), parts.settings.max_files)
+        progress.received = True
         with order.upload:
-            return await while_connected(request.receive, _answer(parts, order, context))
+            return await while_connected(request.receive, _answer(parts, order, context, progress))
 
 
-async def _answer(parts: Services, order: Order, context: RequestContext) -> Response:
-    pipeline = Pipeline(parts, order.options, order.deadline, order.reuse, context.notes)
+async def _answer(parts: Services, order: Order, context: RequestContext, progress: RequestProgress) -> Response:
+    pipeline = Pipeline(parts, order.options, order.deadline, order.reuse, context.notes, progress)
     items: list[BatchItem] = []
     done: list[FileAnswer] = []
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from service.api.cache import AnswerCache
+from service.api.progress import ProgressBoard
 from service.inference.recognizer import Recognizer
 from service.metrics import Metrics
 from service.results import Timings
@@ -39,6 +40,7 @@ class Services:
     pool: ThreadPoolExecutor
     cache: AnswerCache | None
     tracer: Tracer
+    progress: ProgressBoard = field(default_factory=ProgressBoard)
 
 
 @dataclass(slots=True)

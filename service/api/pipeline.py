@@ -14,6 +14,7 @@ from service.api.answers import file_result, longest
 from service.api.cache import Key, Outcome, Reuse, file_key
 from service.api.context import Notes, Services
 from service.api.options import Options
+from service.api.progress import RequestProgress
 from service.api.schemas import FileResult
 from service.api.spans import add_stages, span
 from service.api.steps import Decoded, decode_clips, score_outputs
@@ -65,12 +66,21 @@ class Pipeline:
         deadline: on the loop's clock.
         reuse: what the client lets the cache do.
         notes: where to put down what the log should tell.
+        progress: where to note what is being done.
 
     Raises:
         InvalidOptions: if a label is not one of the model's.
     """
 
-    def __init__(self, services: Services, options: Options, deadline: float, reuse: Reuse, notes: Notes) -> None:
+    def __init__(
+        self,
+        services: Services,
+        options: Options,
+        deadline: float,
+        reuse: Reuse,
+        notes: Notes,
+        progress: RequestProgress,
+    ) -> None:
         model = services.recognizer.model
         if model is None:
             raise ModelLoading("The model is loading; try again soon.")
@@ -80,6 +90,7 @@ class Pipeline:
         self._deadline = deadline
         self._reuse = reuse
         self._notes = notes
+        self._progress = progress
         self._labels = None if options.labels is None else resolve_labels(options.labels, model)
         self._budget = FrameEmbeddingBudget(services.settings.max_duration)
 
@@ -141,7 +152,7 @@ class Pipeline:
 
     async def _recognize(self, clip: Clip, limit: asyncio.Semaphore) -> tuple[ClipOutput, Timings]:
         async with limit:
-            with span(self._services.tracer, "recognize"):
+            with span(self._services.tracer, "recognize"), self._progress.at_the_recognizer(clip):
                 queued = time_ns()
                 output, timings = await self._services.recognizer.recognize(clip, deadline=self._deadline)
                 add_stages(self._services.tracer, queued, timings)

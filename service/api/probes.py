@@ -1,4 +1,4 @@
-"""The routes for those who watch over the service: probes, metrics, and which model it runs.
+"""The routes for those who watch: probes, metrics, which model runs, and where a request is.
 
 Each kind has a router of its own, since not all are open to everybody.
 """
@@ -14,7 +14,7 @@ from starlette.responses import Response
 from service.api.answers import model_details
 from service.api.context import services
 from service.api.problems import documented
-from service.api.schemas import ModelList, Status
+from service.api.schemas import ModelList, RequestState, Status
 from service.errors import Draining, ModelLoading, ServiceError, WorkerDead
 
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
@@ -23,6 +23,7 @@ PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 router = APIRouter()
 metrics_router = APIRouter()
 models_router = APIRouter()
+requests_router = APIRouter()
 
 
 @router.get("/livez", tags=["operation"], summary="Is the process worth keeping?", responses=documented(WorkerDead))
@@ -83,3 +84,20 @@ async def models(request: Request) -> ModelList:
     if model is None:
         raise ModelLoading("The model is loading.")
     return {"models": [model_details(model)]}
+
+
+@requests_router.get(
+    "/requests/{id}",
+    tags=["operation"],
+    summary="Where is a request?",
+    responses=documented(ServiceError),
+    # Not a parameter of the function: any text is an id, and FastAPI would document a 422 that is never given.
+    openapi_extra={"parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]},
+)
+async def request_state(request: Request) -> RequestState:
+    """Ask with the `X-Request-ID` of a request that waits for its answer.
+
+    `unknown` is no error: the request is not here yet, is over, or is with another instance.
+    """
+    parts = services(request)
+    return parts.progress.state(request.path_params["id"], parts.recognizer)

@@ -11,6 +11,7 @@ from service.api.intake import Order, take_file
 from service.api.openapi import AUDIO_ERRORS, REQUEST_ERRORS, file_body, option_parameters
 from service.api.pipeline import Pipeline
 from service.api.problems import documented
+from service.api.progress import RequestProgress
 from service.api.respond import answer_response
 from service.api.schemas import Answer
 from service.api.work import while_connected
@@ -44,15 +45,17 @@ async def recognize(request: Request) -> Response:
     the result of each channel is in `channels`, and no other is given.
     """
     parts = services(request)
+    context = request_context(request.scope)
     # The permit comes first: a service that is full refuses before it reads a body.
-    with parts.recognizer.admit():
+    with parts.recognizer.admit(), parts.progress.follow(context.id) as progress:
         order = await take_file(request, parts, FILE_FIELDS)
+        progress.received = True
         with order.upload:
-            return await while_connected(request.receive, _answer(parts, order, request_context(request.scope)))
+            return await while_connected(request.receive, _answer(parts, order, context, progress))
 
 
-async def _answer(parts: Services, order: Order, context: RequestContext) -> Response:
-    pipeline = Pipeline(parts, order.options, order.deadline, order.reuse, context.notes)
+async def _answer(parts: Services, order: Order, context: RequestContext, progress: RequestProgress) -> Response:
+    pipeline = Pipeline(parts, order.options, order.deadline, order.reuse, context.notes, progress)
     file = await pipeline.run(order.upload.take().file)
     answer: Answer = {"id": context.id, "model": model_summary(pipeline.model), **file.result}
     return await answer_response(parts.pool, answer, file.timings, large=order.options.over_time, cached=file.cached)

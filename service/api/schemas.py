@@ -186,3 +186,18 @@ class Status(TypedDict):
     """The answer of a probe."""
 
     status: str
+
+
+class QueueAhead(TypedDict):
+    """What waits for the model before a request's next clip."""
+
+    clips: int
+    audio_seconds: float
+    wait: Annotated[float | None, Field(description="Seconds until it is done at the recent speed, once there is one")]
+
+
+class RequestState(TypedDict):
+    """Where a request is; `unknown` where it is not here (yet, or any more)."""
+
+    state: Literal["receiving", "decoding", "queued", "running", "unknown"]
+    ahead: NotRequired[Annotated[QueueAhead, Field(description="Only in the state `queued`")]]

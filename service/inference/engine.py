@@ -29,7 +29,7 @@ from service.inference.backend import Backend
 from service.inference.batch import Answer, Entry
 from service.inference.limits import EngineLimits
 from service.inference.queue import RequestQueue
-from service.inference.recognizer import Health
+from service.inference.recognizer import Ahead, Health
 from service.inference.supervisor import Supervisor
 from service.inference.throughput import Throughput
 from service.inference.worker import Loaded, Run
@@ -148,6 +148,14 @@ class Engine:
             # An error's traceback holds this frame, and the entry's future holds the error: that circle would
             # keep the audio of every failed request until the garbage collector comes by.
             del entry, clip
+
+    def ahead_of(self, clip: Clip) -> Ahead | None:
+        """What waits before `clip` (this very object); None if it does not wait: not yet, or not any more."""
+        ahead = self._queue.ahead_of(clip)
+        if ahead is None:
+            return None
+        clips, seconds = ahead
+        return Ahead(clips, seconds, self._throughput.expected(seconds))
 
     async def start(self) -> None:
         """Begin to load the model in the background and return at once.

@@ -13,10 +13,11 @@ from collections import OrderedDict
 
 from service.inference.backend import BatchLimits
 from service.inference.batch import Entry, select
+from service.results import Clip
 
 
 class RequestQueue:
-    """First in, first out; `put` and `discard` are for the event loop, `take` for the worker thread.
+    """First in, first out; `put`, `discard` and `ahead_of` are for the event loop, `take` for the worker thread.
 
     The lock is held for microseconds only, never while anything waits or runs.
 
@@ -72,6 +73,16 @@ class RequestQueue:
         """Remove `entry` if it still waits."""
         with self._changed:
             self._remove(entry)
+
+    def ahead_of(self, clip: Clip) -> tuple[int, float] | None:
+        """How many entries wait before that of `clip`, and their audio seconds; None if it does not wait."""
+        seconds = 0.0
+        with self._changed:
+            for place, entry in enumerate(self._entries):
+                if entry.clip is clip:
+                    return place, seconds
+                seconds += entry.seconds
+        return None
 
     def take(self, limits: BatchLimits) -> list[Entry] | None:
         """Wait for clips and remove the next batch; None once the queue is closed.

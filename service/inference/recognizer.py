@@ -28,6 +28,22 @@ class Health:
     queued_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What waits before a clip.
+
+    Attributes:
+        clips: how many clips.
+        seconds: their audio seconds.
+        wait: seconds until they are done at the recent speed, None before there is one. What the worker runs at this
+            moment is not counted.
+    """
+
+    clips: int
+    seconds: float
+    wait: float | None
+
+
 class Recognizer(Protocol):
     """Answers clips. All methods belong to the event loop that started it."""
 
@@ -57,6 +73,9 @@ class Recognizer(Protocol):
             DeadlineExceeded: if the answer would come too late.
             InferenceFailed: if the model fails on this clip.
         """
+
+    def ahead_of(self, clip: Clip) -> Ahead | None:
+        """What waits before `clip` (this very object); None if it does not wait: not yet, or not any more."""
 
     async def start(self) -> None:
         """Begin to load the model in the background and return at once."""

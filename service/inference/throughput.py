@@ -1,4 +1,4 @@
-"""How fast the worker gets through audio, for telling refused clients when to come back."""
+"""How fast the worker gets through audio, for telling clients when to come back, or how long they will wait."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ class Throughput:
         self._audio = _MEMORY * self._audio + audio
         self._wall = _MEMORY * self._wall + wall
 
+    def expected(self, queued: float) -> float | None:
+        """Seconds until `queued` seconds of audio will be done; None before the first run."""
+        return queued * self._wall / self._audio if self._audio else None
+
     def retry_after(self, queued: float) -> float:
-        """Seconds until `queued` seconds of audio will be done, between 1 and 60; 1 before the first run."""
-        seconds = queued * self._wall / self._audio if self._audio else 0.0
-        return min(max(seconds, _SHORTEST), _LONGEST)
+        """As `expected`, but between 1 and 60; 1 before the first run."""
+        return min(max(self.expected(queued) or 0.0, _SHORTEST), _LONGEST)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from service.errors import DeadlineExceeded, ServiceError
-from service.inference.recognizer import Health, State
+from service.inference.recognizer import Ahead, Health, State
 from service.results import Clip, ClipOutput, Label, ModelInfo, Timings
 from tests.inference.fake_backend import LABELS, answer, model_info
 
@@ -83,6 +83,9 @@ class RecognizerDouble:
             raise fault
         labels = len(self.model.labels) if self.model else 0
         return answer(clip, labels), Timings(queue=0.001, preprocess=0.002, inference=0.003)
+
+    def ahead_of(self, clip: Clip) -> Ahead | None:
+        return None
 
     async def start(self) -> None:
         self.started += 1

@@ -29,7 +29,15 @@ def test_the_document_is_the_golden_file(document: dict[str, Any]) -> None:
 
 
 def test_the_paths(document: dict[str, Any]) -> None:
-    assert set(document["paths"]) == {"/recognize", "/recognize/batch", "/models", "/livez", "/readyz", "/metrics"}
+    assert set(document["paths"]) == {
+        "/recognize",
+        "/recognize/batch",
+        "/models",
+        "/requests/{id}",
+        "/livez",
+        "/readyz",
+        "/metrics",
+    }
 
 
 def test_every_error_is_a_problem_with_examples(document: dict[str, Any]) -> None:

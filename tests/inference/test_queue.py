@@ -52,6 +52,18 @@ def test_discarding_makes_room_at_once() -> None:
     assert queue.put(new_entry())
 
 
+def test_says_what_waits_before_a_clip() -> None:
+    queue = RequestQueue(10, 100.0)
+    entries = [new_entry(seconds) for seconds in (1.0, 2.0, 4.0)]
+    for entry in entries:
+        assert queue.put(entry)
+    clips = [entry.clip for entry in entries]
+    assert None not in clips
+    assert [queue.ahead_of(clip) for clip in clips if clip] == [(0, 0.0), (1, 1.0), (2, 3.0)]
+    assert queue.take(BatchLimits(1, 30.0)) == entries[:1]
+    assert [queue.ahead_of(clip) for clip in clips if clip] == [None, (0, 0.0), (1, 2.0)]
+
+
 def test_take_waits_for_an_entry_without_polling() -> None:
     queue = RequestQueue(10, 100.0)
     taken: list[list[Entry] | None] = []

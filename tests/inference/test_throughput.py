@@ -15,6 +15,14 @@ def test_the_queue_divided_by_the_speed() -> None:
     assert throughput.retry_after(100.0) == pytest.approx(5.0)
 
 
+def test_a_wait_is_expected_only_with_experience() -> None:
+    throughput = Throughput()
+    assert throughput.expected(100.0) is None
+    throughput.observe(audio=40.0, wall=2.0)
+    assert throughput.expected(0.0) == 0.0
+    assert throughput.expected(10.0) == pytest.approx(0.5)
+
+
 def test_is_clamped() -> None:
     throughput = Throughput()
     throughput.observe(audio=1.0, wall=1.0)
