@@ -5,7 +5,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 BIN := $(VENV)/bin
 INSTALL := pyproject.toml constraints.txt
 
-.PHONY: run test test-slow test-gpu lint format setup bench golden clean
+.PHONY: run test test-slow test-gpu lint lint-page vendor-page screenshots format setup bench golden clean
 
 run: $(VENV)/.core ## serve the embedded model on 127.0.0.1:8000
 	$(BIN)/emotion2vec-service serve
@@ -24,12 +24,22 @@ lint: $(VENV)/.dev ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+lint-page: tools/page/node_modules ## style and types of the web page's scripts; needs node 20 or newer
+	npm --prefix tools/page run lint
+
+vendor-page: tools/page/node_modules ## copy the chart library into the web page from the version that is locked
+	npm --prefix tools/page run vendor
+
+screenshots: $(VENV)/.dev ## the pictures of the web page in the README; needs Chromium
+	$(BIN)/python -m tests.page.screenshots
+
 bench: $(VENV)/.dev ## measure against FunASR on this machine (some 25 minutes)
 	$(BIN)/python -m loadtests.bench
 
-golden: $(VENV)/.dev ## renew the files that tests compare with: the OpenAPI document and docs/configuration.md
+golden: $(VENV)/.dev ## renew what tests compare with: the OpenAPI document, docs/configuration.md, the answers stored for the page
 	$(BIN)/python -m tests.api.golden
 	$(BIN)/python docs/configuration.py
+	$(BIN)/python -m tests.page.stored_answers
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -48,5 +58,9 @@ $(VENV)/.dev: $(VENV)/bin/python $(INSTALL)
 	$(PIP) install -c constraints.txt -e '.[torch,otel,test,bench,dev]'
 	touch $@ $(VENV)/.core
 
+tools/page/node_modules: tools/page/package-lock.json
+	npm --prefix tools/page ci --no-audit --no-fund
+	touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf tools/page/node_modules $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -62,6 +62,7 @@ class Settings(BaseSettings):
         pattern=r"^(/[A-Za-z0-9._~-]+)*$",
         description="Path prefix under which a reverse proxy shows the service, such as `/emotion`.",
     )
+    page: bool = Field(default=True, description="Serve the page for people at `/`.")
     docs: bool = Field(default=True, description="Serve `/docs` and `/openapi.json`.")
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)] = Field(
         default=(),

@@ -71,8 +71,9 @@ def create_app(
         (probes.models_router, False),
         # The page asks while it waits; that must not use up what its caller may send.
         (probes.requests_router, settings.public_pages or everybody),
-        (pages.router, settings.public_pages or everybody),
     ]
+    if settings.page:
+        routers.append((pages.page_router, settings.public_pages or everybody))
     if settings.docs:
         routers.append((pages.docs_router, settings.public_pages or everybody))
     routes = [(route, public) for router, public in routers for route in router.routes]

@@ -38,6 +38,7 @@ _EXPOSED_HEADERS = (
     "Retry-After",
     "Server-Timing",
     "WWW-Authenticate",
+    "X-Cache",
     "X-Request-ID",
     "traceparent",
 )
@@ -76,7 +77,7 @@ def cross_origin(settings: Settings) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=("GET", "POST"),
-            allow_headers=("Authorization", "X-API-Key", "X-Request-ID", "traceparent", "tracestate"),
+            allow_headers=("Authorization", "Cache-Control", "X-API-Key", "X-Request-ID", "traceparent", "tracestate"),
             expose_headers=_EXPOSED_HEADERS,
         )
     ]

@@ -1,10 +1,23 @@
-"""The pages for people: `/` and `/docs`. Nothing in them comes from elsewhere, so they work offline."""
+"""The pages for people: `/` (the files in `service/page`) and `/docs`.
+
+Nothing in them comes from elsewhere, so they work offline. All of the page's addresses are relative, so that it works
+behind a proxy; its files lie under a version of their own, so that browsers may keep them for ever.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+from functools import cache
+from pathlib import Path
+from string import Template
+
 from fastapi import APIRouter, Request
+from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
+
+from service.api.context import services
 
 _ASSETS = "/docs/assets"
 
@@ -24,23 +37,76 @@ _DOCS = """<!doctype html>
 </html>
 """
 
-_LANDING = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>emotion2vec-service</title>
-<h1>emotion2vec-service</h1>
-<p>Speech emotion recognition over HTTP: <code>POST recognize</code> with an audio file.</p>
-<ul><li><a href="docs">API</a><li><a href="models">Model</a>
-<li><a href="readyz">Ready?</a><li><a href="metrics">Metrics</a></ul>
-</html>
-"""
+_PAGE = Path(__file__).parent.parent / "page"
+_EXAMPLES = Path(__file__).parent.parent / "examples"
 
-router = APIRouter(include_in_schema=False)
+# What a system guesses from its own tables is not the same everywhere, and browsers refuse scripts of other types.
+_MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".flac": "audio/flac",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".wav": "audio/wav",
+}
+
+page_router = APIRouter(include_in_schema=False)
 docs_router = APIRouter(include_in_schema=False)
 
 
-@router.get("/")
-async def landing() -> HTMLResponse:
-    """A few links."""
-    return HTMLResponse(_LANDING)
+@page_router.get("/")
+async def page(request: Request) -> Response:
+    """The page to try the service with."""
+    docs = services(request).settings.docs
+    etag = f'"{await asyncio.to_thread(_version)}-{docs:d}"'
+    headers = {"Cache-Control": "no-cache", "ETag": etag}
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    return HTMLResponse(await asyncio.to_thread(_index, docs), headers=headers)
+
+
+@page_router.get("/page/{version}/{path:path}")
+async def page_file(version: str, path: str) -> Response:
+    """One of the page's files, or a bundled clip."""
+    content = (await asyncio.to_thread(_files)).get(path)
+    if content is None:
+        raise HTTPException(404)
+    # While a new version is rolled out, a page of the other one may ask: it gets what there is, and must not keep it.
+    lasting = version == _version()
+    caching = "public, max-age=31536000, immutable" if lasting else "no-cache"
+    media_type = _MEDIA_TYPES.get(Path(path).suffix, "text/plain; charset=utf-8")
+    return Response(content, headers={"Cache-Control": caching, "Content-Type": media_type})
+
+
+@cache
+def _files() -> dict[str, bytes]:
+    """The page's files and the clips under `examples/`, some 900 kB, by their paths."""
+    roots = ((_PAGE, ""), (_EXAMPLES, "examples/"))
+    return {
+        prefix + path.relative_to(root).as_posix(): path.read_bytes()
+        for root, prefix in roots
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+@cache
+def _version() -> str:
+    """Changes with every change of a file."""
+    digest = hashlib.sha256()
+    for path, content in _files().items():
+        digest.update(path.encode() + b"\0" + content)
+    return digest.hexdigest()[:16]
+
+
+@cache
+def _index(docs: bool) -> str:
+    assets = f"page/{_version()}"
+    # Modules are found one by one as each is read; this lets the browser ask for all of them at once.
+    modules = [path for path in _files() if path.endswith(".js") and not path.startswith(("vendor/", "saved-theme"))]
+    preloads = "".join(f'  <link rel="modulepreload" href="{assets}/{path}">\n' for path in modules)
+    template = Template(_files()["index.html"].decode())
+    return template.substitute(assets=assets, preloads=preloads, docs_hidden="" if docs else "hidden")
 
 
 @docs_router.get("/docs")

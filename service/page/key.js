@@ -1,0 +1,61 @@
+// The API key, where the service wants one: asked for once, and kept until the tab is closed.
+
+import { find } from './dom.js';
+import { recall, remember } from './remember.js';
+
+const NAME = 'api-key';
+
+let key = recall(NAME, 'sessionStorage');
+
+/** @type {Promise<boolean> | null} */
+let asking = null;
+
+/** Whether there is a key. */
+export function hasKey() {
+  return key !== null;
+}
+
+/**
+ * What every request carries.
+ *
+ * @returns {Record<string, string>}
+ */
+export function keyHeaders() {
+  return key === null ? {} : { Authorization: `Bearer ${key}` };
+}
+
+/**
+ * Ask the person for a key; several requests that need one at the same time ask once.
+ *
+ * @returns {Promise<boolean>} whether one was given
+ */
+export function askForKey() {
+  asking ??= ask().finally(() => {
+    asking = null;
+  });
+  return asking;
+}
+
+/** @returns {Promise<boolean>} */
+function ask() {
+  const dialog = find('key-dialog', HTMLDialogElement);
+  const input = find('key-input', HTMLInputElement);
+  find('key-refused', HTMLElement).hidden = key === null;
+  input.value = '';
+  dialog.returnValue = '';
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener(
+      'close',
+      () => {
+        const given = dialog.returnValue === 'use' ? input.value.trim() : '';
+        if (given) {
+          key = given;
+          remember(NAME, given, 'sessionStorage');
+        }
+        resolve(given !== '');
+      },
+      { once: true },
+    );
+  });
+}

@@ -1,0 +1,71 @@
+// Where a job is, in words and as steps.
+
+import { find } from './dom.js';
+import { setText } from './language.js';
+
+const STEPS = ['upload', 'queue', 'model'];
+const STEP_OF = /** @type {Record<string, number>} */ ({
+  pending: -1,
+  busy: -1,
+  uploading: 0,
+  received: 1,
+  decoding: 1,
+  queued: 1,
+  running: 2,
+});
+
+/**
+ * @param {import('./jobs.js').Job} job
+ * @returns {{key: import('./language.js').Key, values: import('./language.js').Values}}
+ */
+export function stateMessage(job) {
+  if (job.state === 'uploading') {
+    return {
+      key: 'state.uploading',
+      values: { percent: `${Math.round(100 * job.uploaded)} %`, size: size(job.blob.size) },
+    };
+  }
+  if (job.state === 'busy') {
+    return { key: 'state.busy', values: { seconds: job.retryIn } };
+  }
+  if (job.state === 'queued' && job.ahead) {
+    const { clips, audio_seconds, wait } = job.ahead;
+    const values = { clips, seconds: audio_seconds.toFixed(0), wait: (wait ?? 0).toFixed(1) };
+    return { key: wait === null ? 'state.queued' : 'state.queued.wait', values };
+  }
+  if (job.state === 'queued') {
+    return { key: 'step.queue', values: {} };
+  }
+  return { key: `state.${job.state}`, values: {} };
+}
+
+/**
+ * Show the steps of a job that is on its way.
+ *
+ * @param {import('./jobs.js').Job} job
+ */
+export function showSteps(job) {
+  const reached = STEP_OF[job.state] ?? -1;
+  for (const [number, step] of STEPS.entries()) {
+    const element = find(`step-${step}`, HTMLElement);
+    element.dataset.reached = number < reached ? 'past' : number === reached ? 'now' : 'ahead';
+    if (number === reached) {
+      element.setAttribute('aria-current', 'step');
+    } else {
+      element.removeAttribute('aria-current');
+    }
+  }
+  const bar = find('progress', HTMLProgressElement);
+  if (job.state === 'uploading') {
+    bar.value = job.uploaded;
+  } else {
+    bar.removeAttribute('value');
+  }
+  const { key, values } = stateMessage(job);
+  setText(find('state', HTMLElement), key, values);
+}
+
+/** @param {number} bytes */
+function size(bytes) {
+  return bytes < 1e6 ? `${(bytes / 1e3).toFixed(0)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+}

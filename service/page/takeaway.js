@@ -1,0 +1,95 @@
+// Files to take away.
+
+import { encodeCsv } from './csv.js';
+import { find } from './dom.js';
+import { setText } from './language.js';
+import { encodeNpy, readEmbedding } from './npy.js';
+import { drawPicture } from './picture.js';
+
+/**
+ * What is on show when a button is pressed.
+ *
+ * @typedef {object} Shown
+ * @property {string} name of the file
+ * @property {import('./api.js').Answered} answered
+ * @property {import('./api.js').Result} result of the channel on show
+ */
+
+/** @type {Shown | null} */
+let shown = null;
+
+/** Connect the buttons, once. */
+export function startTakeaway() {
+  const on = (
+    /** @type {string} */ id,
+    /** @type {(shown: Shown) => Promise<[string, Blob]> | [string, Blob]} */ give,
+  ) =>
+    find(id, HTMLButtonElement).addEventListener('click', async () => {
+      if (shown) {
+        const [suffix, blob] = await give(shown);
+        save(`${stem(shown.name)}.${suffix}`, blob);
+      }
+    });
+  on('take-result', ({ answered }) => ['result.json', new Blob([answered.text], { type: 'application/json' })]);
+  on('take-embedding', ({ result }) => {
+    const { values, shape } = readEmbedding(/** @type {import('./api.js').Embedding} */ (result.embedding));
+    return ['embedding.npy', new Blob([encodeNpy(values, shape)])];
+  });
+  on('take-frames', ({ result }) => ['frames.csv', csvBlob(frameRows(/** @type {any} */ (result.frames)))]);
+  on('take-chart', async (what) => ['chart.png', await drawPicture(what)]);
+}
+
+/** @param {Shown} what */
+export function offerTakeaway(what) {
+  shown = what;
+  offer('take-embedding', what.result.embedding !== undefined, 'take.embedding.ask');
+  offer('take-frames', what.result.frames !== undefined, 'take.frames.ask');
+}
+
+/**
+ * @param {(string | number)[][]} rows
+ * @returns {Blob}
+ */
+export function csvBlob(rows) {
+  return new Blob(['\ufeff', encodeCsv(rows)], { type: 'text/csv' }); // the mark tells spreadsheets that it is UTF-8
+}
+
+/**
+ * Let the browser save a file.
+ *
+ * @param {string} name
+ * @param {Blob} blob
+ */
+export function save(name, blob) {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+/** @param {import('./api.js').Frames} frames */
+export function frameRows({ start, hop, window, labels, scores }) {
+  const seconds = (/** @type {number} */ value) => Number(value.toFixed(6));
+  return [
+    ['start', 'end', ...labels],
+    ...scores.map((row, index) => [seconds(start + index * hop), seconds(start + index * hop + window), ...row]),
+  ];
+}
+
+/**
+ * @param {string} id of a button
+ * @param {boolean} there whether there is something to give
+ * @param {import('./language.js').Key} ask what to do about it
+ */
+function offer(id, there, ask) {
+  find(id, HTMLButtonElement).disabled = !there;
+  const note = find(`${id}-ask`, HTMLElement);
+  note.hidden = there;
+  setText(note, ask);
+}
+
+/** @param {string} name */
+function stem(name) {
+  return name.replace(/\.[^.]*$/, '') || name;
+}

@@ -1,0 +1,121 @@
+"""Chromium for tests, and pages in it that are watched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+
+from tests.page.stored_answers import SERVICE
+
+PATIENCE = 30_000
+"""Milliseconds after which something that should happen has not; machines that run tests are slow."""
+
+INSECURE_HOST = "host.test"
+"""This machine, by a name that the browser does not trust as it trusts localhost."""
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+_FLAGS = (
+    "--no-sandbox",  # as root it has none
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",  # says yes to the microphone
+    f"--host-resolver-rules=MAP {INSECURE_HOST} 127.0.0.1",
+    f"--use-file-for-fake-audio-capture={SERVICE / 'examples' / 'happy.wav'}",
+)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser with a new, empty profile. Without one, tests are skipped, or fail where `CI_TOOLS=require`."""
+    path = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    if path is None:
+        reason = "Chromium is not installed (Debian: apt-get install chromium)"
+        if os.environ.get("CI_TOOLS") == "require":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, headless=True, args=list(_FLAGS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@dataclass
+class Watch:
+    """What a page has said and asked for.
+
+    Attributes:
+        errors: messages of severity `error` or `warning` in its console, and exceptions that nothing caught.
+        statuses: whether the test expects refusals, which the browser reports as errors.
+        requests: every address that was asked for, by whichever part of the page.
+    """
+
+    statuses: bool = False
+    errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def follow(self, page: Page) -> None:
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", self._on_request)
+
+    def assert_clean(self, origin: str) -> None:
+        """The console holds no error, and nothing was asked for elsewhere."""
+        assert self.errors == []
+        elsewhere = [url for url in self.requests if not url.startswith((f"{origin}/", f"blob:{origin}/", "data:"))]
+        assert elsewhere == []
+        assert self.requests
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        refusal = message.text.startswith("Failed to load resource")
+        if message.type in ("error", "warning") and not (self.statuses and refusal):
+            self.errors.append(message.text)
+
+    def _on_request(self, request: Request) -> None:
+        self.requests.append(request.url)
+
+
+def new_context(browser: Browser, **options: Any) -> BrowserContext:
+    """A browser without a past; `options` as `Browser.new_context` takes them."""
+    context = browser.new_context(**{"locale": "en-US", "viewport": {"width": 1280, "height": 900}, **options})
+    context.set_default_timeout(PATIENCE)
+    return context
+
+
+@contextmanager
+def page_in(context: BrowserContext, url: str, *, statuses: bool = False) -> Iterator[Page]:
+    """The page of the service at `url`, ready for use, and watched until the end.
+
+    Args:
+        context: where to open it.
+        url: of the service.
+        statuses: whether refusals of the service are expected.
+    """
+    watch = Watch(statuses)
+    page = context.new_page()
+    watch.follow(page)
+    try:
+        page.goto(f"{url}/")
+        page.wait_for_selector("html[data-ready]")
+        page.wait_for_selector("#examples button >> nth=5")
+        yield page
+    finally:
+        page.evaluate("localStorage.clear()")
+        page.close()
+    parts = urlsplit(url)
+    watch.assert_clean(f"{parts.scheme}://{parts.netloc}")

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from tests.page.browser import PATIENCE, chromium, new_context, page_in
+from tests.page.held import Held, held_service
+from tests.page.stored_answers import MODEL_FLAGS
+from tests.test_server import serving
+
+expect.set_options(timeout=PATIENCE)
+
+OpenPage = Callable[..., Page]
+
+
+# One browser for all tests here, and no longer: while it runs, no other event loop can in this thread.
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="package")
+def service_url() -> Iterator[str]:
+    """The real service, with the embedded model."""
+    with serving(*MODEL_FLAGS) as (_, url):
+        yield url
+
+
+@pytest.fixture(scope="package")
+def usual_context(browser: Browser) -> Iterator[BrowserContext]:
+    """Keeps the page's files from test to test, as browsers do."""
+    with closing(new_context(browser)) as context:
+        yield context
+
+
+@pytest.fixture
+def open_page(browser: Browser, usual_context: BrowserContext, service_url: str) -> Iterator[OpenPage]:
+    """Opens the page of the real service or another one; at the end nothing may have been wrong."""
+    with ExitStack() as stack:
+
+        def open_one(url: str = service_url, *, statuses: bool = False, **options: Any) -> Page:
+            context = stack.enter_context(closing(new_context(browser, **options))) if options else usual_context
+            return stack.enter_context(page_in(context, url, statuses=statuses))
+
+        yield open_one
+
+
+@pytest.fixture
+def page(open_page: OpenPage) -> Page:
+    return open_page()
+
+
+@pytest.fixture
+def hold(browser: Browser) -> Iterator[Callable[..., Held]]:
+    """Starts services whose model holds its clips until it is told to go on."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> Held:
+            context: AbstractContextManager[Held] = held_service(**settings)
+            return stack.enter_context(context)
+
+        yield start

@@ -1,0 +1,82 @@
+"""The service over HTTP with a model that holds its clips, so that tests see every state for as long as they like."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from service.api.app import create_app
+from service.inference.backend import BatchLimits
+from service.inference.engine import Engine
+from service.inference.limits import EngineLimits
+from service.metrics import Metrics
+from service.settings import Settings
+from tests.api.sounds import wav
+from tests.inference.fake_backend import FakeControl
+
+PATIENCE = 20.0
+
+
+@dataclass
+class Held:
+    """A service in a thread of its own; clips run while `control.run_gate` is set; `end` stops it and waits for it."""
+
+    url: str
+    control: FakeControl
+    registry: CollectorRegistry
+    pool: ThreadPoolExecutor
+    end: Callable[[], None]
+
+    def count(self, name: str) -> float:
+        """The value of a metric without labels."""
+        return self.registry.get_sample_value(name) or 0.0
+
+    def post(self, seconds: float = 1.0) -> Future[httpx.Response]:
+        """Send a clip, as another caller would."""
+        return self.pool.submit(httpx.post, f"{self.url}/recognize", files={"file": wav(seconds)}, timeout=60)
+
+
+@contextmanager
+def held_service(limits: EngineLimits | None = None, **settings: Any) -> Iterator[Held]:
+    """A service whose model takes clips one by one."""
+    control = FakeControl(limits=BatchLimits(clips=1, seconds=60.0))
+    registry, ready, stop = CollectorRegistry(), threading.Event(), threading.Event()
+    url: list[str] = []
+
+    async def serve() -> None:
+        metrics = Metrics(registry)
+        engine = Engine(control.load, limits or EngineLimits(), metrics)
+        app = create_app(engine, Settings(**settings), metrics)
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="on"))
+        serving = asyncio.create_task(server.serve())
+        await engine.wait_ready()
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        url.append(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}")
+        ready.set()
+        await asyncio.to_thread(stop.wait)
+        control.release()
+        server.should_exit = True
+        await serving
+
+    with ThreadPoolExecutor() as pool:
+        thread = pool.submit(asyncio.run, serve())
+
+        def end() -> None:
+            stop.set()
+            thread.result(PATIENCE)
+
+        try:
+            assert ready.wait(PATIENCE), thread
+            yield Held(url[0], control, registry, pool, end)
+        finally:
+            end()

@@ -1,0 +1,215 @@
+"""From upload to answer: the states on the way, giving up, and being refused."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from service.inference.limits import EngineLimits
+from tests.api.sounds import wav
+from tests.page.conftest import OpenPage
+from tests.page.held import PATIENCE, Held
+from tests.page.stored_answers import stored
+
+Hold = Callable[..., Held]
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.wav"
+    path.write_bytes(wav(2.0))
+    return path
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_queued_with_what_is_ahead_then_running_then_done(hold: Hold, open_page: OpenPage, clip: Path) -> None:
+    held = hold()
+    held.post().result()  # so that the speed is known
+    held.control.run_gate.clear()
+    held.control.running.clear()
+    others = [held.post(seconds=1.5)]
+    assert held.control.running.wait(PATIENCE)
+    others.append(held.post(seconds=3.0))
+    until(lambda: held.count("ser_queue_depth") == 1)
+
+    page = open_page(held.url)
+    page.set_input_files("#files", clip)
+    expect(page.locator("#state")).to_have_text(re.compile(r"^Queued, 1 ahead \(3 s of audio\): about [\d.]+ s$"))
+    expect(page.locator("#step-queue")).to_have_attribute("aria-current", "step")
+    expect(page.locator("#step-upload")).to_have_attribute("data-reached", "past")
+
+    held.control.run_gate.set()
+    assert [other.result().status_code for other in others] == [200, 200]
+    expect(page.locator("#answer")).to_be_visible()
+    expect(page.locator("#facts")).to_contain_text("fake")
+
+
+def test_cancelling_reaches_the_service(hold: Hold, open_page: OpenPage, clip: Path) -> None:
+    held = hold()
+    held.control.run_gate.clear()
+    page = open_page(held.url)
+    page.set_input_files("#files", clip)
+    expect(page.locator("#state")).to_have_text("The model is running")
+    expect(page.locator("#step-model")).to_have_attribute("aria-current", "step")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#failure")).to_have_text("Cancelled")
+    until(lambda: held.count("ser_requests_cancelled_total") == 1)
+    held.control.run_gate.set()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#answer")).to_be_visible()
+    assert held.count("ser_requests_cancelled_total") == 1
+
+
+def test_cancelling_an_upload_reaches_the_service(hold: Hold, open_page: OpenPage, tmp_path: Path) -> None:
+    held = hold()
+    page = open_page(held.url)
+    network = page.context.new_cdp_session(page)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 200_000}
+    network.send("Network.emulateNetworkConditions", slow)
+    (tmp_path / "long.wav").write_bytes(wav(30.0))
+    page.set_input_files("#files", tmp_path / "long.wav")
+    expect(page.locator("#state")).to_have_text(re.compile(r"^Uploading, [1-9]\d? % of 1\.9 MB$"))
+    page.get_by_role("button", name="Cancel").click()
+    until(lambda: held.count("ser_requests_cancelled_total") == 1)
+    expect(page.locator("#failure")).to_have_text("Cancelled")
+
+
+def test_a_busy_service_is_asked_again_when_it_says_so(hold: Hold, open_page: OpenPage, tmp_path: Path) -> None:
+    held = hold(limits=EngineLimits(max_requests=1))
+    held.control.run_gate.clear()
+    other = held.post()
+    until(lambda: held.count("ser_requests_in_flight") == 1)
+    page = open_page(held.url, statuses=True)
+    files = [tmp_path / f"{number}.wav" for number in range(3)]
+    for file in files:
+        file.write_bytes(wav(0.5))
+    page.set_input_files("#files", files)
+    expect(page.locator("#state")).to_have_text(re.compile(r"^The service is busy\. Next try in \d+ s$"))
+    expect(page.locator("#rows .busy, #rows .uploading")).to_have_count(2)  # no more than two at once
+    expect(page.locator("#rows .pending")).to_have_count(1)
+    held.control.run_gate.set()
+    assert other.result().status_code == 200
+    expect(page.locator("#table-summary")).to_have_text("3 of 3 done")
+    expect(page.locator("#rows .badge, #rows .failed")).to_have_count(0)
+
+
+def test_a_service_that_is_gone(hold: Hold, open_page: OpenPage, clip: Path) -> None:
+    held = hold()
+    page = open_page(held.url, statuses=True)
+    expect(page.locator("#model")).to_have_text("fake · float32 · cpu")
+    held.end()
+    page.set_input_files("#files", clip)
+    expect(page.locator("#failure")).to_contain_text("The service cannot be reached")
+    expect(page.locator("#announcement")).to_contain_text("clip.wav: The service cannot be reached")
+
+
+@pytest.mark.parametrize(
+    ("language", "sentence"), [("en-GB", "The file is too large"), ("zh-CN", "文件超过了本服务允许的大小")]
+)
+def test_too_large(hold: Hold, open_page: OpenPage, tmp_path: Path, language: str, sentence: str) -> None:
+    held = hold(max_body_bytes=100_000)
+    page = open_page(held.url, statuses=True, locale=language)
+    (tmp_path / "long.wav").write_bytes(wav(300.0))
+    page.set_input_files("#files", tmp_path / "long.wav")
+    expect(page.locator("#failure")).to_contain_text(sentence)
+    expect(page.locator("#failure")).to_contain_text("100000 bytes")
+
+
+def test_not_audio_and_bad_options(open_page: OpenPage, clip: Path) -> None:
+    page = open_page(statuses=True)
+    page.set_input_files("#files", Path(__file__))
+    expect(page.locator("#failure")).to_contain_text("This is not audio")
+    page.get_by_label("Window").fill("0.001")
+    page.set_input_files("#files", clip)
+    expect(page.locator("#failure")).to_contain_text("does not accept these options")
+    expect(page.locator("#failure")).to_contain_text("window must be at least 0.02 seconds")
+    page.get_by_label("Window").fill("0.5")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#answer")).to_be_visible()
+
+
+def test_the_model_is_shown_as_soon_as_it_is_loaded(hold: Hold, open_page: OpenPage) -> None:
+    held = hold()
+    page = open_page(held.url, statuses=True)
+    answers = iter([503, 503])
+
+    def loading(route: Route) -> None:
+        if (status := next(answers, None)) is None:
+            route.continue_()
+        else:
+            route.fulfill(status=status, headers={"Retry-After": "1"}, json={"code": "model_loading"})
+
+    page.route("**/models", loading)
+    page.reload()
+    expect(page.locator("#notice")).to_have_text("The model is loading. It will answer in a moment.")
+    expect(page.locator("#model")).to_have_text("fake · float32 · cpu")
+
+
+def keys_wanted(page: Page, key: str) -> None:
+    """Let the service want a key for everything but the page."""
+
+    def check(route: Route) -> None:
+        presented = route.request.headers.get("authorization")
+        if presented == f"Bearer {key}":
+            route.continue_()
+        else:
+            code = "key_missing" if presented is None else "key_invalid"
+            route.fulfill(status=401, headers={"WWW-Authenticate": "Bearer"}, json={"code": code, "detail": "No."})
+
+    page.route(re.compile("/(models|recognize|requests/.*)$"), check)
+
+
+def test_a_key_is_asked_for_and_kept_for_the_tab(open_page: OpenPage, clip: Path) -> None:
+    page = open_page(statuses=True)
+    keys_wanted(page, "0123456789abcdef")
+    page.reload()
+    expect(page.locator("#notice")).to_have_text("This service wants an API key.")
+    page.set_input_files("#files", clip)
+    dialog = page.get_by_role("dialog", name="API key")
+    dialog.get_by_label("API key").fill("wrong")
+    page.keyboard.press("Enter")
+    expect(dialog.get_by_text("The service does not accept this key.")).to_be_visible()
+    dialog.get_by_label("API key").fill("0123456789abcdef")
+    dialog.get_by_role("button", name="Use this key").click()
+    expect(page.locator("#answer")).to_be_visible()
+    expect(page.locator("#code")).to_contain_text('-H "Authorization: Bearer $API_KEY"')
+    page.reload()
+    expect(page.locator("#model")).to_have_text("tiny · fp32 · cpu")
+    expect(page.locator("#code")).not_to_contain_text("0123456789abcdef")
+
+    page.evaluate("sessionStorage.clear()")
+    page.reload()
+    page.get_by_role("button", name="Enter a key").click()
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog).to_be_hidden()
+    page.set_input_files("#files", clip)
+    expect(dialog).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#failure")).to_contain_text("only with an API key")
+
+
+def test_an_answer_from_a_cache_is_marked(page: Page, clip: Path) -> None:
+    asked = []
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.headers.get("cache-control"))
+        route.fulfill(json=stored()["answers"]["happy.wav"], headers={"X-Cache": "hit"})
+
+    page.route("**/recognize", answer)
+    page.set_input_files("#files", clip)
+    expect(page.locator("#cached")).to_have_text("From the cache")
+    page.get_by_role("button", name="Compute again").click()
+    expect(page.locator("#on-its-way")).to_be_hidden()
+    expect(page.locator("#answer")).to_be_visible()
+    assert asked == [None, "no-cache"]
