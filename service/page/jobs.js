@@ -93,7 +93,7 @@ export class Runner {
    * @param {Job} job
    */
   add(job) {
-    job.cancelling = new AbortController();
+    Object.assign(job, { cancelling: new AbortController(), answered: null, stored: false, problem: null });
     job.become('pending');
     this.waiting.push(job);
     this.#next();
@@ -120,7 +120,7 @@ export class Runner {
   async #run(job) {
     const signal = job.cancelling.signal;
     const options = this.options();
-    for (let tries = 1; ; ) {
+    for (let tries = 1; !signal.aborted; ) {
       const problem = await attempt(job, options, signal);
       if (problem === null || signal.aborted) {
         return;
@@ -131,16 +131,12 @@ export class Runner {
       if (signal.aborted) {
         return;
       }
+      job.problem = problem;
       if (problem.retryAfter === null || tries++ >= MOST_TRIES) {
-        job.problem = problem;
         job.become('failed');
         return;
       }
-      job.problem = problem;
       await countDown(job, problem.retryAfter, signal);
-      if (signal.aborted) {
-        return;
-      }
     }
   }
 }
@@ -179,7 +175,7 @@ async function attempt(job, options, signal) {
         }
       },
     });
-    Object.assign(job, { answered, options, stored: false, problem: null, wall: performance.now() - began });
+    Object.assign(job, { answered, options, problem: null, wall: performance.now() - began });
     over.abort();
     job.become('done');
     return null;

@@ -10,6 +10,18 @@ let key = recall(NAME, 'sessionStorage');
 /** @type {Promise<boolean> | null} */
 let asking = null;
 
+/** @type {(() => void)[]} */
+const followers = [];
+
+/**
+ * Be told when a key was given.
+ *
+ * @param {() => void} follower
+ */
+export function followKey(follower) {
+  followers.push(follower);
+}
+
 /** Whether there is a key. */
 export function hasKey() {
   return key !== null;
@@ -52,6 +64,9 @@ function ask() {
         if (given) {
           key = given;
           remember(NAME, given, 'sessionStorage');
+          for (const follower of followers) {
+            follower();
+          }
         }
         resolve(given !== '');
       },

@@ -6,8 +6,8 @@ import zh from './languages/zh.js';
 import { recall, remember } from './remember.js';
 
 /** @typedef {keyof typeof en} Key */
-/** A value in a message: text, or an emotion, whose name depends on the language. */
-/** @typedef {string | number | {emotion: string}} Value */
+/** A value in a message: text, or what depends on the language itself, an emotion's name or another message. */
+/** @typedef {string | number | {emotion: string} | {key: Key, values: Record<string, string | number>}} Value */
 /** @typedef {Record<string, Value>} Values */
 
 /** @type {{en: Record<Key, string>, zh: Record<Key, string>}} */
@@ -30,11 +30,15 @@ export function language() {
  *
  * @param {Key} key
  * @param {Values} [values] for the `{names}` in it
+ * @returns {string}
  */
 export function message(key, values = {}) {
   return LANGUAGES[current][key].replace(/\{(\w+)\}/g, (_, name) => {
     const value = values[name];
-    return typeof value === 'object' ? emotionName(value.emotion, current) : String(value);
+    if (typeof value !== 'object') {
+      return String(value);
+    }
+    return 'emotion' in value ? emotionName(value.emotion, current) : message(value.key, value.values);
   });
 }
 

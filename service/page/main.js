@@ -6,7 +6,7 @@ import { learnLabels } from './emotions.js';
 import { startExamples } from './examples.js';
 import { startFiles } from './files.js';
 import { Job, Runner } from './jobs.js';
-import { askForKey, hasKey } from './key.js';
+import { askForKey, followKey, hasKey } from './key.js';
 import { renameEmotions, setText, startLanguage, switchLanguage } from './language.js';
 import { chosenOptions, sameOptions, startOptions } from './options.js';
 import { showNotice } from './problems.js';
@@ -107,7 +107,7 @@ async function showModel() {
     const { id, dtype, device } = model;
     const place = find('model', HTMLElement);
     setText(place, 'model.about', { id, dtype, device });
-    place.hidden = enter.hidden = false;
+    place.hidden = false;
     enter.hidden = true;
     showNotice(notice, model.demonstration ? 'model.demonstration' : null);
   } catch (error) {
@@ -136,14 +136,16 @@ startExamples((name, blob, answer, options) => {
     job = new Job(name, blob);
     addJob(job);
     job.takeStored(answer, options);
+  } else if (job.state === 'failed' || job.state === 'cancelled') {
+    job.takeStored(answer, options);
   }
   select(job);
 });
 find('language', HTMLButtonElement).addEventListener('click', switchLanguage);
-find('enter-key', HTMLButtonElement).addEventListener('click', async () => {
-  if (await askForKey()) {
-    showModel();
-  }
+find('enter-key', HTMLButtonElement).addEventListener('click', askForKey);
+followKey(() => {
+  showModel();
+  drawSoon();
 });
 showModel();
 draw();

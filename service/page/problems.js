@@ -7,7 +7,7 @@ import { isKey, message, setText } from './language.js';
  * The message for a problem, by its stable code.
  *
  * @param {import('./api.js').Problem} problem
- * @returns {{key: import('./language.js').Key, values: import('./language.js').Values}}
+ * @returns {{key: import('./language.js').Key, values: Record<string, string>}}
  */
 export function problemMessage(problem) {
   const key = `problem.${problem.code}`;

@@ -2,6 +2,7 @@
 
 import { find } from './dom.js';
 import { setText } from './language.js';
+import { problemMessage } from './problems.js';
 
 const STEPS = ['upload', 'queue', 'model'];
 const STEP_OF = /** @type {Record<string, number>} */ ({
@@ -25,8 +26,8 @@ export function stateMessage(job) {
       values: { percent: `${Math.round(100 * job.uploaded)} %`, size: size(job.blob.size) },
     };
   }
-  if (job.state === 'busy') {
-    return { key: 'state.busy', values: { seconds: job.retryIn } };
+  if (job.state === 'busy' && job.problem) {
+    return { key: 'state.busy', values: { reason: problemMessage(job.problem), seconds: job.retryIn } };
   }
   if (job.state === 'queued' && job.ahead) {
     const { clips, audio_seconds, wait } = job.ahead;

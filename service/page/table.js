@@ -17,8 +17,11 @@ const ORDERS = /** @type {Record<string, (job: Job) => string | number | undefin
   emotion: (job) => strongest(job)?.label,
   score: (job) => strongest(job)?.score,
   duration: (job) => job.answered?.answer.audio.duration,
-  time: (job) => (job.stored ? undefined : job.answered && job.wall) ?? undefined,
+  time: (job) => (job.answered && !job.stored ? job.wall : undefined),
 });
+
+/** @type {WeakMap<Job, Row>} */
+const rows = new WeakMap();
 
 /** @type {{order: string, descending: boolean} | null} null as they came */
 let sorted = null;
@@ -50,7 +53,7 @@ export function startTable({ jobs, redraw, clear }) {
 }
 
 /**
- * Draw all rows.
+ * Draw what has changed. Rows stay the same elements, so that focus and clicks under way are not lost.
  *
  * @param {Job[]} jobs
  * @param {Job | null} selected
@@ -61,17 +64,25 @@ export function showTable(jobs, selected, on) {
   const done = jobs.filter((job) => !job.active).length;
   setText(find('table-summary', HTMLElement), 'table.summary', { done, all: jobs.length });
   const body = find('rows', HTMLTableSectionElement);
-  // Whoever stands on a button of a row stays there.
-  const focused = document.activeElement?.closest('#rows tr')?.getAttribute('data-job');
-  const which = document.activeElement?.className;
-  const rows = inOrder(jobs).map((job) => row(job, job === selected, jobs.indexOf(job), on));
-  body.replaceChildren(...rows);
-  if (focused !== null && focused !== undefined) {
-    const again = body.querySelector(`[data-job="${focused}"] button.${which?.split(' ')[0]}`);
-    if (again instanceof HTMLButtonElement) {
-      again.focus();
+  const wanted = inOrder(jobs).map((job) => {
+    let row = rows.get(job);
+    if (!row) {
+      row = new Row(job, on);
+      rows.set(job, row);
+    }
+    row.update(job === selected);
+    return row.element;
+  });
+  for (const element of [...body.children]) {
+    if (!wanted.includes(/** @type {HTMLTableRowElement} */ (element))) {
+      element.remove();
     }
   }
+  wanted.forEach((element, index) => {
+    if (body.children[index] !== element) {
+      body.insertBefore(element, body.children[index] ?? null);
+    }
+  });
 }
 
 /**
@@ -141,35 +152,54 @@ function inOrder(jobs) {
   });
 }
 
-/**
- * @param {Job} job
- * @param {boolean} selected
- * @param {number} number
- * @param {{select: (job: Job) => void, remove: (job: Job) => void}} on
- */
-function row(job, selected, number, on) {
-  const open = make('button', { type: 'button', class: 'open', click: () => on.select(job) }, job.name);
-  if (selected) {
-    open.setAttribute('aria-current', 'true');
+/** The row of one job. */
+class Row {
+  /**
+   * @param {Job} job
+   * @param {{select: (job: Job) => void, remove: (job: Job) => void}} on
+   */
+  constructor(job, on) {
+    this.job = job;
+    /** What is drawn. */
+    this.drawn = '';
+    this.open = make('button', { type: 'button', class: 'open' }, job.name);
+    this.remove = make('button', { type: 'button', class: 'remove' }, '✕');
+    this.element = make('tr', {}, make('th', { scope: 'row' }, this.open), make('td', {}, this.remove));
+    this.element.addEventListener('click', (event) => {
+      if (event.target === this.remove) {
+        on.remove(job);
+      } else {
+        on.select(job);
+      }
+    });
   }
-  const drop = make('button', { type: 'button', class: 'remove' }, '✕');
-  setLabel(drop, job.active ? 'table.cancel' : 'table.remove', { name: job.name });
-  drop.addEventListener('click', (event) => {
-    event.stopPropagation();
-    on.remove(job);
-  });
-  const element = make(
-    'tr',
-    { 'data-job': number, class: selected ? 'selected' : false },
-    make('th', { scope: 'row' }, open),
-    outcome(job),
-    make('td', { class: 'number' }, job.answered ? percent(strongest(job)?.score ?? 0) : ''),
-    make('td', { class: 'number' }, job.answered ? `${job.answered.answer.audio.duration.toFixed(2)} s` : ''),
-    make('td', { class: 'number' }, job.answered && !job.stored ? milliseconds(job.wall) : ''),
-    make('td', {}, drop),
-  );
-  element.addEventListener('click', () => on.select(job));
-  return element;
+
+  /** @param {boolean} selected */
+  update(selected) {
+    const { job } = this;
+    this.element.classList.toggle('selected', selected);
+    if (selected) {
+      this.open.setAttribute('aria-current', 'true');
+    } else {
+      this.open.removeAttribute('aria-current');
+    }
+    const state = JSON.stringify([job.state, job.uploaded, job.ahead, job.retryIn, job.stored, job.wall]);
+    if (state === this.drawn) {
+      return;
+    }
+    this.drawn = state;
+    setLabel(this.remove, job.active ? 'table.cancel' : 'table.remove', { name: job.name });
+    const done = job.state === 'done' ? job.answered : null;
+    for (const cell of [...this.element.children].slice(1, -1)) {
+      cell.remove();
+    }
+    this.element.lastElementChild?.before(
+      outcome(job),
+      make('td', { class: 'number' }, done ? percent(strongest(job)?.score ?? 0) : ''),
+      make('td', { class: 'number' }, done ? `${done.answer.audio.duration.toFixed(2)} s` : ''),
+      make('td', { class: 'number' }, done && !job.stored ? milliseconds(job.wall) : ''),
+    );
+  }
 }
 
 /** @param {Job} job */

@@ -209,6 +209,17 @@ function draw() {
   place(find('playhead', HTMLElement), position);
   find('clock', HTMLElement).textContent = `${clock(position, 1)} / ${clock(shown.duration, 1)}`;
   writeReadout();
+  if (!shown.player?.playing) {
+    describePosition(shown);
+  }
+}
+
+/**
+ * Tell the position to screen readers; not while playing, which would talk over the sound.
+ *
+ * @param {Shown} shown
+ */
+function describePosition(shown) {
   tracks.setAttribute('aria-valuenow', position.toFixed(2));
   const values = { time: position.toFixed(1), duration: shown.duration.toFixed(1) };
   const strongest = shown.result.frames && strongestAt(shown.result.frames, position);

@@ -93,7 +93,7 @@ export default {
   'state.queued': 'Queued, {clips} ahead ({seconds} s of audio)',
   'state.queued.wait': 'Queued, {clips} ahead ({seconds} s of audio): about {wait} s',
   'state.running': 'The model is running',
-  'state.busy': 'The service is busy. Next try in {seconds} s',
+  'state.busy': '{reason} Next try in {seconds} s',
   'state.done': 'Done',
   'state.failed': 'Failed',
   'state.cancelled': 'Cancelled',

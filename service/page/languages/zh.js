@@ -90,7 +90,7 @@ export default {
   'state.queued': '排队中，前面有 {clips} 段（{seconds} 秒音频）',
   'state.queued.wait': '排队中，前面有 {clips} 段（{seconds} 秒音频）：约 {wait} 秒',
   'state.running': '模型正在运行',
-  'state.busy': '服务繁忙，{seconds} 秒后重试',
+  'state.busy': '{reason}{seconds} 秒后重试',
   'state.done': '完成',
   'state.failed': '失败',
   'state.cancelled': '已取消',
