@@ -27,7 +27,6 @@ PAGE_HEADERS = {
     "Content-Security-Policy": "; ".join(f"{name} {sources}" for name, sources in _POLICY.items()),
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "microphone=(self), camera=(), geolocation=(), display-capture=(), payment=(), usb=()",
-    "Cross-Origin-Opener-Policy": "same-origin",
 }
 """For HTML only: other answers are no documents in which anything could run."""
 

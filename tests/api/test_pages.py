@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from urllib.parse import urljoin
 from pathlib import Path
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -79,7 +79,8 @@ async def test_there_are_no_other_files(client: httpx.AsyncClient, path: str) ->
 async def test_the_page_keeps_to_a_strict_policy(client: httpx.AsyncClient) -> None:
     page = await client.get("/")
     policy = page.headers["content-security-policy"]
-    assert "default-src 'self'" in policy
+    assert "default-src 'none'" in policy
+    assert "script-src 'self'" in policy
     assert "unsafe" not in policy
     assert re.findall(r"<style|\sstyle=|\son[a-z]+=|<script>|javascript:", page.text) == []
     styles = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "service/page").rglob("*.css"))

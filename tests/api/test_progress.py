@@ -33,7 +33,7 @@ async def control() -> AsyncIterator[FakeControl]:
 async def client(control: FakeControl) -> AsyncIterator[httpx.AsyncClient]:
     metrics = Metrics(CollectorRegistry())
     engine = Engine(control.load, QUICK, metrics)
-    app: FastAPI = create_app(engine, Settings(), metrics)
+    app: FastAPI = create_app(engine, Settings(answer_cache_bytes=0), metrics)
     async with serving(app) as client:
         await engine.wait_ready()
         yield client
