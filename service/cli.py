@@ -223,6 +223,7 @@ def _find(settings: Settings) -> StoredModel:
 
 
 def _open(stored: StoredModel, settings: Settings, *, few: bool = False) -> Backend:
+    from service.inference.backends.compilation import Compilation
     from service.inference.backends.select import open_backend
 
     return open_backend(
@@ -233,6 +234,12 @@ def _open(stored: StoredModel, settings: Settings, *, few: bool = False) -> Back
         dtype=settings.dtype,
         threads=settings.threads,
         few=few,
+        compilation=Compilation(
+            choice=settings.compile,
+            clips=settings.compile_clips,
+            seconds=settings.compile_seconds,
+            cache=settings.cache_dir / "compiled",
+        ),
     )
 
 

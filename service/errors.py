@@ -16,6 +16,7 @@
     │       └── WorkerDead
     ├── DeadlineExceeded
     ├── InferenceFailed
+    │   └── BackendBroken
     └── SetupError (start-up and command line, never an HTTP answer)
         ├── ModelNotFound · HubUnreachable · CheckpointInvalid
         └── MissingExtra · SettingsInvalid
@@ -244,6 +245,13 @@ class InferenceFailed(ServiceError):
 
     code = "inference_failed"
     title = "The model failed on this audio"
+
+
+class BackendBroken(InferenceFailed):
+    """A backend's last word: not only did this run fail, every later one would too, until it is loaded again.
+
+    `Backend.run` may raise it. The worker then ends, and its batch gets one more try on a new backend.
+    """
 
 
 class SetupError(ServiceError):

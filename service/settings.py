@@ -121,8 +121,24 @@ class Settings(BaseSettings):
         description="Precision; `auto` is fp32 on the CPU and half precision on CUDA. int8 needs the CPU.",
     )
     threads: int = Field(default=0, ge=0, le=1024, description="Threads of the model on the CPU; 0 takes every core.")
+    compile: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Compile the model before it is ready, with CUDA graphs on a GPU: `auto` on CUDA only. Needs torch "
+        "and a C compiler; takes minutes at the first start, and some seconds later on.",
+    )
+    compile_clips: int = Field(
+        default=16, ge=1, le=32, description="Most clips at a time for which programs are compiled."
+    )
+    compile_seconds: float = Field(
+        default=10.0,
+        ge=2.0,
+        le=40.0,
+        allow_inf_nan=False,
+        description="Seconds of the longest clip for which programs are compiled; longer ones run without.",
+    )
     cache_dir: Annotated[Path, AfterValidator(_expand)] = Field(
-        default=Path("~/.cache/emotion2vec-service"), description="Directory in which prepared models are kept."
+        default=Path("~/.cache/emotion2vec-service"),
+        description="Directory in which prepared models and compiled programs are kept.",
     )
     offline: bool = Field(
         default=False, description="Never try the network; a model that is not in the cache is an error."

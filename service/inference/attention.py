@@ -12,8 +12,12 @@ from torch.nn import functional
 
 from service.model.config import LOWEST_BIAS, ModelConfig
 
-BIAS_ELEMENTS = 2**25
-"""Elements of the bias that are held at a time, over the whole batch (128 MiB in FP32)."""
+BIAS_ELEMENTS = {"cpu": 2**25, "cuda": 2**27}
+"""Elements of the bias that are held at a time, over the whole batch: 128 MiB in FP32 on the CPU, 256 MiB in half
+precision on a GPU, where that is the whole bias of 32 clips of 10 s."""
+
+_QUERY_TILE = 64
+"""Attention kernels work on this many queries at a time, or a multiple."""
 
 
 class AttentionBias:
@@ -39,7 +43,8 @@ class AttentionBias:
         self._padded = None if padded is None else padded[:, None, None, :]
         self._dtype = dtype
         clips = 1 if padded is None else padded.shape[0]
-        self.rows = min(tokens, max(1, BIAS_ELEMENTS // (clips * slopes.shape[0] * tokens)))
+        fit = BIAS_ELEMENTS[slopes.device.type] // (clips * slopes.shape[0] * tokens)
+        self.rows = tokens if fit >= tokens else max(1, fit // _QUERY_TILE * _QUERY_TILE or fit)
         """Queries whose bias may be held at a time."""
         # One bias for all blocks, where it fits and they share their scales.
         self._shared = self._make(0, 0, tokens) if self.rows == tokens and scales.shape[0] == 1 else None
@@ -53,7 +58,7 @@ class AttentionBias:
     def _make(self, block: int, first: int, last: int) -> Tensor:
         query, key = self._position[first:last, None], self._position[None, :]
         distance = torch.where((query >= 0) & (key >= 0), (query - key).abs(), 0.0)
-        bias = (self._factors[block, :, None, None] * distance).clamp(min=LOWEST_BIAS).to(self._dtype)[None]
+        bias = (self._factors[block, :, None, None] * distance).clamp_(min=LOWEST_BIAS).to(self._dtype)[None]
         return bias if self._padded is None else bias.masked_fill(self._padded, float("-inf"))
 
 

@@ -13,7 +13,7 @@ Source of the architecture: Ma et al. 2023, "emotion2vec", and FunASR's implemen
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +24,25 @@ from service.model.config import ConvLayer, ModelConfig, alibi_slopes
 from service.model.weights import check_shapes
 from service.results import FRAME_HOP
 
-FRONT_END_FRAMES = 2048
+FRONT_END_FRAMES = {"cpu": 2048, "cuda": 4096}
 """Frames over the whole batch that the front end makes at a time; the published one needs 0.4 MiB of FP32 for each."""
 
 _FULL_PRECISION = ("modality_encoders.AUDIO.alibi_scale", "proj.weight", "proj.bias")
 """Weights that stay FP32 when the encoder runs in half precision: they cost nothing and decide the scores."""
+
+
+class Encoded(NamedTuple):
+    """A batch's answers; frames past a clip's end, and clips without frames, hold no meaning.
+
+    Attributes:
+        features: (clip, frame, width) in the encoder's precision.
+        logits: FP32 (clip, frame, label).
+        embeddings: FP32 (clip, width).
+    """
+
+    features: Tensor
+    logits: Tensor
+    embeddings: Tensor
 
 
 class Encoder(nn.Module):
@@ -102,6 +116,17 @@ class Encoder(nn.Module):
         features = x[:, self.extra :]
         return features, self.proj(features.float())
 
+    def answer(self, waveforms: Tensor, frames: Tensor | None = None) -> Encoded:
+        """Encode a batch, and take each clip's mean over its frames in FP32; arguments as in `forward`."""
+        features, logits = self(waveforms, frames)
+        full = features.float()
+        if frames is None:
+            return Encoded(features, logits, full.mean(dim=1))
+        padded = torch.arange(full.shape[1], device=full.device) >= frames[:, None]
+        # Not by multiplication: what is in the padding may not even be finite.
+        total = full.masked_fill(padded[:, :, None], 0.0).sum(dim=1)
+        return Encoded(features, logits, total / frames.clamp(min=1)[:, None])
+
 
 class _Audio(nn.Module):
     """From waveforms to the transformer's input."""
@@ -139,7 +164,7 @@ class _Audio(nn.Module):
     def local_features(self, waveforms: Tensor) -> Tensor:
         """Map waveforms (clip, sample) to projected frames (clip, frame, width), a stretch of frames at a time."""
         total = self.config.frames(waveforms.shape[1])
-        step = max(1, FRONT_END_FRAMES // waveforms.shape[0])
+        step = max(1, FRONT_END_FRAMES[waveforms.device.type] // waveforms.shape[0])
         parts = []
         for first in range(0, total, step):
             begin = first * FRAME_HOP

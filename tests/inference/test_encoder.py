@@ -127,8 +127,8 @@ def test_what_is_in_the_padding_does_not_matter(encoder: Encoder) -> None:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "BIAS_ELEMENTS", 12 * 110 * 7)
-    monkeypatch.setattr(encoder_module, "FRONT_END_FRAMES", 33)
+    monkeypatch.setitem(attention.BIAS_ELEMENTS, "cpu", 12 * 110 * 7)
+    monkeypatch.setitem(encoder_module.FRONT_END_FRAMES, "cpu", 33)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -156,7 +156,33 @@ def test_memory_of_the_bias_stays_bounded() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention.AttentionBias, "_make", spy)
         single(encoder, normalized(speech_like(4.0)))
-    assert 0 < largest <= attention.BIAS_ELEMENTS
+    assert 0 < largest <= attention.BIAS_ELEMENTS["cpu"]
+
+
+def test_queries_are_taken_in_whole_tiles_where_many_fit() -> None:
+    def rows(fit: int, tokens: int = 1000) -> int:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(attention.BIAS_ELEMENTS, "cpu", fit * 2 * tokens + 1)
+            slopes, scales = torch.tensor([0.5, 0.25]), torch.tensor([[2.0, -3.0]])
+            bias = attention.AttentionBias(slopes, scales, extra=1, tokens=tokens, padded=None, dtype=torch.float32)
+        return bias.rows
+
+    assert [rows(fit) for fit in (0, 7, 63, 64, 100, 128, 999, 1000, 5000)] == [1, 7, 63, 64, 64, 128, 960, 1000, 1000]
+
+
+def test_an_answer_holds_the_means_of_valid_frames(encoder: Encoder) -> None:
+    waveforms = [normalized(speech_like(seconds)) for seconds in (1.0, 0.3, 0.7)]
+    batch = torch.zeros(4, 24_000)
+    for row, waveform in zip(batch, waveforms, strict=False):
+        row[: len(waveform)] = torch.from_numpy(waveform)
+    with torch.inference_mode():
+        found = encoder.answer(batch, torch.tensor([49, 14, 34, 0]))
+        for row, waveform in enumerate(waveforms):
+            alone = encoder.answer(torch.from_numpy(waveform)[None])
+            torch.testing.assert_close(alone.embeddings, alone.features.mean(dim=1), atol=1e-6, rtol=0)
+            torch.testing.assert_close(found.embeddings[row], alone.embeddings[0], atol=1e-5, rtol=0)
+    assert found.embeddings.dtype == torch.float32
+    assert found.embeddings.shape == (4, encoder.proj.in_features)
 
 
 def test_the_bias_is_what_it_is_defined_to_be() -> None:

@@ -2,36 +2,35 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from service.errors import CheckpointInvalid, SettingsInvalid
+from service.errors import BackendBroken, SettingsInvalid
+from service.inference.backends.compilation import Compilation
 from service.model.manifest import Manifest
 from service.model.probe import speech_like
-from service.results import BatchOutput, Clip, ClipOutput, Floats, Span
-from tests.checkpoints import LABELS, make_weights, model_conf, write_hub_directory
+from service.results import BatchOutput, Clip, ClipOutput, Span
+from tests.checkpoints import LABELS
+from tests.inference.small_model import CLIPS, prepare_small, silence_around
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 import torch  # noqa: E402
 
+from service.inference.backends import cuda  # noqa: E402
 from service.inference.backends import torch as torch_backend  # noqa: E402
-from service.inference.backends.torch import Dtype, TorchBackend  # noqa: E402
-from service.model.config import ModelConfig  # noqa: E402
-from service.model.prepare import prepare  # noqa: E402
-from service.model.store import find  # noqa: E402
+from service.inference.backends.torch import TorchBackend  # noqa: E402
+from service.inference.backends.transfer import Transfer  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
-    base = tmp_path_factory.mktemp("backend")
-    conf = model_conf()
-    write_hub_directory(base / "hub", conf, make_weights(ModelConfig.from_hub(conf), len(LABELS)))
-    return base / "model", prepare(base / "hub", base / "model", id="small", int8=False)
+    return prepare_small(tmp_path_factory.mktemp("backend"))
 
 
 @pytest.fixture(scope="module")
@@ -47,23 +46,6 @@ def padding(prepared: tuple[Path, Manifest]) -> TorchBackend:
 
 def answer(backend: TorchBackend, clip: Clip) -> ClipOutput:
     return backend.run([clip]).clips[0]
-
-
-def silence_around(speech: Floats, before: float, after: float, rate: int = 16_000) -> Floats:
-    return np.concatenate(
-        [np.zeros(round(before * rate), np.float32), speech, np.zeros(round(after * rate), np.float32)]
-    )
-
-
-CLIPS = [
-    Clip(speech_like(1.0, 0), 16_000),
-    Clip(silence_around(speech_like(0.5, 1), 0.4, 0.3), 16_000),
-    Clip(speech_like(0.8, 2), 44_100, frame_embeddings=True),
-    Clip(np.zeros(8000, np.float32), 16_000),
-    Clip(speech_like(0.3, 3), 8000, trim=False),
-    Clip(speech_like(0.025, 4)[:400], 16_000),
-    Clip(speech_like(3.1, 5), 16_000, frame_embeddings=True),
-]
 
 
 def test_info(backend: TorchBackend, prepared: tuple[Path, Manifest]) -> None:
@@ -153,8 +135,7 @@ def test_nothing_of_a_run_stays(padding: TorchBackend) -> None:
 
 def test_an_answer_that_is_not_finite_is_an_error(prepared: tuple[Path, Manifest]) -> None:
     broken = TorchBackend(*prepared)
-    broken._encoder.proj = torch.nn.Linear(64, len(LABELS)).requires_grad_(False)
-    broken._encoder.proj.bias.fill_(float("inf"))
+    broken._encoder._encoder.proj.bias.fill_(float("inf"))
     with pytest.raises(FloatingPointError):
         broken.run(CLIPS[:1])
 
@@ -180,7 +161,7 @@ def test_no_device_memory_on_the_cpu(backend: TorchBackend) -> None:
 
 def test_closing_lets_go_of_the_weights(prepared: tuple[Path, Manifest]) -> None:
     backend = TorchBackend(*prepared)
-    encoder = weakref.ref(backend._encoder)
+    encoder = weakref.ref(backend._encoder._encoder)
     backend.close()
     gc.collect()
     assert encoder() is None
@@ -193,71 +174,108 @@ def test_a_gpu_that_is_not_there(prepared: tuple[Path, Manifest], device: str) -
         TorchBackend(*prepared, device=device)
 
 
-def test_weights_of_another_shape(prepared: tuple[Path, Manifest], tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    directory, manifest = prepared
-    save_file({"proj.weight": torch.zeros(9, 64), "proj.bias": torch.zeros(9)}, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointInvalid, match="has no weight"):
-        TorchBackend(tmp_path, manifest)
-    assert directory != tmp_path
-
-
-@pytest.mark.parametrize(("broken", "expected"), [((), "fp16"), (("fp16",), "bf16"), (("fp16", "bf16"), "fp32")])
-def test_auto_takes_the_first_precision_that_keeps_the_scores(
-    prepared: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch, broken: tuple[str, ...], expected: str
+def test_clips_that_are_not_cut_do_not_wait_for_where_speech_is(
+    padding: TorchBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory, manifest = prepared
-    dtypes = {torch_backend._DTYPES[name] for name in broken}
+    order: list[str] = []
 
-    def difference(reference: object, encoder: object, device: object, dtype: torch.dtype) -> float:
-        return float("nan") if dtype in dtypes else 1e-3
+    def noted(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            order.append(name)
+            return original(*args)
 
-    monkeypatch.setattr(torch_backend, "_difference", difference)
-    path = directory / "model.safetensors"
-    # `meta` stands for a device that is not the CPU.
-    found = torch_backend._load(path, manifest, torch.device("meta"), "auto")[1]
-    assert found == expected
-    for name in broken:
-        with pytest.raises(SettingsInvalid, match=name):
-            torch_backend._load(path, manifest, torch.device("meta"), name)  # type: ignore[arg-type] # a plain str
+        return call
 
-
-def test_precision_is_compared_on_real_numbers(prepared: tuple[Path, Manifest]) -> None:
-    directory, manifest = prepared
-    cpu = torch.device("cpu")
-    encoder, _ = torch_backend._load(directory / "model.safetensors", manifest, cpu, "fp32")
-    other, _ = torch_backend._load(directory / "model.safetensors", manifest, cpu, "fp32")
-    assert torch_backend._difference(encoder, other, cpu, torch.float32) == 0
-    other.proj = torch.nn.Linear(64, len(LABELS)).requires_grad_(False)
-    assert torch_backend._difference(encoder, other, cpu, torch.float32) > 1e-2
+    monkeypatch.setattr(Transfer, "to_host", noted("fetch", Transfer.to_host))
+    monkeypatch.setattr(TorchBackend, "_encode", noted("encode", TorchBackend._encode))
+    whole = [Clip(clip.samples, clip.sampling_rate, trim=False) for clip in CLIPS]
+    found = padding.run(whole).clips
+    assert order == ["encode"] * order.count("encode") + ["fetch", "fetch"]
+    order.clear()
+    expected = padding.run(CLIPS).clips
+    assert order == ["fetch"] + ["encode"] * order.count("encode") + ["fetch"]
+    assert [clip.speech for clip in found] == [clip.speech for clip in expected]
+    assert found[3].speech is None
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-class TestCuda:
-    @pytest.mark.parametrize("dtype", ["auto", "fp16", "bf16", "fp32"])
-    def test_answers_are_those_of_the_cpu(self, dtype: Dtype) -> None:
-        """On the embedded model, since the head of random weights makes much of the smallest differences."""
-        stored = find("tiny", cache=Path("/nonexistent"), offline=True)
-        reference = TorchBackend(stored.directory, stored.manifest)
-        backend = TorchBackend(stored.directory, stored.manifest, device="cuda", dtype=dtype)
-        for expected, found in zip(reference.run(CLIPS).clips, backend.run(CLIPS).clips, strict=True):
-            assert found.speech == expected.speech
-            scores = [torch.from_numpy(c.logits).mean(dim=0).softmax(dim=0) for c in (expected, found)]
-            torch.testing.assert_close(scores[1], scores[0], atol=1e-4 if dtype == "fp32" else 1e-2, rtol=0)
-            assert scores[0].argmax() == scores[1].argmax()
+class Held:
+    """Something that a failing run holds."""
 
-    def test_memory_is_reported_and_given_back(self, prepared: tuple[Path, Manifest]) -> None:
-        backend = TorchBackend(*prepared, device="cuda")
+
+def test_a_batch_that_does_not_fit_leaves_its_memory_free(
+    backend: TorchBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[weakref.ref[Held]] = []
+    freed: list[bool] = []
+
+    def exhaust(self: TorchBackend, clips: Sequence[Clip]) -> BatchOutput:
+        batch = Held()
+        held.append(weakref.ref(batch))
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(TorchBackend, "_run", exhaust)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(held[-1]() is None))
+    with pytest.raises(MemoryError, match=r"7 clips do not fit: .* 20.00 GiB"):
+        backend.run(CLIPS)
+    assert freed == [True]
+
+
+@pytest.mark.parametrize("error", [torch.AcceleratorError, RuntimeError])
+def test_a_device_that_is_lost_breaks_the_backend(
+    backend: TorchBackend, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(self: TorchBackend, clips: Sequence[Clip]) -> BatchOutput:
+        raise error("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(TorchBackend, "_run", fail)
+    with pytest.raises(error, match="illegal memory access"):  # the CPU goes on working
+        backend.run(CLIPS[:1])
+    monkeypatch.setattr(torch_backend, "usable", lambda device: False)
+    with pytest.raises(BackendBroken, match="cpu does not work any more") as caught:
+        backend.run(CLIPS[:1])
+    assert isinstance(caught.value.__cause__, error)
+
+
+@pytest.mark.parametrize(
+    ("error", "works"),
+    [
+        (None, True),
+        (torch.OutOfMemoryError, True),
+        (torch.AcceleratorError, False),
+        (RuntimeError, False),
+    ],
+)
+def test_a_gpu_is_asked_whether_it_works(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception] | None, works: bool
+) -> None:
+    asked: list[torch.device] = []
+
+    def synchronize(device: torch.device) -> None:
+        asked.append(device)
+        if error:
+            raise error("CUDA error")
+
+    monkeypatch.setattr(torch, "zeros", lambda size, device: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    device = torch.device("cuda", 0)
+    assert cuda.usable(device) == works
+    assert asked == [device]
+    assert cuda.usable(torch.device("cpu"))
+    assert asked == [device]
+
+
+def test_the_device_may_fail_while_programs_are_made(
+    prepared: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(function: object, device: torch.device) -> object:
+        return failing
+
+    def failing(*args: object) -> object:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr("service.inference.backends.compiled._compiled", fail)
+    backend = TorchBackend(*prepared, compilation=Compilation("on", clips=1, seconds=2.0))
+    backend.run(CLIPS)
+    monkeypatch.setattr(torch_backend, "usable", lambda device: False)
+    with pytest.raises(BackendBroken):
         backend.warm_up()
-        used = backend.memory()
-        assert 0 < used["allocated"] <= used["reserved"]
-        assert used["peak"] >= used["allocated"]
-        assert used["total"] > used["reserved"]
-        for _ in range(3):
-            backend.run(CLIPS)
-        assert backend.memory()["allocated"] == used["allocated"]
-        backend.close()
-        gc.collect()
-        assert torch.cuda.memory_allocated() < used["allocated"]

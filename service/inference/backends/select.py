@@ -9,6 +9,7 @@ from typing import Literal
 
 from service.errors import SettingsInvalid
 from service.inference.backend import Backend
+from service.inference.backends.compilation import Compilation
 from service.model.extra import torch_extra
 from service.model.manifest import Manifest
 
@@ -30,6 +31,7 @@ def open_backend(
     dtype: DtypeChoice = "auto",
     threads: int = 0,
     few: bool = False,
+    compilation: Compilation = Compilation(),  # noqa: B008 - immutable
 ) -> Backend:
     """Load a prepared model.
 
@@ -41,6 +43,7 @@ def open_backend(
         dtype: `auto` is FP32 on the CPU and half precision on CUDA; `int8` runs on the CPU with ONNX Runtime.
         threads: of one inference on the CPU; 0 takes every core.
         few: whether only a few clips will be answered, so that a short start counts most.
+        compilation: whether the warm-up compiles the model; torch only.
 
     Raises:
         SettingsInvalid: if the choices do not go together, or there is no such device.
@@ -51,8 +54,10 @@ def open_backend(
     if backend == "auto":
         backend, device = _choose(device, dtype)
     if backend == "onnx":
+        if compilation.choice == "on":
+            raise SettingsInvalid("only the torch backend compiles; compile=on needs backend=torch or a GPU")
         return _open_onnx(directory, manifest, device, dtype, threads, few)
-    return _open_torch(directory, manifest, device, dtype, threads)
+    return _open_torch(directory, manifest, device, dtype, threads, compilation)
 
 
 def _choose(device: str, dtype: DtypeChoice) -> tuple[BackendChoice, str]:
@@ -85,9 +90,13 @@ def _open_onnx(
     return OnnxBackend(directory, manifest, dtype="int8" if dtype == "int8" else "fp32", threads=threads, few=few)
 
 
-def _open_torch(directory: Path, manifest: Manifest, device: str, dtype: DtypeChoice, threads: int) -> Backend:
+def _open_torch(
+    directory: Path, manifest: Manifest, device: str, dtype: DtypeChoice, threads: int, compilation: Compilation
+) -> Backend:
     if dtype == "int8":
         raise SettingsInvalid("int8 runs on the CPU with the onnx backend only, not with torch")
+    if compilation.wanted("cpu" if device == "cpu" else "cuda"):
+        compilation.keep_programs()
     with torch_extra("The torch backend"):
         import torch
 
@@ -96,4 +105,4 @@ def _open_torch(directory: Path, manifest: Manifest, device: str, dtype: DtypeCh
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and dtype in ("fp16", "bf16"):
         raise SettingsInvalid(f"{dtype} needs a GPU; on the CPU the torch backend runs in fp32")
-    return TorchBackend(directory, manifest, device=device, dtype=dtype, threads=threads)
+    return TorchBackend(directory, manifest, device=device, dtype=dtype, threads=threads, compilation=compilation)

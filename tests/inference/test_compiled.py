@@ -1,0 +1,365 @@
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.errors import SettingsInvalid
+from service.inference.backends.compilation import Compilation
+from service.model.manifest import Manifest
+from service.model.probe import speech_like
+from service.results import BatchOutput, Clip, ClipOutput
+from tests.inference.small_model import CLIPS, prepare_small
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from service.inference.backends import buckets  # noqa: E402
+from service.inference.backends import compiled as compiled_module  # noqa: E402
+from service.inference.backends.buckets import Shape  # noqa: E402
+from service.inference.backends.torch import TorchBackend  # noqa: E402
+from service.inference.encoder import Encoded  # noqa: E402
+
+SMALL = Compilation(choice="on", clips=4, seconds=2.0)
+PROGRAMS = [Shape(1, 102), Shape(4, 102)]
+SHORT = [Clip(speech_like(0.3 + 0.12 * index, index), 16_000, frame_embeddings=index % 3 == 0) for index in range(11)]
+"""Clips that programs hold."""
+
+
+@pytest.fixture(autouse=True)
+def _small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "ROWS", (1, 2, 3, 4))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    return prepare_small(tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture(scope="module")
+def reference(prepared: tuple[Path, Manifest]) -> TorchBackend:
+    """What runs clips one by one, as they are."""
+    return TorchBackend(*prepared)
+
+
+def check(run: BatchOutput, clips: Sequence[Clip], reference: TorchBackend) -> None:
+    """Every answer must be that of its clip alone, whole, and in its place."""
+    for clip, found in zip(clips, run.clips, strict=True):
+        expected: ClipOutput = reference.run([clip]).clips[0]
+        assert (found.speech, found.scored) == (expected.speech, expected.scored)
+        np.testing.assert_allclose(found.logits, expected.logits, atol=2e-5, rtol=0)
+        np.testing.assert_allclose(found.embedding, expected.embedding, atol=1e-5, rtol=0)
+        if clip.frame_embeddings:
+            assert found.frame_embeddings is not None
+            assert expected.frame_embeddings is not None
+            np.testing.assert_allclose(found.frame_embeddings, expected.frame_embeddings, atol=5e-5, rtol=0)
+
+
+class Graphs:
+    """Stands for programs recorded as CUDA graphs: a call of any of them overwrites what all have answered before."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Encoded]) -> None:
+        self.calls: list[Shape] = []
+        self.steps = 0
+        self._function = function
+        self._answered: list[Tensor] = []
+
+    def __call__(self, waveforms: Tensor, frames: Tensor) -> Encoded:
+        self.calls.append(Shape(waveforms.shape[0], (waveforms.shape[1] - 80) // 320))
+        assert self.steps == len(self.calls), "a step must begin before each replay"
+        for values in self._answered:
+            values.fill_(float("nan"))
+        found = self._function(waveforms, frames)
+        self._answered = list(found)
+        return found
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graphs]:
+    """All that is compiled meanwhile."""
+    made: list[Graphs] = []
+
+    def compiled(function: Callable[[Tensor, Tensor], Encoded], device: torch.device) -> Graphs:
+        made.append(Graphs(function))
+        return made[-1]
+
+    def begin_step() -> None:
+        made[-1].steps += 1
+
+    monkeypatch.setattr(compiled_module, "_compiled", compiled)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", begin_step)
+    return made
+
+
+def test_programs_are_recorded_and_replayed_before_ready_largest_first(
+    prepared: tuple[Path, Manifest], graphs: list[Graphs], caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = TorchBackend(*prepared, compilation=SMALL)
+    backend.run(SHORT)
+    assert not graphs, "only the warm-up compiles"
+    with caplog.at_level(logging.INFO):
+        backend.warm_up()
+    assert graphs[0].calls[:6] == [PROGRAMS[1]] * 3 + [PROGRAMS[0]] * 3
+    assert list(backend._encoder.programs) == PROGRAMS
+    assert "program 1 of 2, 4 x 2.04 s" in caplog.text
+    assert "2 programs are ready" in caplog.text
+
+
+def test_answers_of_one_replay_survive_the_next(
+    prepared: tuple[Path, Manifest], graphs: list[Graphs], reference: TorchBackend
+) -> None:
+    backend = TorchBackend(*prepared, compilation=SMALL)
+    backend.warm_up()
+    before = len(graphs[0].calls)
+    run = backend.run(SHORT)
+    assert len(graphs[0].calls) - before >= 3
+    earlier = backend.run(CLIPS)
+    check(run, SHORT, reference)
+    check(earlier, CLIPS, reference)
+
+
+def test_what_has_no_program_runs_as_it_is(
+    prepared: tuple[Path, Manifest], graphs: list[Graphs], reference: TorchBackend
+) -> None:
+    backend = TorchBackend(*prepared, compilation=SMALL)
+    backend.warm_up()
+    before = len(graphs[0].calls)
+    clips = [Clip(speech_like(seconds, 1), 16_000) for seconds in (2.5, 4.0)]
+    check(backend.run(clips), clips, reference)
+    assert len(graphs[0].calls) == before
+
+
+def test_a_program_that_answers_otherwise_is_left_out(
+    prepared: tuple[Path, Manifest],
+    graphs: list[Graphs],
+    reference: TorchBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def wrong(self: Graphs, waveforms: Tensor, frames: Tensor) -> Encoded:
+        found = original(self, waveforms, frames)
+        # A replay that reads what was there when it was recorded.
+        return found if waveforms.shape[0] == 1 or len(self.calls) < 3 else Encoded(*(v.flip(1) for v in found))
+
+    original = Graphs.__call__
+    monkeypatch.setattr(Graphs, "__call__", wrong)
+    backend = TorchBackend(*prepared, compilation=SMALL)
+    backend.warm_up()
+    assert list(backend._encoder.programs) == PROGRAMS[:1]
+    assert "the program for 4 x 2.04 s is wrong by" in caplog.text
+    check(backend.run(SHORT), SHORT, reference)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_program_whose_answer_is_not_finite_is_left_out(
+    prepared: tuple[Path, Manifest], graphs: list[Graphs], monkeypatch: pytest.MonkeyPatch, bad: float
+) -> None:
+    original = Graphs.__call__
+    monkeypatch.setattr(Graphs, "__call__", lambda *args: Encoded(*(v + bad for v in original(*args))))
+    backend = TorchBackend(*prepared, compilation=SMALL)
+    backend.warm_up()
+    assert not backend._encoder.programs
+
+
+@pytest.fixture
+def no_compiler(graphs: list[Graphs], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Graphs, waveforms: Tensor, frames: Tensor) -> Encoded:
+        if waveforms.shape[0] == 1:
+            raise RuntimeError("Failed to find C compiler")
+        return self._function(waveforms, frames)
+
+    monkeypatch.setattr(Graphs, "__call__", fail)
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_without_a_compiler_the_usual_way_is_left_and_said_so(
+    prepared: tuple[Path, Manifest],
+    reference: TorchBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # As on CUDA, where `auto` compiles.
+    monkeypatch.setattr(Compilation, "wanted", lambda self, device: self.choice == "auto")
+    backend = TorchBackend(*prepared, compilation=Compilation(clips=4, seconds=2.0))
+    backend.warm_up()
+    assert not backend._encoder.programs
+    assert "small runs without compiled programs: no program for 1 x 2.04 s" in caplog.text
+    assert "Failed to find C compiler" in caplog.text
+    check(backend.run(SHORT), SHORT, reference)
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_without_a_compiler_compiling_cannot_be_insisted_on(prepared: tuple[Path, Manifest]) -> None:
+    backend = TorchBackend(*prepared, compilation=SMALL)
+    with pytest.raises(SettingsInvalid, match="compile=off"):
+        backend.warm_up()
+
+
+@pytest.mark.parametrize("choice", ["auto", "off"])
+def test_the_cpu_compiles_only_when_asked_to(
+    prepared: tuple[Path, Manifest], graphs: list[Graphs], choice: Any
+) -> None:
+    backend = TorchBackend(*prepared, compilation=Compilation(choice=choice))
+    backend.warm_up()
+    assert not graphs
+    assert backend.run(SHORT).padding_ratio == 0
+
+
+def test_what_auto_means() -> None:
+    assert [Compilation("auto").wanted(device) for device in ("cpu", "cuda")] == [False, True]
+    assert [Compilation("on").wanted(device) for device in ("cpu", "cuda")] == [True, True]
+    assert [Compilation("off").wanted(device) for device in ("cpu", "cuda")] == [False, False]
+
+
+def test_nothing_stays_after_the_answers(prepared: tuple[Path, Manifest], graphs: list[Graphs]) -> None:
+    backend = TorchBackend(*prepared, compilation=SMALL)
+    backend.warm_up()
+
+    def tensors_after(runs: int) -> int:
+        for number in range(runs):
+            backend.run(SHORT[number % 5 :])
+        gc.collect()
+        return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+    assert tensors_after(5) == tensors_after(20)
+
+
+def test_closing_lets_go_of_the_weights(prepared: tuple[Path, Manifest], graphs: list[Graphs]) -> None:
+    backend = TorchBackend(*prepared, compilation=SMALL)
+    backend.warm_up()
+    weights = weakref.ref(backend._encoder._encoder)
+    graphs.clear()
+    backend.close()
+    gc.collect()
+    assert weights() is None
+
+
+class TestTorch:
+    """With torch's own tracing and guards, but its plainest compiler, which takes no time."""
+
+    @pytest.fixture
+    def traced(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        """The graphs that were traced."""
+        found: list[Any] = []
+
+        def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+            found.append(graph)
+            return graph.forward
+
+        def compiled(function: Callable[[Tensor, Tensor], Encoded], device: torch.device) -> Any:
+            return torch.compile(function, backend=backend, fullgraph=True, dynamic=False)
+
+        monkeypatch.setattr(compiled_module, "_compiled", compiled)
+        return found
+
+    def test_each_shape_is_one_graph_and_none_comes_later(
+        self, prepared: tuple[Path, Manifest], traced: list[Any], reference: TorchBackend
+    ) -> None:
+        backend = TorchBackend(*prepared, compilation=SMALL)
+        backend.warm_up()
+        assert len(traced) == len(PROGRAMS)
+        clips = [*SHORT, *CLIPS]
+        check(backend.run(clips), clips, reference)
+        # What torch guards has changed: it would compile again, had it not been told to run the encoder instead.
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        try:
+            check(backend.run(clips), clips, reference)
+        finally:
+            torch.set_num_threads(torch.get_num_threads() - 1)
+        assert len(traced) == len(PROGRAMS)
+        backend.close()
+
+    @pytest.mark.slow
+    def test_more_programs_than_torch_keeps_by_default(
+        self, prepared: tuple[Path, Manifest], traced: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shapes = [Shape(1, frames) for frames in range(6, 6 + 16 * 9, 16)]
+        monkeypatch.setattr("service.inference.backends.torch.program_shapes", lambda *args, **limits: shapes)
+        backend = TorchBackend(*prepared, compilation=SMALL)
+        backend.warm_up()
+        assert list(backend._encoder.programs) == shapes
+        assert len(traced) == 9 > torch._dynamo.config.recompile_limit
+        backend.close()
+
+
+PROGRAM = """
+import json, sys, threading
+from pathlib import Path
+from service.inference.backends.compilation import Compilation
+from service.inference.backends.select import open_backend
+from service.model.manifest import Manifest
+from tests.inference.small_model import CLIPS
+
+def work():
+    directory = Path(sys.argv[1])
+    compilation = Compilation("on", clips=4, seconds=2.0, cache=Path(sys.argv[2]))
+    backend = open_backend(directory, Manifest.read(directory), backend="torch", device="cpu", compilation=compilation)
+    backend.warm_up()
+    logits = [clip.logits.mean(axis=0).tolist() for each in CLIPS for clip in backend.run([each]).clips]
+    from torch._dynamo.utils import counters
+    found = {**counters["aot_autograd"], **counters["inductor"]}
+    print(json.dumps({"logits": logits, "counters": found, "programs": len(backend._encoder.programs)}))
+    backend.close()
+
+# Not in the main thread, as in the service.
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.slow
+def test_programs_outlive_the_process(prepared: tuple[Path, Manifest], reference: TorchBackend, tmp_path: Path) -> None:
+    """The real compiler on the CPU: equal answers, and the second process compiles nothing."""
+    environment = {name: value for name, value in os.environ.items() if "CACHE_DIR" not in name}
+    answers = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(prepared[0]), str(tmp_path / "cache")],
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+        answers.append(json.loads(done.stdout))
+    expected = [clip.logits.mean(axis=0) for clip in reference.run(CLIPS).clips]
+    for answer in answers:
+        assert answer["programs"] == len(PROGRAMS)
+        np.testing.assert_allclose(answer["logits"], expected, atol=2e-5, rtol=0)
+    assert answers[0]["counters"]["fxgraph_cache_miss"] == len(PROGRAMS)
+    assert answers[1]["counters"]["autograd_cache_hit"] == len(PROGRAMS)
+    assert "fxgraph_cache_miss" not in answers[1]["counters"]
+    assert (tmp_path / "cache" / "inductor").is_dir()
+    assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
+
+
+def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", "elsewhere")
+    (tmp_path / "file").touch()
+    Compilation(cache=tmp_path / "file" / "compiled").keep_programs()
+    assert "every start will compile them" in caplog.text
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    Compilation(cache=tmp_path / "compiled").keep_programs()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled" / "inductor")
+    assert os.environ["TRITON_CACHE_DIR"] == "elsewhere"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is taken away afterwards
