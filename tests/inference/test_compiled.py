@@ -9,6 +9,7 @@ import sys
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -252,12 +253,17 @@ class TestTorch:
 
     @pytest.fixture
     def traced(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-        """The graphs that were traced."""
+        """The graphs that were traced, each with its `calls`."""
         found: list[Any] = []
 
         def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
-            found.append(graph)
-            return graph.forward
+            def call(*args: Any) -> Any:
+                traced.calls += 1
+                return graph.forward(*args)
+
+            traced = SimpleNamespace(calls=0)
+            found.append(traced)
+            return call
 
         def compiled(function: Callable[[Tensor, Tensor], Encoded], device: torch.device) -> Any:
             return torch.compile(function, backend=backend, fullgraph=True, dynamic=False)
@@ -272,13 +278,18 @@ class TestTorch:
         backend.warm_up()
         assert len(traced) == len(PROGRAMS)
         clips = [*SHORT, *CLIPS]
+        before = [graph.calls for graph in traced]
         check(backend.run(clips), clips, reference)
+        check(backend.run(clips[:1]), clips[:1], reference)
+        assert all(graph.calls > calls for graph, calls in zip(traced, before, strict=True))
+        before = [graph.calls for graph in traced]
         # What torch guards has changed: it would compile again, had it not been told to run the encoder instead.
         torch.set_num_threads(torch.get_num_threads() + 1)
         try:
             check(backend.run(clips), clips, reference)
         finally:
             torch.set_num_threads(torch.get_num_threads() - 1)
+        assert [graph.calls for graph in traced] == before
         assert len(traced) == len(PROGRAMS)
         backend.close()
 

@@ -7,6 +7,7 @@ Everything from resampling on happens on the device. Two copies come back: where
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections import defaultdict
@@ -178,6 +179,7 @@ class TorchBackend:
         self._encoder.close()
         del self._encoder
         if self._cuda:
+            gc.collect()  # what the programs leave behind refers to itself, and so keeps their memory
             torch.cuda.empty_cache()
 
     def _compile(self) -> None:
