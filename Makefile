@@ -5,7 +5,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 BIN := $(VENV)/bin
 INSTALL := pyproject.toml constraints.txt
 
-.PHONY: run test test-slow test-gpu lint lint-page vendor-page screenshots format setup bench golden clean
+.PHONY: run test test-slow test-gpu lint lint-page vendor-page screenshots format setup bench gpu-report golden clean
 
 run: $(VENV)/.core ## serve the embedded model on 127.0.0.1:8000
 	$(BIN)/emotion2vec-service serve
@@ -35,6 +35,9 @@ screenshots: $(VENV)/.dev ## the pictures of the web page in the README; needs C
 
 bench: $(VENV)/.dev ## measure against FunASR on this machine (some 25 minutes)
 	$(BIN)/python -m loadtests.bench
+
+gpu-report: $(VENV)/.dev ## all that only a GPU can show, its tests and the benchmark included, in one report
+	$(BIN)/python -m loadtests.gpu_report
 
 golden: $(VENV)/.dev ## renew what tests compare with: the OpenAPI document, docs/configuration.md, the answers stored for the page
 	$(BIN)/python -m tests.api.golden

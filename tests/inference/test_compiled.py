@@ -362,15 +362,13 @@ def test_programs_outlive_the_process(prepared: tuple[Path, Manifest], reference
 def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that what is set below is taken away afterwards
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     monkeypatch.setenv("TRITON_CACHE_DIR", "elsewhere")
     (tmp_path / "file").touch()
     Compilation(cache=tmp_path / "file" / "compiled").keep_programs()
     assert "every start will compile them" in caplog.text
     assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     Compilation(cache=tmp_path / "compiled").keep_programs()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled" / "inductor")
     assert os.environ["TRITON_CACHE_DIR"] == "elsewhere"
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is taken away afterwards

@@ -230,6 +230,7 @@ def test_the_memory_of_a_backend_is_given_back(tiny: tuple[Path, Manifest]) -> N
     used = backend.memory()
     assert before < used["allocated"] <= used["reserved"]
     assert used["peak"] >= used["allocated"]
+    assert used["total"] > used["reserved"]
     backend.close()
     del backend
     gc.collect()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from service.errors import MissingExtra, ModelNotFound, SettingsInvalid
 from service.inference.backends import select
+from service.inference.backends.compilation import Compilation, CompileChoice
 from service.inference.backends.onnx import OnnxBackend
 from service.inference.backends.select import open_backend
 from service.model.store import StoredModel, find
@@ -54,6 +56,7 @@ def test_int8_is_onnx_even_beside_a_gpu(tiny: StoredModel, monkeypatch: pytest.M
         ({"backend": "onnx", "dtype": "fp16"}, "not in fp16"),
         ({"device": "cpu", "dtype": "bf16"}, "not in bf16"),
         ({"device": "cuda", "dtype": "int8"}, "CPU only, not on cuda"),
+        ({"device": "cpu", "compilation": Compilation("on")}, "only the torch backend compiles"),
         ({"backend": "torch", "dtype": "int8"}, "int8 runs on the CPU"),
     ],
 )
@@ -108,6 +111,24 @@ class TestTorch:
     def test_the_cross_check_on_the_cpu(self, tiny: StoredModel) -> None:
         info = open_tiny(tiny, backend="torch", device="cpu").info
         assert (info.backend, info.device, info.dtype) == ("torch", "cpu", "fp32")
+
+    @pytest.mark.parametrize(("choice", "kept"), [("on", True), ("auto", False), ("off", False)])
+    def test_programs_are_kept_where_there_are_any(
+        self,
+        tiny: StoredModel,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        choice: CompileChoice,
+        kept: bool,
+    ) -> None:
+        for variable in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+            monkeypatch.setenv(variable, "elsewhere")  # so that what is set below is taken away afterwards
+            monkeypatch.delenv(variable)
+        compilation = Compilation(choice, cache=tmp_path / "compiled")
+        backend = open_tiny(tiny, backend="torch", device="cpu", compilation=compilation)
+        assert bool(backend._encoder._shapes) == kept
+        assert (tmp_path / "compiled").is_dir() == kept
+        assert ("TRITON_CACHE_DIR" in os.environ) == kept
 
     @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
     def test_half_precision_needs_a_gpu(self, tiny: StoredModel, dtype: str) -> None:
