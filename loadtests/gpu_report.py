@@ -28,8 +28,8 @@ from xml.etree import ElementTree
 
 from loadtests import gpu_steps, machine
 from loadtests.checkpoint import BenchModel, default_work, model
+from loadtests.gpu_soak import soak
 from loadtests.sides import Side
-from loadtests.soak import soak
 from service.inference.backends.select import DtypeChoice
 
 _ROOT = Path(__file__).resolve().parent.parent

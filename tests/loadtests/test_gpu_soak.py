@@ -6,8 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from loadtests import soak as module
-from loadtests.soak import Soak
+from loadtests import gpu_soak as module
+from loadtests.gpu_soak import Soak
 
 MEMORY = {"GPU, allocated": 1e9, "GPU, reserved": 2e9, "resident": 1e9}
 
