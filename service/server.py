@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
         announce: called once with the server's URL when the model is ready.
 
     Attributes:
-        setup_error: why the model can never be served, None otherwise.
+        setup_error: why this process can never serve the model, or can no more; None otherwise.
     """
 
     def __init__(self, app: FastAPI, engine: Engine, settings: Settings, announce: Callable[[str], None]) -> None:
@@ -71,7 +71,7 @@ class Server(uvicorn.Server):
         self._root_path = settings.root_path
         self._drain_timeout = settings.drain_timeout
         self._announce = announce
-        self._announcing: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -104,7 +104,7 @@ class Server(uvicorn.Server):
         if self.started:
             # Not waited for: only uploads that need FFmpeg need it, and they start it themselves if they must.
             asyncio.get_running_loop().run_in_executor(None, _start_decoder)
-            self._announcing = asyncio.get_running_loop().create_task(self._announce_ready())
+            self._following = asyncio.get_running_loop().create_task(self._follow_engine())
 
     @property
     def url(self) -> str:
@@ -113,17 +113,21 @@ class Server(uvicorn.Server):
         host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
         return f"http://{host}:{port}{self._root_path}"
 
-    async def _announce_ready(self) -> None:
+    async def _follow_engine(self) -> None:
         try:
             await self._engine.wait_ready()
         except Draining:
             return
         except SetupError as error:
-            # No restart can help: the operator must see the process end, and why.
+            # No restart of the worker can help: the operator must see the process end, and why.
             self.setup_error = error
             self.should_exit = True
             return
         self._announce(self.url)
+        await self._engine.wait_hopeless()
+        # Some errors of a GPU last as long as the process. Whoever watches over it starts another one.
+        self.setup_error = SetupError("The model could not be loaded again, many times over; the log says why.")
+        self.should_exit = True
 
     async def _drain_then_exit(self) -> None:
         try:

@@ -38,6 +38,10 @@ class Backend(Protocol):
         """Resample, trim, normalise, encode and score `clips`; the answers equal those of single clips.
 
         Every clip holds at least 25 ms of finite samples; `service.preprocess.clips` has seen to that.
+
+        Raises:
+            BackendBroken: if no later run can succeed either; the backend is then closed, and a new one is loaded.
+            Exception: anything else concerns this batch alone.
         """
 
     def memory(self) -> dict[str, int]:

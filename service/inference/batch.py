@@ -18,8 +18,8 @@ class Entry:
     """One accepted clip and the caller that waits for it.
 
     The event loop makes an entry and alone touches its future. The worker thread only reads `clip`, `seconds`,
-    `enqueued` and `deadline`; the loop takes `clip` away when nobody wants the answer any more, which both lets go
-    of the audio and tells the worker to skip the entry.
+    `enqueued`, `deadline` and `suspect`; the loop takes `clip` away when nobody wants the answer any more, which both
+    lets go of the audio and tells the worker to skip the entry.
 
     Attributes:
         clip: the audio, None once the caller has its answer, its error, or has gone.
@@ -27,6 +27,7 @@ class Entry:
         enqueued: when it was accepted, a time of `time.monotonic`.
         deadline: when the answer is of no use any more, on the same clock.
         future: where the caller waits.
+        suspect: whether a backend broke on a batch with this clip in it; set before the clip waits once more.
     """
 
     clip: Clip | None
@@ -34,6 +35,7 @@ class Entry:
     enqueued: float
     deadline: float
     future: asyncio.Future[Answer]
+    suspect: bool = False
 
     def wanted(self, now: float) -> Clip | None:
         """The audio, or None where the caller has gone or its deadline has passed at `now` (any thread)."""
@@ -57,7 +59,8 @@ class Entry:
 def select(waiting: Iterable[Entry], limits: BatchLimits, now: float) -> tuple[list[Entry], list[Entry]]:
     """Choose the next batch strictly by arrival, so that no clip is ever overtaken, whatever its length.
 
-    The first wanted clip is always chosen, even if it alone is longer than `limits.seconds`. Sorting by length is
+    The first wanted clip is always chosen, even if it alone is longer than `limits.seconds`. A suspect is always alone,
+    so that it can take nobody else with it and its guilt or innocence shows. Sorting by length is
     left to the backend, which knows whether it pads.
 
     Args:
@@ -76,8 +79,10 @@ def select(waiting: Iterable[Entry], limits: BatchLimits, now: float) -> tuple[l
         if entry.wanted(now) is None:
             dropped.append(entry)
             continue
-        if batch and (len(batch) >= limits.clips or seconds + entry.seconds > limits.seconds):
+        if batch and (entry.suspect or len(batch) >= limits.clips or seconds + entry.seconds > limits.seconds):
             break
         batch.append(entry)
         seconds += entry.seconds
+        if entry.suspect:
+            break
     return batch, dropped

@@ -2,6 +2,8 @@
 
 Every accepted clip waits on one future that exactly one of these ends, whichever comes first: its answer, the
 model's failure on it, its deadline's timer, its caller's cancellation, the worker's death, the end of draining.
+A backend that breaks is none of these: what it had taken is tried once more, clip by clip, on the next one, before what
+waits. The clip that breaks that one as well, alone, has failed; so no clip costs more than two loads.
 All state here belongs to the event loop; the worker thread reaches it through `WorkerEvents` only.
 """
 
@@ -10,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TypeVar
@@ -61,6 +63,7 @@ class Engine:
             ready=self._on_ready,
             finished=self._on_finished,
             failed=self._on_failed,
+            broke=self._on_broke,
             died=self._on_died,
         )
         self._throughput = Throughput()
@@ -172,11 +175,16 @@ class Engine:
         """Wait until the model answers, through restarts where loading fails for reasons that may pass.
 
         Raises:
-            SetupError: as `load` raised it; the engine goes on trying all the same.
+            SetupError: as `load` raised it, or because too many loads have failed; the engine goes on trying all the
+                same.
             Draining: if the engine is drained instead.
         """
         if not await self._worker.wait_ready():
             raise _shutting_down()
+
+    async def wait_hopeless(self) -> None:
+        """Wait until the model could not be loaded so often that only another process could help."""
+        await self._worker.wait_hopeless()
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - the work ends in order, it is not cancelled
         """Take nothing new, finish what was accepted for up to `timeout` seconds, then stop the worker.
@@ -237,6 +245,16 @@ class Engine:
     def _on_failed(self, entry: Entry) -> None:
         self._metrics.inference_failures.inc()
         entry.fail(InferenceFailed("The model failed on this audio; the other requests are not concerned."))
+
+    def _on_broke(self, entries: Sequence[Entry]) -> None:
+        self._metrics.worker_deaths.inc()
+        for entry in entries:
+            if entry.suspect:  # it was alone
+                self._on_failed(entry)
+        again = [entry for entry in entries if not entry.future.done()]
+        for entry in again:
+            entry.suspect = True
+        self._queue.put_back(again)
 
     def _on_died(self) -> None:
         self._metrics.worker_deaths.inc()

@@ -17,6 +17,7 @@ class EngineLimits:
         max_queue_seconds: audio seconds that may wait for the worker.
         restart_min: pause before a dead worker's first restart; it doubles with every death in a row.
         restart_max: longest such pause.
+        max_failed_loads: loads that may fail in a row, before nobody believes any more that another one could help.
         stuck_after: age of a run of the model at which the worker counts as stuck.
         stop_grace: how long draining waits for the worker thread when its own time is over.
     """
@@ -26,5 +27,6 @@ class EngineLimits:
     max_queue_seconds: float = 1800.0
     restart_min: float = 0.1
     restart_max: float = 30.0
+    max_failed_loads: int = 8
     stuck_after: float = 60.0
     stop_grace: float = 1.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from service.inference.backend import BatchLimits
 from service.inference.batch import Entry, select
@@ -17,7 +18,7 @@ from service.results import Clip
 
 
 class RequestQueue:
-    """First in, first out; `put`, `discard` and `ahead_of` are for the event loop, `take` for the worker thread.
+    """First in, first out; `take` is for the worker thread, all else for the event loop.
 
     The lock is held for microseconds only, never while anything waits or runs.
 
@@ -68,6 +69,20 @@ class RequestQueue:
             self._seconds += entry.seconds
             self._changed.notify()
             return True
+
+    def put_back(self, entries: Sequence[Entry]) -> None:
+        """Let `entries`, which were taken and have no end, wait once more, before all others and in their order.
+
+        They had a place once, so no limit holds for them.
+        """
+        with self._changed:
+            if self._closed:
+                return
+            for entry in reversed(entries):
+                self._entries[entry] = None
+                self._entries.move_to_end(entry, last=False)
+                self._seconds += entry.seconds
+            self._changed.notify()
 
     def discard(self, entry: Entry) -> None:
         """Remove `entry` if it still waits."""

@@ -2,6 +2,9 @@
 
     loading ──▶ ready ──▶ dead (pauses, longer after every death in a row) ──▶ loading …
 
+Some errors of a GPU end with the process only. So a supervisor that has seen too many loads fail in a row says that it
+has given up hope; it goes on trying all the same, as long as the process lives.
+
 All methods belong to the event loop.
 """
 
@@ -9,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from service.errors import SetupError
@@ -32,7 +35,8 @@ class Supervisor:
         queue: where workers take their work from.
         limits: when to restart, and when to worry.
         ready, finished, failed: as in `WorkerEvents`.
-        died: called once for every death, when `phase` says so.
+        broke: as in `WorkerEvents`, when `phase` says that the worker is dead; not while stopping, which is a death.
+        died: called once for every other death, when `phase` says so.
 
     Attributes:
         phase: where in its life the worker is.
@@ -48,6 +52,7 @@ class Supervisor:
         ready: Callable[[Loaded], None],
         finished: Callable[[Run], None],
         failed: Callable[[Entry], None],
+        broke: Callable[[Sequence[Entry]], None],
         died: Callable[[], None],
     ) -> None:
         self.phase: Phase = "loading"
@@ -57,12 +62,17 @@ class Supervisor:
         self._limits = limits
         self._tell_ready = ready
         self._tell_finished = finished
+        self._tell_broke = broke
         self._tell_died = died
-        self._events = WorkerEvents(self._on_ready, self._on_finished, failed, self._on_died, self._on_ended)
+        self._events = WorkerEvents(
+            self._on_ready, self._on_finished, failed, self._on_broke, self._on_died, self._on_ended
+        )
         self._worker: Worker | None = None
         self._setup_error: SetupError | None = None
         self._restart: asyncio.TimerHandle | None = None
         self._stopping = False
+        self._failed_loads = 0
+        self._hopeless = asyncio.Event()
         self._decided = asyncio.Event()  # ready, impossible to set up, or stopping
         self._no_thread = asyncio.Event()
         self._no_thread.set()
@@ -95,7 +105,7 @@ class Supervisor:
         """Wait until the worker is ready; False if it is stopped instead.
 
         Raises:
-            SetupError: as `load` raised it; restarts go on all the same.
+            SetupError: as `load` raised it, or because too many loads have failed; restarts go on all the same.
         """
         while True:
             await self._decided.wait()
@@ -105,6 +115,10 @@ class Supervisor:
                 raise self._setup_error
             if self.phase == "ready":
                 return True
+
+    async def wait_hopeless(self) -> None:
+        """Wait until so many loads have failed in a row that only another process could help."""
+        await self._hopeless.wait()
 
     def stop(self) -> None:
         """Restart no more; the present worker goes on until the queue is closed."""
@@ -119,6 +133,7 @@ class Supervisor:
 
     def _on_ready(self, loaded: Loaded) -> None:
         self.phase = "ready"
+        self._failed_loads = 0
         self._decided.set()
         self._tell_ready(loaded)
 
@@ -128,7 +143,20 @@ class Supervisor:
         self.pause = self._limits.restart_min
         self._tell_finished(run)
 
+    def _on_broke(self, entries: Sequence[Entry]) -> None:
+        if self._stopping:
+            self._on_died(None)
+            return
+        self.phase = "dead"
+        self._decided.clear()
+        self._tell_broke(entries)
+
     def _on_died(self, error: SetupError | None) -> None:
+        if self.phase == "loading" and not self._stopping:
+            self._failed_loads += 1
+        if self._failed_loads >= self._limits.max_failed_loads:
+            error = error or SetupError(f"The model could not be loaded {self._failed_loads} times; the log says why.")
+            self._hopeless.set()
         self.phase = "dead"
         self._setup_error = error
         if error is not None:

@@ -4,6 +4,9 @@
     RequestQueue.put ───────────────▶ RequestQueue.take ─▶ Backend.run
     WorkerEvents.* ◀── call_soon_threadsafe, once per run ──┘
 
+A clip on which the model fails alone may be at fault itself, or have met a backend that fails on everything, as after
+an error of the GPU that sticks. A clip that is known to be good tells which: it must succeed right afterwards.
+
 Nothing but the queue is shared. What the thread has to say, it says by calling `WorkerEvents` on the event loop;
 `busy_since` and `memory` are plain attributes, replaced whole and read at any time.
 """
@@ -14,15 +17,18 @@ import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from service.errors import SetupError
+from service.errors import BackendBroken, SetupError
 from service.inference.backend import Backend
 from service.inference.batch import Entry
 from service.inference.queue import RequestQueue
-from service.results import BatchOutput, ModelInfo
+from service.model.probe import speech_like
+from service.results import SAMPLING_RATE, BatchOutput, Clip, ModelInfo
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +68,7 @@ class WorkerEvents:
         ready: the backend is loaded and warm.
         finished: a run has succeeded.
         failed: the model failed on this one clip.
+        broke: the backend is of no use any more and the thread about to end; these entries were taken and have no end.
         died: the thread is about to end without having been asked to; a `SetupError` says why where one was raised.
         ended: the backend is closed and the thread is over; the last report of every thread.
     """
@@ -69,6 +76,7 @@ class WorkerEvents:
     ready: Callable[[Loaded], None]
     finished: Callable[[Run], None]
     failed: Callable[[Entry], None]
+    broke: Callable[[Sequence[Entry]], None]
     died: Callable[[SetupError | None], None]
     ended: Callable[[], None]
 
@@ -144,36 +152,69 @@ class Worker:
 
     def _serve(self, backend: Backend) -> None:
         while (batch := self._queue.take(backend.limits)) is not None:
-            self._run(backend, batch, time.monotonic())
+            if not self._work_off(backend, batch):
+                return
             del batch  # nothing keeps the audio while the thread waits
             self.memory = backend.memory()
 
-    def _run(self, backend: Backend, batch: Sequence[Entry], taken: float) -> None:
+    def _work_off(self, backend: Backend, batch: Sequence[Entry]) -> bool:
+        """Bring every entry to its end, one by one where the batch fails as a whole; False if the backend broke."""
+        taken = time.monotonic()
+        waiting = deque([batch])
+        try:
+            while waiting:
+                done = self._run(backend, waiting[0], taken)
+                run = waiting.popleft()
+                if not done and len(run) > 1:
+                    waiting.extend([entry] for entry in run)
+                elif not done:
+                    self._post(self._events.failed, run[0])
+        except BackendBroken as error:
+            logger.critical("the backend is broken and will be loaded again: %s", error.detail, exc_info=error)
+            self._post(self._events.broke, [entry for run in waiting for entry in run])
+            return False
+        return True
+
+    def _run(self, backend: Backend, batch: Sequence[Entry], taken: float) -> bool:
+        """Answer those entries that are still wanted; False if the model fails on them."""
         now = time.monotonic()
         wanted = [(entry, clip) for entry in batch if (clip := entry.wanted(now)) is not None]
         if not wanted:
-            return
+            return True
         entries = [entry for entry, _ in wanted]
-        self.busy_since = now
         try:
-            output = backend.run([clip for _, clip in wanted])
-            if len(output.clips) != len(entries):
-                raise RuntimeError(f"the backend answered {len(output.clips)} of {len(entries)} clips")
+            output = self._call(backend, [clip for _, clip in wanted])
+        except BackendBroken:
+            raise
         except Exception:
             logger.exception(
                 "the model failed on a batch of %d (%.1f s of audio)", len(entries), sum(e.seconds for e in entries)
             )
         else:
             self._post(self._events.finished, Run(entries, output, taken, time.monotonic() - now))
-            return
-        finally:
-            self.busy_since = None
+            return True
         # Outside the handler: an exception that is being handled keeps its frames and so the failed batch's memory.
         if len(entries) == 1:
-            self._post(self._events.failed, entries[0])
-            return
-        for entry in entries:
-            self._run(backend, [entry], taken)
+            self._examine(backend)
+        return False
+
+    def _examine(self, backend: Backend) -> None:
+        try:
+            self._call(backend, [_good_clip()])
+        except BackendBroken:
+            raise
+        except Exception as error:
+            raise BackendBroken("it fails on a clip that is known to be good") from error
+
+    def _call(self, backend: Backend, clips: Sequence[Clip]) -> BatchOutput:
+        self.busy_since = time.monotonic()
+        try:
+            output = backend.run(clips)
+        finally:
+            self.busy_since = None
+        if len(output.clips) != len(clips):
+            raise RuntimeError(f"the backend answered {len(output.clips)} of {len(clips)} clips")
+        return output
 
     def _report_death(self, error: BaseException) -> None:
         if isinstance(error, SetupError):
@@ -194,3 +235,8 @@ class Worker:
         except RuntimeError:
             # The loop was closed without draining the engine: nobody is left to answer.
             self._queue.close()
+
+
+@cache
+def _good_clip() -> Clip:
+    return Clip(speech_like(1.0), SAMPLING_RATE)

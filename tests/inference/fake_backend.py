@@ -1,7 +1,7 @@
 """A backend without a model: answers are a fixed function of the samples, faults come on command.
 
-Faults can be asked for by a clip's first sample (`FAIL`, `OUT_OF_MEMORY`, `KILL`, `HOLD`), so they also travel in
-an uploaded 32-bit float WAV, or by the attributes of `FakeControl`, which one test and all the backends that it
+Faults can be asked for by a clip's first sample (`FAIL`, `OUT_OF_MEMORY`, `KILL`, `HOLD`, `BREAK`), so they also travel
+in an uploaded 32-bit float WAV, or by the attributes of `FakeControl`, which one test and all the backends that it
 loads share.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from service.errors import BackendBroken
 from service.inference.backend import BatchLimits
 from service.results import (
     FRAME_HOP,
@@ -32,6 +33,7 @@ FAIL = 1001.0
 OUT_OF_MEMORY = 1002.0
 KILL = 1003.0
 HOLD = 1004.0
+BREAK = 1005.0
 
 SILENCE = 10 ** (-70 / 20)
 WIDTH = 8
@@ -213,5 +215,7 @@ def _obey(command: np.float32, control: FakeControl) -> None:
         raise MemoryError
     if command == KILL:
         raise SystemExit
+    if command == BREAK:
+        raise BackendBroken("the clip asked for it")
     if command == HOLD:
         control.hold.wait()

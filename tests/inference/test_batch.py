@@ -14,11 +14,11 @@ from service.results import Clip
 NOW = 100.0
 
 
-def make_entry(seconds: float = 1.0, *, deadline: float = NOW + 1, gone: bool = False) -> Entry:
+def make_entry(seconds: float = 1.0, *, deadline: float = NOW + 1, gone: bool = False, suspect: bool = False) -> Entry:
     loop = asyncio.new_event_loop()
     loop.close()  # the future is never waited for
     clip = None if gone else Clip(np.zeros(1, np.float32), 16_000)
-    return Entry(clip, seconds, NOW - 1, deadline, asyncio.Future(loop=loop))
+    return Entry(clip, seconds, NOW - 1, deadline, asyncio.Future(loop=loop), suspect)
 
 
 def test_takes_by_arrival_up_to_the_number_of_clips() -> None:
@@ -43,6 +43,12 @@ def test_drops_abandoned_and_late_entries_and_does_not_count_them() -> None:
     assert select([gone, kept[0], late, kept[1]], BatchLimits(2, 10.0), NOW) == (kept, [gone, late])
 
 
+def test_a_suspect_is_alone() -> None:
+    suspects, others = [make_entry(suspect=True) for _ in range(2)], [make_entry() for _ in range(2)]
+    assert select([*suspects, *others], BatchLimits(8, 100.0), NOW) == (suspects[:1], [])
+    assert select([*others, *suspects], BatchLimits(8, 100.0), NOW) == (others, [])
+
+
 def test_nothing_waits_nothing_comes() -> None:
     assert select([], BatchLimits(2, 10.0), NOW) == ([], [])
 
@@ -62,6 +68,7 @@ entries_strategy = st.lists(
         st.floats(0.025, 40.0),
         deadline=st.sampled_from([NOW - 1, NOW + 1, NOW + 1, NOW + 1]),
         gone=st.sampled_from([False, False, False, True]),
+        suspect=st.sampled_from([False, False, False, True]),
     ),
     max_size=12,
 )
@@ -76,11 +83,12 @@ def test_invariants(entries: list[Entry], clips: int, seconds: float) -> None:
     assert [entry for entry in begin if not entry.wanted(NOW)] == dropped
     assert len(batch) <= clips
     assert len(batch) == 1 or sum(entry.seconds for entry in batch) <= seconds
+    assert len(batch) == 1 or not any(entry.suspect for entry in batch)
     rest = entries[len(begin) :]
     assert bool(batch) == any(entry.wanted(NOW) for entry in entries)
     if rest:
         full = len(batch) == clips or sum(entry.seconds for entry in [*batch, rest[0]]) > seconds
-        assert full, "there was room for the next one"
+        assert full or batch[0].suspect or rest[0].suspect, "there was room for the next one"
 
 
 @given(entries=entries_strategy, clips=st.integers(1, 4), seconds=st.floats(0.1, 30.0))

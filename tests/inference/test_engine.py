@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from service.errors import (
+    BackendBroken,
     CheckpointInvalid,
     DeadlineExceeded,
     Draining,
@@ -30,6 +31,7 @@ from service.inference.engine import Engine
 from service.inference.recognizer import Recognizer
 from service.results import Clip, ClipOutput
 from tests.inference.fake_backend import (
+    BREAK,
     FAIL,
     HOLD,
     INFERENCE_SECONDS,
@@ -370,6 +372,101 @@ class TestFailures:
         assert (control.loads, control.closes) == (2, 2)
         assert len(control.threads) <= 2
 
+    @pytest.mark.parametrize("waits", [0, 3])
+    async def test_a_broken_backend_costs_nobody_the_answer(self, waits: int) -> None:
+        """Neither its batch, which is tried once more, nor what waits behind it."""
+        control = FakeControl(limits=BatchLimits(3, 60.0))
+        clips = [make_clip(seed=i) for i in range(3 + waits)]
+        async with running(control) as (engine, registry):
+            first = await occupy(engine, control)
+            tasks = [submit(engine, clip) for clip in clips]
+            await until(lambda: engine.health().queued_requests == len(clips))
+            control.run_faults += [BackendBroken("an error that sticks")]
+            control.hold.set()
+            for clip, (output, _) in zip(clips, await asyncio.gather(*tasks), strict=True):
+                assert_same(output, clip)
+            assert_same((await first)[0], make_clip(first=HOLD))
+            assert registry.get_sample_value("ser_worker_deaths_total") == 1
+            assert registry.get_sample_value("ser_inference_failures_total") == 0
+            assert registry.get_sample_value("ser_worker_up") == 1
+        assert (control.loads, control.closes) == (2, 2)
+        names = [fingerprint(clip) for clip in clips]
+        assert control.runs[1] == names[:3], "this one broke"
+        assert control.runs[2:5] == [[name] for name in names[:3]]
+        assert control.runs[5:] == ([names[3:]] if waits else [])
+
+    async def test_a_clip_that_breaks_every_backend_fails_and_takes_nobody_with_it(self) -> None:
+        control = FakeControl()
+        async with running(control) as (engine, registry):
+            first = await occupy(engine, control)
+            clips = [make_clip(seed=1), make_clip(first=BREAK), make_clip(seed=2)]
+            tasks = [submit(engine, clip) for clip in clips]
+            await until(lambda: engine.health().queued_requests == 3)
+            control.hold.set()
+            assert [await outcome(task) for task in (first, *tasks)] == [None, None, InferenceFailed, None]
+            assert registry.get_sample_value("ser_worker_deaths_total") == 2
+            assert registry.get_sample_value("ser_inference_failures_total") == 1
+        assert control.loads == 3
+
+    async def test_new_requests_are_refused_while_a_new_backend_is_loaded(self) -> None:
+        control = FakeControl()
+        async with running(control) as (engine, _):
+            control.gate.clear()
+            clip = make_clip(seed=1)
+            task = submit(engine, clip)
+            control.run_faults += [BackendBroken("an error that sticks")]
+            await until(lambda: engine.health().state == "loading")
+            with pytest.raises(ModelLoading), engine.admit():
+                pass
+            control.gate.set()
+            assert_same((await task)[0], clip)
+
+    async def test_who_gives_up_while_a_new_backend_is_loaded_is_not_tried_again(self) -> None:
+        control, gone, late = FakeControl(), make_clip(seed=1), make_clip(seed=2)
+        async with running(control) as (engine, _):
+            first = await occupy(engine, control)
+            tasks = [submit(engine, gone), submit(engine, late, seconds=0.3), submit(engine, make_clip(seed=3))]
+            await until(lambda: engine.health().queued_requests == 3)
+            control.gate.clear()
+            control.run_faults += [BackendBroken("an error that sticks")]
+            control.hold.set()
+            await until(lambda: engine.health().state == "loading")
+            assert engine.health().queued_requests == 3
+            tasks[0].cancel()
+            ends = [await outcome(task) for task in (first, *tasks[:2])]
+            assert ends == [None, asyncio.CancelledError, DeadlineExceeded]
+            assert engine.health().queued_requests == 1
+            control.gate.set()
+            assert await outcome(tasks[2]) is None
+        assert [fingerprint(gone)] not in control.runs
+        assert [fingerprint(late)] not in control.runs
+
+    async def test_what_waits_for_a_new_backend_fails_where_none_can_be_loaded(self) -> None:
+        control = FakeControl()
+        async with running(control, SLOW_RESTART) as (engine, _):
+            control.load_faults += [OSError()]
+            control.run_faults += [BackendBroken("an error that sticks")]
+            task = submit(engine, make_clip())
+            await until(lambda: engine.health().state == "dead")
+            await engine.drain(PATIENCE)
+            assert await outcome(task) is Draining
+
+        control = FakeControl()
+        async with running(control) as (engine, _):
+            control.load_faults += [OSError()]
+            control.run_faults += [BackendBroken("an error that sticks")]
+            assert await outcome(submit(engine, make_clip())) is WorkerDead
+            await engine.wait_ready()
+            assert await outcome(submit(engine, make_clip())) is None
+
+    async def test_loads_that_fail_for_ever_are_told(self) -> None:
+        control = FakeControl()
+        async with running(control, replace(QUICK, max_failed_loads=2)) as (engine, _):
+            hopeless = asyncio.create_task(engine.wait_hopeless())
+            control.load_faults += [OSError(), OSError()]
+            assert await outcome(submit(engine, make_clip(first=KILL))) is WorkerDead
+            await asyncio.wait_for(hopeless, PATIENCE)
+
     async def test_each_caller_gets_an_error_of_its_own(self) -> None:
         control = FakeControl()
         async with running(control) as (engine, _):
@@ -575,14 +672,14 @@ def without_garbage_collector() -> Iterator[None]:
 
 
 class TestMemory:
-    @pytest.mark.parametrize("end", ["answer", "failure", "deadline", "cancel", "death", "full"])
+    @pytest.mark.parametrize("end", ["answer", "failure", "break", "deadline", "cancel", "death", "full"])
     async def test_nothing_keeps_the_audio(self, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
         # Log handlers of pytest keep records, and so the tracebacks in them.
         monkeypatch.setattr(logging.getLogger("service"), "disabled", True)
         for name in ("engine", "worker", "supervisor"):
             monkeypatch.setattr(logging.getLogger(f"service.inference.{name}"), "disabled", True)
         control = FakeControl()
-        first = {"failure": FAIL, "death": KILL}.get(end, 0.5)
+        first = {"failure": FAIL, "break": BREAK, "death": KILL}.get(end, 0.5)
         async with running(control, replace(QUICK, max_queue_requests=1)) as (engine, _):
             busy: list[asyncio.Task[Answer]] = []
             if end in ("deadline", "cancel", "full"):
@@ -606,6 +703,7 @@ class TestMemory:
                 == {
                     "answer": None,
                     "failure": InferenceFailed,
+                    "break": InferenceFailed,
                     "deadline": DeadlineExceeded,
                     "cancel": asyncio.CancelledError,
                     "death": WorkerDead,

@@ -98,6 +98,35 @@ def test_closing_forgets_what_waits() -> None:
     assert queue.take(LIMITS) is None
 
 
+def test_what_is_put_back_comes_first_even_into_a_full_queue() -> None:
+    queue = RequestQueue(3, 10.0)
+    entries = [new_entry() for _ in range(6)]
+    assert all(queue.put(entry) for entry in entries[:3])
+    assert queue.take(LIMITS) == entries[:3]
+    assert all(queue.put(entry) for entry in entries[3:])
+    queue.put_back(entries[:3])
+    assert (queue.requests, queue.seconds, queue.full) == (6, 6.0, True)
+    assert queue.take(LIMITS) == entries[:4]
+
+
+def test_putting_back_wakes_the_worker() -> None:
+    queue = RequestQueue(10, 100.0)
+    taken: list[list[Entry] | None] = []
+    thread = threading.Thread(target=lambda: taken.append(queue.take(LIMITS)))
+    thread.start()
+    entry = new_entry()
+    queue.put_back([entry])
+    thread.join(10)
+    assert taken == [[entry]]
+
+
+def test_nothing_is_put_back_into_a_closed_queue() -> None:
+    queue = RequestQueue(10, 100.0)
+    queue.close()
+    queue.put_back([new_entry()])
+    assert (queue.requests, queue.seconds) == (0, 0.0)
+
+
 class QueueMachine(RuleBasedStateMachine):
     """The queue against a list."""
 

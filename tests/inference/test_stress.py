@@ -18,13 +18,13 @@ import uvloop
 from service.errors import DeadlineExceeded, Draining, InferenceFailed, ModelLoading, QueueFull, WorkerDead
 from service.inference.backend import BatchLimits
 from service.inference.engine import Engine
-from tests.inference.fake_backend import FAIL, KILL, OUT_OF_MEMORY, FakeControl, answer, make_clip
+from tests.inference.fake_backend import BREAK, FAIL, KILL, OUT_OF_MEMORY, FakeControl, answer, make_clip
 from tests.inference.running import PATIENCE, QUICK, new_engine, worker_threads
 
 CALLERS = 400
 SECONDS = 0.8
 MURDERS = 4
-COMMANDS = [0.5] * 60 + [FAIL, FAIL, OUT_OF_MEMORY, KILL]
+COMMANDS = [0.5] * 60 + [FAIL, FAIL, OUT_OF_MEMORY, KILL, BREAK]
 # Made beforehand: the storm is about timing, and work on the event loop would calm it down.
 CLIPS = [make_clip(0.03 + 0.02 * i, command, seed=i) for i, command in enumerate(COMMANDS)]
 EXPECTED = [answer(clip).logits for clip in CLIPS]
@@ -47,7 +47,7 @@ async def caller(engine: Engine, chance: random.Random) -> str:
         assert -0.002 < loop.time() - deadline < 2
         return "deadline"
     except (QueueFull, ModelLoading, WorkerDead, Draining, InferenceFailed) as error:
-        return error.code if clip.samples[0] not in (FAIL, OUT_OF_MEMORY) else f"{error.code} on command"
+        return error.code if clip.samples[0] not in (FAIL, OUT_OF_MEMORY, BREAK) else f"{error.code} on command"
     np.testing.assert_array_equal(output.logits, EXPECTED[index])
     assert timings.queue >= 0
     return "answer"

@@ -4,18 +4,19 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
-from service.errors import CheckpointInvalid
+from service.errors import CheckpointInvalid, SetupError
 from service.inference.batch import Entry
 from service.inference.limits import EngineLimits
 from service.inference.queue import RequestQueue
 from service.inference.supervisor import Supervisor
 from service.inference.worker import Run
-from tests.inference.fake_backend import KILL, FakeBackend, FakeControl, make_clip
+from tests.inference.fake_backend import BREAK, KILL, FakeBackend, FakeControl, make_clip
 from tests.inference.running import PATIENCE, until
 
 LIMITS = EngineLimits(restart_min=0.01, restart_max=0.05)
@@ -35,11 +36,15 @@ class Watched:
             ready=lambda _: self.told.append("ready"),
             finished=self._finished,
             failed=lambda _: self.told.append("failed"),
+            broke=self._broke,
             died=self._died,
         )
 
     def _finished(self, run: Run) -> None:
         self.told.append(f"finished {len(run.entries)}")
+
+    def _broke(self, entries: Sequence[Entry]) -> None:
+        self.told.append(f"broke {len(entries)} {self.supervisor.phase}")
 
     def _died(self) -> None:
         self.told.append(f"died {self.supervisor.phase}")
@@ -95,6 +100,60 @@ async def test_a_dead_worker_is_replaced() -> None:
         await until(lambda: "finished 1" in watch.told)
         assert watch.told == ["ready", "died dead", "ready", "finished 1"]
     assert (control.loads, control.closes) == (2, 2)
+
+
+async def test_a_broken_backend_is_replaced() -> None:
+    control = FakeControl()
+    async with watched(control) as watch:
+        watch.supervisor.start()
+        watch.put(BREAK)
+        await until(lambda: "broke 1 dead" in watch.told)
+        assert not watch.supervisor.alive
+        assert await watch.supervisor.wait_ready()
+        watch.put()
+        await until(lambda: "finished 1" in watch.told)
+        assert watch.told == ["ready", "broke 1 dead", "ready", "finished 1"]
+    assert (control.loads, control.closes) == (2, 2)
+
+
+async def test_a_break_while_stopping_is_a_death() -> None:
+    control = FakeControl()
+    async with watched(control) as watch:
+        watch.supervisor.start()
+        assert await watch.supervisor.wait_ready()
+        watch.supervisor.stop()
+        watch.put(BREAK)
+        await watch.deaths(1)
+        assert watch.told == ["ready", "died dead"]
+    assert control.loads == 1
+
+
+async def test_too_many_failed_loads_are_hopeless_and_trying_goes_on() -> None:
+    control = FakeControl()
+    async with watched(control, replace(LIMITS, max_failed_loads=3)) as watch:
+        watch.supervisor.start()
+        assert await watch.supervisor.wait_ready()
+        control.load_faults += [OSError(), OSError()]
+        watch.put(BREAK)
+        await watch.deaths(2)
+        assert await watch.supervisor.wait_ready()
+        hopeless = asyncio.create_task(watch.supervisor.wait_hopeless())
+        await asyncio.sleep(0.02)
+        assert not hopeless.done(), "two in a row are not three"
+        control.load_faults += [OSError() for _ in range(3)]
+        watch.put(BREAK)
+        await asyncio.wait_for(hopeless, PATIENCE)
+        with pytest.raises(SetupError, match="3 times"):
+            await watch.supervisor.wait_ready()
+        await until(lambda: watch.supervisor.phase == "ready")
+
+
+async def test_the_first_loads_may_be_hopeless_too() -> None:
+    control = FakeControl(load_faults=[OSError() for _ in range(3)])
+    async with watched(control, replace(LIMITS, max_failed_loads=3)) as watch:
+        watch.supervisor.start()
+        with pytest.raises(SetupError, match="3 times"):
+            await watch.supervisor.wait_ready()
 
 
 async def test_the_new_model_is_loaded_only_after_the_old_one_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

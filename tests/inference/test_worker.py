@@ -11,13 +11,24 @@ from typing import Any
 
 import pytest
 
-from service.errors import CheckpointInvalid, SetupError
+from service.errors import BackendBroken, CheckpointInvalid, SetupError
 from service.inference.backend import Backend
 from service.inference.batch import Entry
 from service.inference.queue import RequestQueue
 from service.inference.worker import Loaded, Run, Worker, WorkerEvents
 from service.results import BatchOutput, Clip
-from tests.inference.fake_backend import FAIL, HOLD, KILL, OUT_OF_MEMORY, FakeBackend, FakeControl, answer, make_clip
+from tests.inference.fake_backend import (
+    BREAK,
+    FAIL,
+    HOLD,
+    KILL,
+    OUT_OF_MEMORY,
+    FakeBackend,
+    FakeControl,
+    answer,
+    fingerprint,
+    make_clip,
+)
 from tests.inference.running import PATIENCE, until
 
 
@@ -33,6 +44,7 @@ class Recorder:
             ready=lambda loaded: self._record("ready", loaded),
             finished=lambda run: self._record("finished", run),
             failed=lambda entry: self._record("failed", entry),
+            broke=lambda entries: self._record("broke", entries),
             died=lambda error: self._record("died", error),
             ended=lambda: self._record("ended", None),
         )
@@ -98,6 +110,8 @@ async def test_a_failing_batch_is_run_one_by_one(command: float, caplog: pytest.
         recorder.worker.start()
         await until(lambda: len(recorder.reports) == 4)
     await recorder.stop()
+    good = control.runs.pop(3)  # after the failing clip, the one that is known to be good
+    assert good not in [[fingerprint(entry.clip)] for entry in entries if entry.clip]
     assert [len(run) for run in control.runs] == [3, 1, 1, 1]
     assert recorder.kinds == ["ready", "finished", "failed", "finished", "ended"]
     assert [list(recorder.reports[i][1].entries) for i in (1, 3)] == [[entries[0]], [entries[2]]]
@@ -131,20 +145,62 @@ async def test_the_retry_skips_who_gave_up_meanwhile() -> None:
     control.hold.set()
     await until(lambda: "failed" in recorder.kinds)
     await recorder.stop()
-    assert [len(run) for run in control.runs] == [3, 1]
+    assert [len(run) for run in control.runs] == [3, 1, 1]
+    assert control.runs[1] == [fingerprint(make_clip(first=FAIL))]
     assert recorder.kinds == ["ready", "failed", "ended"]
 
 
-async def test_a_backend_that_answers_too_few_clips_fails_them() -> None:
+@pytest.mark.parametrize("number", [1, 3])
+async def test_a_backend_that_says_it_is_broken_ends_the_worker(number: int, caplog: pytest.LogCaptureFixture) -> None:
+    control = FakeControl(run_faults=[BackendBroken("an error that sticks")])
+    recorder = Recorder(control.load)
+    entries = recorder.put(*(make_clip(seed=seed) for seed in range(number)))
+    with caplog.at_level(logging.CRITICAL):
+        recorder.worker.start()
+        await recorder.ended()
+    assert recorder.kinds == ["ready", "broke", "ended"]
+    assert recorder.reports[1][1] == entries
+    assert recorder.worker.busy_since is None
+    assert (len(control.runs), control.closes) == (1, 1)
+    assert "an error that sticks" in caplog.text
+
+
+async def test_a_backend_that_fails_on_a_good_clip_is_broken() -> None:
+    """An error that sticks, of a backend that does not know it: batch, clip and the good clip fail."""
+    control = FakeControl(run_faults=[RuntimeError() for _ in range(3)])
+    recorder = Recorder(control.load)
+    entries = recorder.put(make_clip(seed=1), make_clip(seed=2))
+    recorder.worker.start()
+    await recorder.ended()
+    assert recorder.kinds == ["ready", "broke", "ended"]
+    assert recorder.reports[1][1] == entries
+    assert [len(run) for run in control.runs] == [2, 1, 1]
+    assert recorder.worker.busy_since is None
+
+
+async def test_who_has_an_end_before_the_break_keeps_it() -> None:
+    control = FakeControl(run_faults=[MemoryError()])
+    recorder = Recorder(control.load)
+    clips = make_clip(seed=1), make_clip(first=FAIL), make_clip(first=BREAK), make_clip(seed=2)
+    entries = recorder.put(*clips)
+    recorder.worker.start()
+    await recorder.ended()
+    assert recorder.kinds == ["ready", "finished", "failed", "broke", "ended"]
+    assert list(recorder.reports[1][1].entries) == entries[:1]
+    assert recorder.reports[2][1] is entries[1]
+    assert recorder.reports[3][1] == entries[2:]
+
+
+async def test_a_backend_that_answers_too_few_clips_is_broken() -> None:
     class Forgetful(FakeBackend):
         def run(self, clips: Sequence[Clip]) -> BatchOutput:
             return BatchOutput(super().run(clips).clips[1:], 0.0, 0.0)
 
     recorder = Recorder(lambda: Forgetful(FakeControl()))
-    recorder.put(make_clip())
+    entries = recorder.put(make_clip())
     recorder.worker.start()
-    await until(lambda: "failed" in recorder.kinds)
-    await recorder.stop()
+    await recorder.ended()
+    assert recorder.reports[1:] == [("broke", entries), ("ended", None)]
 
 
 @pytest.mark.parametrize("fault", [SystemExit(), KeyboardInterrupt(), asyncio.CancelledError()], ids=repr)
