@@ -1,5 +1,8 @@
 """The CPU backend on the embedded model."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -113,3 +116,21 @@ def test_a_backend_for_a_few_clips_gives_the_same_answers(
     quick, packed = (backend.run([clip]).clips[0] for backend in (few, many))
     np.testing.assert_allclose(quick.logits, packed.logits, atol=1e-5)
     np.testing.assert_allclose(quick.embedding, packed.embedding, atol=1e-5)
+
+
+_ONE_RUN = """
+import numpy
+from service.inference.backends.onnx import OnnxBackend
+from service.model.store import find
+from pathlib import Path
+stored = find("tiny", cache=Path("none"), offline=True)
+OnnxBackend(stored.directory, stored.manifest, dtype="fp32", threads=1).warm_up()
+"""
+
+
+def test_nobody_is_told_what_runs_here(tmp_path: Path) -> None:
+    """ONNX Runtime's telemetry, where it is on, keeps a device id and a database in the home directory."""
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", _ONE_RUN], env=environment, check=True, timeout=60, cwd=EXAMPLES.parents[1])
+    assert list(tmp_path.rglob("*")) == []
