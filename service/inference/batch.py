@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service.errors import ServiceError
 from service.inference.backend import BatchLimits
@@ -28,6 +28,7 @@ class Entry:
         deadline: when the answer is of no use any more, on the same clock.
         future: where the caller waits.
         suspect: whether a backend broke on a batch with this clip in it; set before the clip waits once more.
+        size: bytes of the audio.
     """
 
     clip: Clip | None
@@ -36,6 +37,10 @@ class Entry:
     deadline: float
     future: asyncio.Future[Answer]
     suspect: bool = False
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.size = self.clip.samples.nbytes if self.clip is not None else 0
 
     def wanted(self, now: float) -> Clip | None:
         """The audio, or None where the caller has gone or its deadline has passed at `now` (any thread)."""

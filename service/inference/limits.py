@@ -27,6 +27,6 @@ class EngineLimits:
     max_queue_seconds: float = 1800.0
     restart_min: float = 0.1
     restart_max: float = 30.0
-    max_failed_loads: int = 8
+    max_failed_loads: int = 6
     stuck_after: float = 60.0
     stop_grace: float = 1.0

@@ -1,4 +1,4 @@
-"""The one structure that the event loop and the worker thread share: clips that wait, bounded two ways.
+"""The one structure that the event loop and the worker thread share: clips that wait, bounded three ways.
 
 The worker takes a batch the moment it is free, from all that waits then. A batch closed any earlier would miss the
 clips that arrive while the model runs and make each of them wait for one more run; and the worker would depend on
@@ -16,6 +16,9 @@ from service.inference.backend import BatchLimits
 from service.inference.batch import Entry, select
 from service.results import Clip
 
+_BYTES_PER_SECOND = 48_000 * 4
+"""Clips wait in float32 at the rate they came in. Above 48 kHz, and some files have 768, a second counts for more."""
+
 
 class RequestQueue:
     """First in, first out; `take` is for the worker thread, all else for the event loop.
@@ -24,14 +27,16 @@ class RequestQueue:
 
     Args:
         max_requests: most entries that may wait.
-        max_seconds: most audio seconds that may wait.
+        max_seconds: most audio seconds that may wait; also bounds their memory, to that of as many seconds at 48 kHz.
     """
 
     def __init__(self, max_requests: int, max_seconds: float) -> None:
         self._max_requests = max_requests
         self._max_seconds = max_seconds
+        self._max_bytes = max_seconds * _BYTES_PER_SECOND
         self._entries: OrderedDict[Entry, None] = OrderedDict()  # removes from the middle in constant time
         self._seconds = 0.0
+        self._bytes = 0
         self._closed = False
         self._changed = threading.Condition(threading.Lock())
 
@@ -48,7 +53,11 @@ class RequestQueue:
     @property
     def full(self) -> bool:
         """Whether no clip at all would be accepted now."""
-        return len(self._entries) >= self._max_requests or self._seconds >= self._max_seconds
+        return (
+            len(self._entries) >= self._max_requests
+            or self._seconds >= self._max_seconds
+            or self._bytes >= self._max_bytes
+        )
 
     @property
     def closed(self) -> bool:
@@ -58,15 +67,16 @@ class RequestQueue:
     def put(self, entry: Entry) -> bool:
         """Append `entry` if there is room for it.
 
-        An empty queue has room for every clip: one longer than `max_seconds` would otherwise be told for ever to
-        come back later.
+        An empty queue has room for every clip: one larger than any bound would otherwise be told for ever to come back
+        later.
         """
         with self._changed:
-            crowded = self._entries and self._seconds + entry.seconds > self._max_seconds
+            crowded = self._entries and (
+                self._seconds + entry.seconds > self._max_seconds or self._bytes + entry.size > self._max_bytes
+            )
             if self._closed or crowded or len(self._entries) >= self._max_requests:
                 return False
-            self._entries[entry] = None
-            self._seconds += entry.seconds
+            self._add(entry)
             self._changed.notify()
             return True
 
@@ -79,9 +89,8 @@ class RequestQueue:
             if self._closed:
                 return
             for entry in reversed(entries):
-                self._entries[entry] = None
+                self._add(entry)
                 self._entries.move_to_end(entry, last=False)
-                self._seconds += entry.seconds
             self._changed.notify()
 
     def discard(self, entry: Entry) -> None:
@@ -119,6 +128,7 @@ class RequestQueue:
             self._closed = True
             self._entries.clear()
             self._seconds = 0.0
+            self._bytes = 0
             self._changed.notify_all()
 
     def _next_batch(self, limits: BatchLimits) -> list[Entry]:
@@ -127,8 +137,14 @@ class RequestQueue:
             self._remove(entry)
         return batch
 
+    def _add(self, entry: Entry) -> None:
+        self._entries[entry] = None
+        self._seconds += entry.seconds
+        self._bytes += entry.size
+
     def _remove(self, entry: Entry) -> None:
         if entry in self._entries:
             del self._entries[entry]
+            self._bytes -= entry.size
             # Sums of floats drift; an empty queue is the chance to begin anew.
             self._seconds = self._seconds - entry.seconds if self._entries else 0.0

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
+import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -10,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from service.inference.backend import BatchLimits
 from service.inference.batch import Entry
 from service.inference.queue import RequestQueue
+from service.results import Clip
 from tests.inference.test_batch import make_entry
 
 LIMITS = BatchLimits(4, 30.0)
@@ -34,6 +37,22 @@ def test_is_bounded_in_seconds() -> None:
     assert queue.put(new_entry(4.0))
     assert queue.full
     assert queue.seconds == 10.0
+
+
+def test_is_bounded_in_memory_where_clips_have_more_samples_than_48000_a_second() -> None:
+    queue = RequestQueue(100, 10.0)
+    large = [replace(new_entry(1.0), clip=Clip(np.zeros(200_000, np.float32), 200_000)) for _ in range(3)]
+    assert queue.put(large[0])
+    assert queue.put(large[1])
+    assert not queue.put(large[2])
+    assert queue.put(new_entry(8.0)), "there is room for its seconds"
+    queue.discard(large[0])
+    assert queue.requests == 2
+    huge = replace(new_entry(1.0), clip=Clip(np.zeros(800_000, np.float32), 800_000))
+    assert not queue.put(huge)
+    assert queue.take(BatchLimits(9, 100.0))
+    assert queue.put(huge), "alone it has room"
+    assert queue.full
 
 
 def test_an_empty_queue_takes_any_clip() -> None:
