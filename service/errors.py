@@ -12,7 +12,7 @@
     ├── Refused (says when to come back)
     │   ├── QueueFull · RateLimited
     │   └── Unavailable
-    │       ├── ModelLoading · Draining
+    │       ├── ModelLoading · Draining · StorageFull
     │       └── WorkerDead
     ├── DeadlineExceeded
     ├── InferenceFailed
@@ -224,6 +224,13 @@ class Draining(Unavailable):
 
     code = "draining"
     title = "The service is shutting down"
+
+
+class StorageFull(Unavailable):
+    """The disk has no room for the upload."""
+
+    code = "storage_full"
+    title = "There is no room for the upload"
 
 
 class WorkerDead(Unavailable):

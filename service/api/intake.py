@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,11 @@ from service.api.context import Services, request_context
 from service.api.options import Options, parse_options
 from service.api.upload import FORM, Upload, is_raw, media_type, read_form, read_raw
 from service.api.work import within
-from service.errors import InvalidOptions, UnsupportedMediaType
+from service.errors import InvalidOptions, StorageFull, UnsupportedMediaType
+
+logger = logging.getLogger(__name__)
+
+_RETRY_AFTER = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,10 @@ async def _upload(request: Request, parts: Services, deadline: float, reading: C
     except ClientDisconnect:
         parts.metrics.requests_cancelled.inc()
         raise
+    except OSError as error:  # spooling is all that touches the disk here, and what fails is the server's trouble
+        logger.error("an upload cannot be spooled: %s", error)
+        parts.metrics.requests_rejected.labels(StorageFull.code).inc()
+        raise StorageFull("There is no room for the upload now; try again later.", _RETRY_AFTER) from None
     notes.files = len(upload)
     if parts.settings.log_file_names:
         notes.file_names = upload.names()

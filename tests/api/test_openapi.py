@@ -72,6 +72,7 @@ def test_every_error_is_a_problem_with_examples(document: dict[str, Any]) -> Non
         "500 internal_error",
         "503 model_loading",
         "503 draining",
+        "503 storage_full",
         "503 worker_dead",
         "504 deadline_exceeded",
     }
