@@ -7,9 +7,9 @@ import uuid
 from http import HTTPStatus
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.problems import PROBLEM_MEDIA_TYPE, problem_of
+from service.api.unread import AnswerTimeoutProtocol
 from service.errors import HeadersTooLarge, MalformedRequest, ServiceError
 
 _MAX_PIPELINED = 16
@@ -19,7 +19,7 @@ _LINGER = 1.0
 """Seconds in which a refused client may read why; to close at once could destroy the answer on its way."""
 
 
-class LimitedProtocol(HttpToolsProtocol):
+class LimitedProtocol(AnswerTimeoutProtocol):
     """Bounds the time, the bytes and the number of the headers of a request. Use `limited_protocol`.
 
     uvicorn waits for headers without limit and keeps whatever comes, so that a few thousand idle sockets, or one fast

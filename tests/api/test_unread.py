@@ -1,0 +1,109 @@
+"""Clients that ask and do not read the answer, on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+import pytest
+from fastapi import FastAPI
+from starlette.responses import Response, StreamingResponse
+
+from service.api.unread import AnswerTimeoutProtocol
+from tests.api.sockets import PATIENCE, listening
+from tests.inference.running import until
+
+SIZE = 20_000_000  # more than the kernel takes off the server's hands
+PIECE = bytes(100_000)
+TIMEOUT = 0.3
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AnswerTimeoutProtocol, "answer_timeout", TIMEOUT)
+
+
+class Large(FastAPI):
+    """Answers with `SIZE` bytes, at once or in pieces; counts the answers under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way = 0
+        self.add_api_route("/whole", self.whole)
+        self.add_api_route("/pieces", self.pieces)
+
+    async def whole(self) -> Response:
+        return Response(bytes(SIZE))
+
+    async def pieces(self) -> Response:
+        return StreamingResponse(self._pieces())
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        self.under_way += 1
+        try:
+            for _ in range(SIZE // len(PIECE)):
+                yield PIECE
+        finally:
+            self.under_way -= 1
+
+
+@contextmanager
+def asking(port: int, path: str, buffer: int = 4096) -> Iterator[socket.socket]:
+    """A connection on which a question was asked, with a buffer of this size for the answer."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        connection.setblocking(False)
+        yield connection
+
+
+async def received(connection: socket.socket, pause: float = 0.0) -> int:
+    """Read with pauses until all is there or the server ends it: how much there was."""
+    loop, total = asyncio.get_running_loop(), 0
+    async with asyncio.timeout(PATIENCE):
+        while total < SIZE:
+            try:
+                data = await loop.sock_recv(connection, 1_000_000)
+            except ConnectionResetError:
+                break
+            if not data:
+                break
+            total += len(data)
+            await asyncio.sleep(pause)
+    return total
+
+
+@pytest.mark.parametrize("path", ["/whole", "/pieces"])
+async def test_who_reads_nothing_is_cut_off(path: str) -> None:
+    app = Large()
+    async with listening(app) as port:
+        with asking(port, path) as connection:
+            began = monotonic()
+            await asyncio.sleep(1.5 * TIMEOUT)
+            await until(lambda: not app.under_way)
+            assert monotonic() - began < 10 * TIMEOUT
+            assert await received(connection) < SIZE
+
+
+@pytest.mark.parametrize("path", ["/whole", "/pieces"])
+async def test_who_reads_slowly_gets_all(path: str) -> None:
+    async with listening(Large()) as port:
+        with asking(port, path, 1_000_000) as connection:
+            began = monotonic()
+            assert await received(connection, TIMEOUT / 10) >= SIZE
+            assert monotonic() - began > TIMEOUT
+
+
+async def test_who_has_read_all_may_keep_the_connection() -> None:
+    async with listening(Large()) as port:
+        with asking(port, "/pieces") as connection:
+            assert await received(connection) >= SIZE
+            await asyncio.sleep(2 * TIMEOUT)
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(connection, b"GET /whole HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with asyncio.timeout(PATIENCE):
+                assert b"200 OK" in await loop.sock_recv(connection, 1000)
