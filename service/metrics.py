@@ -16,7 +16,16 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from service.errors import Draining, KeyInvalid, KeyMissing, ModelLoading, QueueFull, RateLimited, StorageFull, WorkerDead
+from service.errors import (
+    Draining,
+    KeyInvalid,
+    KeyMissing,
+    ModelLoading,
+    QueueFull,
+    RateLimited,
+    StorageFull,
+    WorkerDead,
+)
 
 STAGES = ("decode", "queue", "preprocess", "inference")
 """Values of the label `stage`, in the order in which a request goes through them."""
@@ -179,7 +188,16 @@ class Metrics:
             "ser_model_load_seconds", "Time that loading and warming up the model took.", registry=registry
         )
         # Series that exist from the beginning make rates and alerts right from the first event on.
-        for refusal in (QueueFull, ModelLoading, Draining, StorageFull, WorkerDead, KeyMissing, KeyInvalid, RateLimited):
+        for refusal in (
+            QueueFull,
+            ModelLoading,
+            Draining,
+            StorageFull,
+            WorkerDead,
+            KeyMissing,
+            KeyInvalid,
+            RateLimited,
+        ):
             self.requests_rejected.labels(refusal.code)
         for stage in STAGES:
             self.stage_duration.labels(stage)
