@@ -37,7 +37,7 @@ function write() {
 }
 
 /** @param {Call} call */
-export function curlLine({ name, options, key }) {
+function curlLine({ name, options, key }) {
   const parts = ['curl'];
   if (key) {
     parts.push('-H "Authorization: Bearer $API_KEY"');
@@ -49,7 +49,7 @@ export function curlLine({ name, options, key }) {
 }
 
 /** @param {Call} call */
-export function pythonLines({ name, options, key }) {
+function pythonLines({ name, options, key }) {
   const data = options.map(([option, value]) => `${pythonText(option)}: ${pythonText(value)}`).join(', ');
   return [
     ...(key ? ['import os', ''] : []),

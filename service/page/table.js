@@ -90,7 +90,7 @@ export function showTable(jobs, selected, on) {
  *
  * @param {Job[]} jobs
  */
-export function tableRows(jobs) {
+function tableRows(jobs) {
   const emotions = [
     ...new Set(jobs.flatMap((job) => results(job).flatMap(({ scores }) => scores.map((s) => emotionOf(s.label))))),
   ];

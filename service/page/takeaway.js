@@ -69,7 +69,7 @@ export function save(name, blob) {
 }
 
 /** @param {import('./api.js').Frames} frames */
-export function frameRows({ start, hop, window, labels, scores }) {
+function frameRows({ start, hop, window, labels, scores }) {
   const seconds = (/** @type {number} */ value) => Number(value.toFixed(6));
   return [
     ['start', 'end', ...labels],

@@ -28,6 +28,8 @@ let shown = null;
 let position = 0;
 /** @type {number | null} */
 let pointed = null;
+/** The next step of following the player. */
+let frame = 0;
 /** Counts what was shown, so that decoding that comes late is known as such. */
 let turn = 0;
 
@@ -196,8 +198,9 @@ function follow() {
   playButton.dataset.playing = String(player.playing);
   position = player.position;
   draw();
+  cancelAnimationFrame(frame);
   if (player.playing) {
-    requestAnimationFrame(follow);
+    frame = requestAnimationFrame(follow);
   }
 }
 

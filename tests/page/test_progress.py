@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from service.inference.limits import EngineLimits
 from tests.api.sounds import wav
 from tests.page.conftest import OpenPage
-from tests.page.held import PATIENCE, Held, held_service
+from tests.page.held import PATIENCE, Held, held_service, until
 from tests.page.stored_answers import stored
 
 Hold = Callable[..., Held]
@@ -32,13 +31,6 @@ def held(browser: Browser) -> Iterator[Held]:
     """One service for the tests that leave it as it was."""
     with held_service() as service:
         yield service
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_queued_with_what_is_ahead_then_running_then_done(held: Held, open_page: OpenPage, clip: Path) -> None:
@@ -147,7 +139,7 @@ def test_not_audio_and_bad_options(open_page: OpenPage, clip: Path) -> None:
 
 def test_the_model_is_shown_as_soon_as_it_is_loaded(held: Held, open_page: OpenPage) -> None:
     page = open_page(held.url, statuses=True)
-    answers = iter([503, 503])
+    answers = iter([503])
 
     def loading(route: Route) -> None:
         if (status := next(answers, None)) is None:

@@ -136,6 +136,7 @@ def test_several_files_make_a_table(page: Page, tmp_path: Path) -> None:
     heading.get_by_role("button").click()
     expect(files).to_have_text(["sad.flac", "neutral.flac", "=cmd.wav", "angry.flac"])
     page.get_by_role("button", name="Score").click()
+    expect(files).to_have_text(["=cmd.wav", "sad.flac", "angry.flac", "neutral.flac"])
     shown = [float(text.rstrip(" %")) for text in page.locator("#rows tr td:nth-child(3)").all_inner_texts()]
     assert shown == sorted(shown)
 
