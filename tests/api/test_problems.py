@@ -49,6 +49,7 @@ STATUSES = {
     errors.WorkerDead: 503,
     errors.DeadlineExceeded: 504,
     errors.InferenceFailed: 500,
+    errors.BackendBroken: 500,
     errors.ServiceError: 500,
 }
 
