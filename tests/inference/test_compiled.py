@@ -248,6 +248,7 @@ def test_closing_lets_go_of_the_weights(prepared: tuple[Path, Manifest], graphs:
     assert weights() is None
 
 
+@pytest.mark.slow
 class TestTorch:
     """With torch's own tracing and guards, but its plainest compiler, which takes no time."""
 
@@ -293,7 +294,6 @@ class TestTorch:
         assert len(traced) == len(PROGRAMS)
         backend.close()
 
-    @pytest.mark.slow
     def test_more_programs_than_torch_keeps_by_default(
         self, prepared: tuple[Path, Manifest], traced: list[Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
