@@ -36,7 +36,7 @@ from pathlib import Path
 backend = opened(Path(sys.argv[1]), sys.argv[2], "auto", sys.argv[3])
 loaded = time.monotonic()
 backend.warm_up()
-print(json.dumps({"load": loaded - began, "warm-up": time.monotonic() - loaded, "dtype": backend.info.dtype}))
+print(json.dumps({"load, s": loaded - began, "warm-up, s": time.monotonic() - loaded, "dtype": backend.info.dtype}))
 """
 
 
@@ -122,7 +122,7 @@ def speed(model: BenchModel, device: str, seconds: Sequence[float], rounds: int)
             for count in sorted({1, full}):
                 batch = [Clip(clips.speech(length), SAMPLING_RATE, trim=False)] * count
                 row = rows.setdefault((length, count), {"seconds": length, "clips": count})
-                row["as it is" if choice == "off" else "by default"] = 1000 * _median(backend, batch, rounds)
+                row["as it is, ms" if choice == "off" else "by default, ms"] = 1000 * _median(backend, batch, rounds)
         backend.close()
     return list(rows.values())
 

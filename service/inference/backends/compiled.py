@@ -143,9 +143,7 @@ class CompiledEncoder:
         return waveforms, torch.tensor(counts, device=self._device)
 
 
-def _compiled(
-    function: Callable[[Tensor, Tensor], Encoded], device: torch.device
-) -> Callable[[Tensor, Tensor], Encoded]:
+def _compiled(function: _Answer, device: torch.device) -> _Answer:
     mode = "reduce-overhead" if device.type == "cuda" else "default"
     return torch.compile(function, mode=mode, fullgraph=True, dynamic=False)
 
