@@ -50,6 +50,7 @@ STATUSES = {
     errors.DeadlineExceeded: 504,
     errors.InferenceFailed: 500,
     errors.BackendBroken: 500,
+    errors.StorageFull: 503,
     errors.ServiceError: 500,
 }
 

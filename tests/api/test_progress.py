@@ -90,8 +90,9 @@ async def test_the_wait_is_not_guessed_before_the_first_run(client: httpx.AsyncC
 
 async def test_of_several_clips_the_next_one_counts(client: httpx.AsyncClient, control: FakeControl) -> None:
     control.run_gate.clear()
-    first, split = post(client, "first"), post(client, "split", channels="split")
+    first = post(client, "first")
     await reaches(client, "first", "running")
+    split = post(client, "split", channels="split")
     assert (await reaches(client, "split", "queued"))["ahead"]["clips"] == 0
     control.run_gate.set()
     assert {(await task).status_code for task in (first, split)} == {200}

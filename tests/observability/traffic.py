@@ -58,7 +58,8 @@ def _request(url: str, route: str, pause: float) -> Answered:
     connection.connect()
     try:
         began = time.perf_counter()
-        connection.request("POST", route, slowly(), dict(form.headers))
+        # Every clip shall be computed, though all are the same.
+        connection.request("POST", route, slowly(), {**form.headers, "Cache-Control": "no-cache"})
         response = connection.getresponse()
         response.read()
         seconds = time.perf_counter() - began
