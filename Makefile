@@ -5,7 +5,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 BIN := $(VENV)/bin
 INSTALL := pyproject.toml constraints.txt
 
-.PHONY: run test test-slow test-gpu lint lint-page vendor-page screenshots format setup bench gpu-report golden clean
+.PHONY: run test test-slow test-gpu lint lint-page vendor-page screenshots format setup bench gpu-report faults soak capacity golden clean
 
 run: $(VENV)/.core ## serve the embedded model on 127.0.0.1:8000
 	$(BIN)/emotion2vec-service serve
@@ -38,6 +38,15 @@ bench: $(VENV)/.dev ## measure against FunASR on this machine (some 25 minutes)
 
 gpu-report: $(VENV)/.dev ## all that only a GPU can show, its tests and the benchmark included, in one report
 	$(BIN)/python -m loadtests.gpu_report
+
+faults: $(VENV)/.dev ## what happens when something goes wrong; writes docs/reliability.md (some 10 minutes)
+	$(BIN)/python -m tests.faults.report
+
+soak: $(VENV)/.dev ## ten minutes at 80 % load; writes docs/reliability.md
+	$(BIN)/python -m loadtests.soak --document docs/reliability.md
+
+capacity: $(VENV)/.dev ## how much a server on this machine can take; writes docs/capacity.md (some 5 minutes)
+	$(BIN)/python -m loadtests.capacity --document docs/capacity.md
 
 golden: $(VENV)/.dev ## renew what tests compare with: the OpenAPI document, docs/configuration.md, the answers stored for the page
 	$(BIN)/python -m tests.api.golden

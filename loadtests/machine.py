@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from loadtests.holdings import children
 from service.model.config import ModelConfig
 
 _PACKAGES = ("torch", "funasr", "onnxruntime", "numpy", "soxr", "librosa", "fastapi", "uvicorn")
@@ -43,12 +44,9 @@ def clean_environment() -> dict[str, str]:
 
 def peak_memory(pid: int) -> float:
     """Most MB (10^6 bytes) of memory that a process and its children have had, mapped files included."""
-    children = [
-        int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()
-    ]
     status = Path(f"/proc/{pid}/status").read_text()
     own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
-    return own * 1024 / 1e6 + sum(peak_memory(child) for child in children)
+    return own * 1024 / 1e6 + sum(peak_memory(child) for child in children(pid))
 
 
 def operations(config: ModelConfig, seconds: float) -> float:

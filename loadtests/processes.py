@@ -39,6 +39,11 @@ class Server:
     port: int
     pid: int
 
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
     def peak_memory(self) -> float:
         """Most MB that the server and its children have had."""
         return peak_memory(self.pid)
@@ -51,11 +56,30 @@ def serving(model: BenchModel, side: Side) -> Iterator[Server]:
     Raises:
         RuntimeError: if it ends before it is ready, or is not ready in time.
     """
-    port = _free_port()
     if side.dtype is None:
+        port = _free_port()
         command, probe = ["loadtests.funasr_app", *_funasr_arguments(model, side), str(port)], "/openapi.json"
+        with _started(command, port, probe) as server:
+            yield server
     else:
-        command, probe = ["service.cli", "serve", "--port", str(port), *_flags(model, side)], "/readyz"
+        with serving_with(_flags(model, side)) as server:
+            yield server
+
+
+@contextmanager
+def serving_with(flags: Sequence[str]) -> Iterator[Server]:
+    """Run the service with these flags.
+
+    Raises:
+        RuntimeError: if it ends before it is ready, or is not ready in time.
+    """
+    port = _free_port()
+    with _started(["service.cli", "serve", "--port", str(port), *flags], port, "/readyz") as server:
+        yield server
+
+
+@contextmanager
+def _started(command: Sequence[str], port: int, probe: str) -> Iterator[Server]:
     # Into a file, since nobody reads while the server runs, and a full pipe would stop it.
     with (
         tempfile.TemporaryFile() as errors,

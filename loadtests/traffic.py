@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal, Self, cast, get_args
 
@@ -33,12 +33,13 @@ _OPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request: `kind` says which options its `query` has."""
+    """One request: `kind` says which options its `query` has, `seconds` how long its audio is."""
 
     kind: str
     query: str
     body: bytes
     content_type: str
+    seconds: float
 
 
 class Mix:
@@ -57,7 +58,20 @@ class Mix:
         (codec,) = self._random.choices(list(_CODECS), [weight for _, _, weight in _CODECS.values()])
         (kind,) = self._random.choices(list(_OPTIONS), [weight for _, weight in _OPTIONS.values()])
         subtype, content_type, _ = _CODECS[codec]
-        return Call(kind, _OPTIONS[kind][0], _encoded(seconds, *subtype), content_type)
+        return Call(kind, _OPTIONS[kind][0], _encoded(seconds, *subtype), content_type, seconds)
+
+
+def encode_all() -> None:
+    """Make every body that a mix may draw, which would otherwise be made, slowly, when it is first drawn."""
+    for seconds in _SECONDS:
+        for subtype, _, _ in _CODECS.values():
+            _encoded(seconds, *subtype)
+
+
+def headers(environment: Mapping[str, str]) -> dict[str, str]:
+    """What every request has: answers must come from the model, and the key in LOAD_API_KEY may be needed."""
+    key = environment.get("LOAD_API_KEY")
+    return {"Cache-Control": "no-cache", **({"X-API-Key": key} if key else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +85,6 @@ class Settings:
         p99: milliseconds that 99 % of the accepted requests must stay below (LOAD_P99_MS).
         error_ratio: share of requests that may fail; refusals with 429 or 503 are not failures (LOAD_ERROR_RATIO).
         refused_ratio: share of requests that may be refused so (LOAD_REFUSED_RATIO).
-        headers: sent with every request: the API key, where there is one (LOAD_API_KEY).
     """
 
     shape: Shape
@@ -80,7 +93,6 @@ class Settings:
     p99: float
     error_ratio: float
     refused_ratio: float
-    headers: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
@@ -99,7 +111,6 @@ class Settings:
             p99=float(environment.get("LOAD_P99_MS", "10000")),
             error_ratio=float(environment.get("LOAD_ERROR_RATIO", "0")),
             refused_ratio=float(environment.get("LOAD_REFUSED_RATIO", "1")),
-            headers={"X-API-Key": key} if (key := environment.get("LOAD_API_KEY")) else {},
         )
 
     def users_at(self, second: float) -> int | None:

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import httpx
 import numpy as np
@@ -26,12 +27,11 @@ COMMAND = (sys.executable, "-m", "service.cli", "serve", "--answer-cache-bytes",
 
 
 @contextmanager
-def serving(*flags: str, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server that is ready, and its URL."""
-    environment = {**os.environ, **variables}
-    process = subprocess.Popen(
-        [*COMMAND, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+def serving(
+    *flags: str, command: Sequence[str] = COMMAND, stderr: int | IO[str] = subprocess.PIPE, **options: Any
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server that is ready, and its URL; `options` are those of `subprocess.Popen`."""
+    process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, stderr=stderr, text=True, **options)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -211,7 +211,7 @@ def test_keys_limits_and_trusted_proxies_hold_in_the_real_server(tmp_path: Path)
     key, another = "0123456789abcdef-first", "0123456789abcdef-second"
     (tmp_path / "keys").write_text(another)
     flags = ["--api-keys-file", str(tmp_path / "keys"), "--max-header-bytes", "4096", "--log-level", "debug"]
-    with serving(*flags, SER_API_KEYS=key) as (process, url):
+    with serving(*flags, env={**os.environ, "SER_API_KEYS": key}) as (process, url):
         assert process.stdout is not None
         process.stdout.readline()
         assert "curl -H 'X-API-Key: YOUR-KEY' -F file=@" in process.stdout.readline()

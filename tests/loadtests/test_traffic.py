@@ -63,10 +63,3 @@ def test_limits() -> None:
     assert "501 of 1000 requests were refused" in settings.failures(499, 501, 0, 1)[0]
     assert len(settings.failures(1, 501, 498, 1000)) == 3
     assert settings.failures(0, 0, 0, 0) == ["none of 0 requests was accepted"]
-
-
-def test_the_api_key_is_sent_and_not_shown() -> None:
-    assert Settings.read({}).headers == {}
-    settings = Settings.read({"LOAD_API_KEY": "0123456789abcdef"})
-    assert settings.headers == {"X-API-Key": "0123456789abcdef"}
-    assert "0123456789abcdef" not in repr(settings)

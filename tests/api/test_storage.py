@@ -1,0 +1,51 @@
+"""Uploads that are too large for memory, where the disk takes none."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from tests.api.answers import problem
+from tests.api.double import RecognizerDouble
+from tests.api.sounds import wav
+
+LARGE = wav(20)
+FILE = ("a.wav", LARGE)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/recognize", {"content": LARGE, "headers": {"content-type": "audio/wav"}}),
+        ("/recognize", {"files": {"file": FILE}}),
+        ("/recognize/batch", {"files": [("files", ("b.wav", b"x")), ("files", FILE)]}),
+    ],
+)
+async def test_a_disk_that_takes_nothing(
+    path: str,
+    body: dict[str, Any],
+    client: httpx.AsyncClient,
+    recognizer: RecognizerDouble,
+    registry: CollectorRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        response = await client.post(path, **body)
+        document = problem(response, 503, "storage_full")
+        assert str(tmp_path) not in document["detail"]
+        assert int(response.headers["retry-after"]) >= 1
+        small = await client.post("/recognize", files={"file": ("a.wav", wav())})
+        assert small.status_code == 200, "what fits into memory needs no disk"
+    assert (await client.post(path, **body)).status_code == 200
+    assert registry.get_sample_value("ser_requests_rejected_total", {"reason": "storage_full"}) == 1
+    assert recognizer.permits == 0
+    (record,) = caplog.records
+    assert "cannot be spooled" in record.getMessage()

@@ -1,0 +1,159 @@
+"""Clients that leave, at every stage of a request."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.api.unread import AnswerTimeoutProtocol
+from tests.api.sockets import head
+from tests.audio_samples import encode, speech
+from tests.faults.callers import Callers, ask
+from tests.faults.conftest import Observe
+from tests.faults.service import HealthWatch, Service, connect, running, until
+from tests.faults.test_worker import command
+from tests.inference.fake_backend import HOLD
+
+CLIP = encode("wav-s16", speech(seconds=1), 16_000)
+COMPRESSED = encode("webm", np.tile(speech(48_000), 3), 48_000)
+LONG = encode("wav-s16", np.tile(speech(), 8), 16_000)
+LONGEST = encode("wav-s16", np.tile(speech(), 60), 16_000)
+FORM = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+FRAMES = "/recognize?embedding=frame&trim=false"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """When a client leaves.
+
+    Attributes:
+        sends: what it sends before.
+        waits: seconds that it waits then.
+        reads: bytes of the answer that it waits for.
+        counted: whether the service has seen a request by then.
+        held: whether the model is busy with another clip meanwhile.
+    """
+
+    sends: bytes
+    waits: float = 0.0
+    reads: int = 0
+    counted: bool = True
+    held: bool = False
+
+
+STAGES = {
+    "before its headers": Stage(b"", counted=False),
+    "within its headers": Stage(b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-", counted=False),
+    "before its body": Stage(head(len(CLIP)), 0.02),
+    "within its body": Stage(head(len(CLIP)) + CLIP[:9000], 0.02),
+    "within a form": Stage(head(len(CLIP), media="multipart/form-data; boundary=x") + FORM + CLIP[:9000], 0.02),
+    "within a chunk": Stage(head(None) + b"5000\r\n" + CLIP[:9000], 0.02),
+    "at the end of its body": Stage(head(len(CLIP)) + CLIP),
+    "while it is decoded": Stage(head(len(COMPRESSED)) + COMPRESSED, 0.02),
+    "while it waits": Stage(head(len(CLIP)) + CLIP, 0.2, held=True),
+    "while the model runs": Stage(head(len(LONG), FRAMES) + LONG, 0.1),
+    "while the answer is sent": Stage(head(len(LONG), FRAMES) + LONG, reads=1),
+}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with running(tmp_path_factory.mktemp("disconnects")) as started:
+        yield started
+
+
+def leave(port: int, stage: Stage, reset: bool) -> None:
+    """Be a client that leaves; with a reset, which loses what is on its way, or in an orderly manner."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(stage.sends)
+        time.sleep(stage.waits)
+        if stage.reads:
+            connection.recv(stage.reads)
+        if reset:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_some_clients_leave(service: Service) -> None:
+    """A sample of what follows, for everyday."""
+    leave_at_every_stage(service, 2)
+
+
+@pytest.mark.slow
+def test_clients_leave(service: Service, observe: Observe) -> None:
+    """Clients leave at every stage of a request, half of them with a reset, while 5 callers go on"""
+    observe(leave_at_every_stage(service, 50))
+
+
+def leave_at_every_stage(service: Service, number: int) -> str:
+    """Returns what was seen."""
+    before, counted = service.saturate(), service.idle()
+    expected = 0
+    with HealthWatch(service) as health, Callers(service.url) as callers, ThreadPoolExecutor(20) as pool:
+        for stage in STAGES.values():
+            if stage.held:
+                holding = threading.Thread(target=hold, args=(service.url, 1.0))
+                holding.start()
+                time.sleep(0.1)
+                expected += 1
+            list(pool.map(lambda n, stage=stage: leave(service.port, stage, n % 2 == 0), range(number)))
+            expected += number * stage.counted
+            if stage.held:
+                holding.join()
+    callers.assert_content()
+    after = service.idle()
+    statuses = after.since(counted)
+    cancelled = after["ser_requests_cancelled_total"] - counted["ser_requests_cancelled_total"]
+    assert sum(statuses.values()) == expected + callers.statuses.total(), "every request has an end"
+    assert statuses.keys() == {"200", "499"}
+    # All that left in their body or while they waited are gone for sure; others may have been answered just before.
+    sure = number * sum(stage.waits > 0 and stage.counted for stage in list(STAGES.values())[:6])
+    assert statuses["499"] >= sure
+    assert cancelled >= sure
+    assert (health.live, health.ready) == ([200], [200])
+    held = service.back_to(before)
+    assert held.within(before), (before, held)
+    return (
+        f"{number} at each of {len(STAGES)} stages: {statuses['499']} times 499, their clips dropped; "
+        f"{callers.statuses[200]} answers to the others, all right; {held} before and after"
+    )
+
+
+def hold(url: str, seconds: float) -> None:
+    with connect(url) as client:
+        assert ask(client, command(HOLD, seconds)).status_code == 200
+
+
+@pytest.mark.slow
+def test_answers_that_nobody_reads(tmp_path: Path, observe: Observe) -> None:
+    """Clients ask for megabytes, do not read them, and keep their connections, while 5 callers go on"""
+    number = 3
+    with running(tmp_path) as service, ExitStack() as stack:
+        before = service.saturate()
+        for _ in range(number):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", service.port))
+            connection.sendall(head(len(LONGEST), FRAMES) + LONGEST)
+        until(lambda: service.metrics()["ser_audio_seconds_total"] >= 60 * number)
+        began = time.monotonic()
+        assert service.census().files["socket"] >= before.files["socket"] + number, "they may still read on"
+        with Callers(service.url) as callers:
+            time.sleep(AnswerTimeoutProtocol.answer_timeout)
+        callers.assert_content()
+        held = service.back_to(before)
+        took = time.monotonic() - began
+        assert held.within(before), (before, held)
+    observe(
+        f"{number} such clients, cut off within {took:.0f} s (nothing read for 30 s); {callers.statuses[200]} answers "
+        f"to the others, all right; {held} before and after"
+    )

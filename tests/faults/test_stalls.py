@@ -1,0 +1,108 @@
+"""Clients that begin and do not go on, or hardly."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.api.sockets import head
+from tests.audio_samples import encode, speech
+from tests.faults.callers import Callers
+from tests.faults.conftest import Observe
+from tests.faults.service import PATIENCE, HealthWatch, Service, running
+
+CLIP = encode("wav-s16", speech(seconds=1), 16_000)
+FLAGS = ("--header-timeout", "1", "--body-idle-timeout", "1", "--body-timeout", "3")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    with running(tmp_path, *FLAGS) as started:
+        yield started
+
+
+def stall(port: int, sends: bytes, drip: float | None = None) -> tuple[bytes, float]:
+    """Send the beginning of a request, then nothing, or a byte every `drip` seconds: the answer, and after how long."""
+    began = time.monotonic()
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection, suppress(ConnectionError):
+        connection.sendall(sends)
+        if drip is not None:
+            connection.settimeout(drip)
+        while time.monotonic() - began < PATIENCE:
+            try:
+                piece = connection.recv(65_536)
+            except TimeoutError:
+                connection.sendall(b"x")
+                continue
+            if not piece:
+                break
+            answer += piece
+    return answer, time.monotonic() - began
+
+
+STALLS: dict[str, tuple[Callable[[int], tuple[bytes, float]], bytes, float]] = {
+    "before headers": (lambda port: stall(port, b""), b"", 1),
+    "within headers": (lambda port: stall(port, b"POST /recognize HTTP/1.1\r\nHost: x\r\nX: "), b"", 1),
+    "headers byte by byte": (lambda port: stall(port, b"POST /recognize HTTP/1.1\r\nHost: x\r\nX: ", 0.2), b"", 1),
+    "before the body": (lambda port: stall(port, head(len(CLIP))), b"HTTP/1.1 408", 1),
+    "within the body": (lambda port: stall(port, head(len(CLIP)) + CLIP[:9000]), b"HTTP/1.1 408", 1),
+    "body byte by byte": (lambda port: stall(port, head(len(CLIP)) + CLIP[:9000], 0.2), b"HTTP/1.1 408", 3),
+}
+
+
+def test_clients_stall(service: Service, observe: Observe) -> None:
+    """50 clients stall in their headers or bodies, or send byte by byte, while 5 callers go on"""
+    kinds = [kind for kind in STALLS.values() for _ in range(50 // len(STALLS) + 1)][:50]
+    before, counted = service.saturate(), service.idle()
+    with HealthWatch(service) as health, Callers(service.url) as callers, ThreadPoolExecutor(50) as pool:
+        ends = list(pool.map(lambda kind: kind[0](service.port), kinds))
+    callers.assert_content()
+    for (_, expected, limit), (answer, seconds) in zip(kinds, ends, strict=True):
+        assert answer.startswith(expected)
+        assert bool(answer) == bool(expected)
+        assert limit - 0.1 <= seconds < limit + 5
+    refused = sum(answer.startswith(b"HTTP/1.1 408") for answer, _ in ends)
+    assert service.idle().since(counted) == {"200": callers.statuses[200], "408": refused}
+    assert (health.live, health.ready) == ([200], [200])
+    held = service.back_to(before)
+    assert held.within(before), (before, held)
+    observe(
+        f"{refused} times 408, {50 - refused} connections closed, each at its limit (1 s idle, 3 s in all); "
+        f"{callers.statuses[200]} answers to the others, all right; {held} before and after"
+    )
+
+
+def test_more_clients_stall_than_are_served_at_a_time(service: Service, observe: Observe) -> None:
+    """200 clients stall in their bodies, more than there are permits, while 5 callers go on"""
+    before, counted = service.saturate(), service.idle()
+    crowd = 200
+    with HealthWatch(service) as health, Callers(service.url, tolerated=(429,)) as callers:
+        with ThreadPoolExecutor(crowd) as pool:
+            ends = list(pool.map(lambda _: stall(service.port, head(2 << 20) + CLIP[:9000]), range(crowd)))
+        served = callers.statuses[200]
+        time.sleep(2)
+        assert callers.statuses[200] > served, "as soon as it is over, they are served again"
+    callers.assert_content()
+    found = Counter(answer[9:12] for answer, _ in ends)
+    assert found.keys() == {b"408", b"429"}
+    assert service.idle().since(counted) == {
+        "200": callers.statuses[200],
+        "408": found[b"408"],
+        "429": found[b"429"] + callers.statuses[429],
+    }
+    assert (health.live, health.ready) == ([200], [200])
+    held = service.back_to(before)
+    assert held.within(before), (before, held)
+    observe(
+        f"{found[b'408']} times 408, {found[b'429']} times 429; {callers.statuses[200]} answers to the others, all "
+        f"right, and {callers.statuses[429]} times 429 while it lasted; {held} before and after"
+    )
