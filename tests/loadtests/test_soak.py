@@ -47,12 +47,12 @@ def test_short_runs_count_from_their_first_quarter_on() -> None:
     ("step", "good"),
     [
         (STEP, True),
-        (Step("x", 60.0, 99, 1, 0, 5.0, 0.1, 0.4), False),
+        (Step("x", 60.0, 99, 1, 0, 5.0, 0.1, 0.4), True),
         (Step("x", 60.0, 99, 0, 1, 5.0, 0.1, 0.4), False),
         (Step("x", 60.0, 0, 0, 0, 0.0, 0.0, 0.0), False),
     ],
 )
-def test_every_request_must_be_answered(step: Step, good: bool) -> None:
+def test_no_request_may_fail(step: Step, good: bool) -> None:
     assert soak.answered(step).good is good
 
 
@@ -81,8 +81,7 @@ def test_the_report_says_what_was_seen() -> None:
 def test_a_minute_of_load_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page, out = tmp_path / "page.md", tmp_path / "results" / "soak.json"
     page.write_text("<!-- soak -->\n<!-- end of soak -->\n")
-    # Half of the load, since other tests' machines may become busier meanwhile.
-    status = soak.main(["--seconds", "60", "--load", "0.5", "--out", str(out), "--document", str(page), "--"])
+    status = soak.main(["--seconds", "60", "--out", str(out), "--document", str(page), "--"])
     found = json.loads(out.read_text())
     assert status == 0, found["verdicts"]
     assert found["good"] is True
