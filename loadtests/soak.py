@@ -3,8 +3,8 @@
     python -m loadtests.soak --seconds 600 --load 0.8 -- --model iic/emotion2vec_plus_large
 
 Starts a server with the flags after `--`, finds how many requests it answers a second, and sends `--load` times as many
-at random moments. Memory at the end must be within 5 % of that after the first minute, no request may fail, and no file,
-thread or process may be left. Writes JSON with a sample of every second; status 1 where something is not so.
+at random moments. Memory at the end must be within 5 % of that after the first minute, no request may fail, and no
+file, thread or process may be left. Writes JSON with a sample of every second; status 1 where something is not so.
 """
 
 from __future__ import annotations

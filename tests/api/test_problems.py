@@ -46,11 +46,11 @@ STATUSES = {
     errors.Unavailable: 503,
     errors.ModelLoading: 503,
     errors.Draining: 503,
+    errors.StorageFull: 503,
     errors.WorkerDead: 503,
     errors.DeadlineExceeded: 504,
     errors.InferenceFailed: 500,
     errors.BackendBroken: 500,
-    errors.StorageFull: 503,
     errors.ServiceError: 500,
 }
 
