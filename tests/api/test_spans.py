@@ -41,7 +41,9 @@ def exporter() -> InMemorySpanExporter:
 async def client(recognizer: RecognizerDouble, exporter: InMemorySpanExporter) -> AsyncIterator[httpx.AsyncClient]:
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    app = create_app(recognizer, Settings(root_path="/ser"), Metrics(CollectorRegistry()), provider)
+    app = create_app(
+        recognizer, Settings(root_path="/ser", answer_cache_bytes=0), Metrics(CollectorRegistry()), provider
+    )
     async with serving(app, "/ser") as client:
         yield client
 
@@ -170,7 +172,7 @@ async def test_a_request_that_is_not_sampled_costs_no_spans_and_keeps_its_trace(
 ) -> None:
     provider = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    app = create_app(recognizer, Settings(), Metrics(CollectorRegistry()), provider)
+    app = create_app(recognizer, Settings(answer_cache_bytes=0), Metrics(CollectorRegistry()), provider)
     async with serving(app) as client:
         headers = {**AS_WAV, "traceparent": f"00-{TRACE}-{PARENT}-00"}
         response = await client.post("/recognize", content=wav(), headers=headers)
