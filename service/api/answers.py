@@ -55,7 +55,7 @@ def file_result(decoded: Decoded, recognitions: Sequence[Recognition], options: 
         "sampling_rate": decoded.sampling_rate,
         "channels": decoded.channels,
     }
-    results = [_result(recognition, options) for recognition in recognitions]
+    results = [clip_result(recognition, options) for recognition in recognitions]
     stretches = [_stretch(recognition.speech) for recognition in recognitions]
     if options.channels == "split":
         channels: list[ChannelResult] = [
@@ -77,7 +77,8 @@ def longest(timings: Sequence[Timings]) -> Timings:
     )
 
 
-def _result(recognition: Recognition, options: Options) -> Result:
+def clip_result(recognition: Recognition, options: Options) -> Result:
+    """The result for one waveform."""
     names = [_name(label, options.label_language) for label in recognition.labels]
     scores: list[LabelScore] = [
         {"label": name, "score": score} for name, score in zip(names, recognition.scores, strict=True)
