@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from math import isinf
 from typing import Protocol
 
@@ -238,11 +239,17 @@ class FileCut:
 
     def __init__(self, reader: Reader, channels: ChannelChoice, start: float | None, end: float | None) -> None:
         self.duration = 0.0
+        self.narrow_band = False
         self._reader = reader
         self._channels = channels
         self._start = start
         self._end = end
-        self._utterances = self._cut()
+        self._steps = self._cut()
+        self._utterances = chain.from_iterable(self._steps)
+
+    def steps(self) -> Iterator[list[ChannelUtterance]]:
+        """The same block by block of the file: what each completes, often nothing. No step takes long."""
+        return self._steps
 
     def __iter__(self) -> Iterator[ChannelUtterance]:
         return self._utterances
@@ -250,7 +257,7 @@ class FileCut:
     def __next__(self) -> ChannelUtterance:
         return next(self._utterances)
 
-    def _cut(self) -> Iterator[ChannelUtterance]:
+    def _cut(self) -> Iterator[list[ChannelUtterance]]:
         rate = self._reader.sampling_rate
         first = round((self._start or 0.0) * rate)
         last = None if self._end is None or isinf(self._end) else round(self._end * rate)
@@ -262,6 +269,7 @@ class FileCut:
             read += block.shape[1]
             self.duration = read / rate
             if not stretch.size:
+                yield []
                 continue
             taken += stretch.shape[1]
             for (index, cutter), samples in zip(cutters.items(), choose(stretch, self._channels), strict=True):
@@ -269,13 +277,14 @@ class FileCut:
             # Of what is still to come, nothing ends before this.
             settled = first / rate + min(cutter.settled for cutter in cutters.values())
             waiting.sort(key=_end)
-            while waiting and waiting[0].utterance.end <= settled:
-                yield waiting.pop(0)
+            complete = sum(each.utterance.end <= settled for each in waiting)
+            yield waiting[:complete]
+            del waiting[:complete]
         check_options(self._channels, self._start, self._end, of_channels=self._reader.channels, duration=self.duration)
         check_length(taken, rate)
         for index, cutter in cutters.items():
             waiting += [_placed(utterance, index, first / rate) for utterance in cutter.finish()]
-        yield from sorted(waiting, key=_end)
+        yield sorted(waiting, key=_end)
 
     def _indices(self) -> Iterable[int]:
         if self._channels == "split":
