@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from service.api.cache import AnswerCache
 from service.api.progress import ProgressBoard
+from service.api.segment_permits import SegmentPermits
 from service.inference.recognizer import Recognizer
 from service.metrics import Metrics
 from service.results import Timings
@@ -43,7 +44,8 @@ class StreamShare:
 class Services:
     """The parts that routes share.
 
-    `pool` decodes uploads and builds large answers, `cache` is None where it is off, `tracer` makes spans.
+    `pool` decodes uploads and builds large answers, `cache` is None where it is off, `tracer` makes spans,
+    `segment_permits` are what requests with granularity segment need beside that of the recognizer.
     """
 
     recognizer: Recognizer
@@ -53,6 +55,7 @@ class Services:
     cache: AnswerCache | None
     tracer: Tracer
     streams: StreamShare
+    segment_permits: SegmentPermits
     progress: ProgressBoard = field(default_factory=ProgressBoard)
 
 
@@ -78,6 +81,9 @@ class Notes:
         timings: what the stages took, any number of times; the longest counts.
         code: that of the problem which is the answer.
         stream: what became of it, where it is one.
+        segments: how many were answered, None with any other granularity.
+        outcome: the status of what came after the answer had begun with a 200: of the problem in its last line, or
+            `CLIENT_GONE`; None where all went well.
     """
 
     files: int | None = None
@@ -87,6 +93,8 @@ class Notes:
     timings: list[Timings] = field(default_factory=list)
     code: str | None = None
     stream: StreamNotes | None = None
+    segments: int | None = None
+    outcome: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from service.api.answers import DIGITS, clip_result
+from service.api.answers import DIGITS, result_of
 from service.api.context import Services, StreamNotes
 from service.api.encode import encode
 from service.api.stream_agenda import Agenda, Job
@@ -131,7 +131,7 @@ class Answers:
     def _scored(self, job: Job, answer: Recognition) -> ScoredEvent:
         channel: dict[str, int] = {"channel": job.channel} if self._start.select == "split" else {}
         times = {"start": round(job.start, DIGITS), "end": round(job.end, DIGITS)}
-        return {**channel, **times, **clip_result(answer, self._options)}  # type: ignore[typeddict-item]
+        return {**channel, **times, **result_of(answer, self._options)}  # type: ignore[typeddict-item]
 
     def _result(self) -> ResultEvent:
         duration = round(self._agenda.seconds, DIGITS)
@@ -145,7 +145,7 @@ class Answers:
         answer = mean.recognition()
         if answer is None:
             return {"speech_seconds": 0.0, "label": None, "score": None, "scores": []}
-        result = clip_result(answer, self._options)
+        result = result_of(answer, self._options)
         return {"speech_seconds": round(mean.seconds, DIGITS), **result}  # type: ignore[typeddict-item]
 
     def _count_skipped(self) -> None:
