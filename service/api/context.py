@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import cast
 
 from opentelemetry.trace import Tracer
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from service.api.cache import AnswerCache
 from service.api.progress import ProgressBoard
+from service.api.segment_permits import SegmentPermits
 from service.inference.recognizer import Recognizer
 from service.metrics import Metrics
 from service.results import Timings
@@ -28,10 +30,22 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 @dataclass(frozen=True, slots=True)
+class StreamShare:
+    """What all streams share: `turns` at the recognizer, first come first served, and threads of their own.
+
+    Long uploads keep the other threads busy for seconds, which live audio cannot wait.
+    """
+
+    turns: asyncio.Semaphore
+    pool: ThreadPoolExecutor
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
     """The parts that routes share.
 
-    `pool` decodes uploads and builds large answers, `cache` is None where it is off, `tracer` makes spans.
+    `pool` decodes uploads and builds large answers, `cache` is None where it is off, `tracer` makes spans,
+    `segment_permits` are what requests with granularity segment need beside that of the recognizer.
     """
 
     recognizer: Recognizer
@@ -40,7 +54,19 @@ class Services:
     pool: ThreadPoolExecutor
     cache: AnswerCache | None
     tracer: Tracer
+    streams: StreamShare
+    segment_permits: SegmentPermits
     progress: ProgressBoard = field(default_factory=ProgressBoard)
+
+
+@dataclass(slots=True)
+class StreamNotes:
+    """What a stream has come to: how it was closed, and how many windows and utterances were answered or left out."""
+
+    close_code: int | None = None
+    windows: int = 0
+    skipped_windows: int = 0
+    utterances: int = 0
 
 
 @dataclass(slots=True)
@@ -54,6 +80,10 @@ class Notes:
         audio_seconds: how much audio they decoded to, None if none did.
         timings: what the stages took, any number of times; the longest counts.
         code: that of the problem which is the answer.
+        stream: what became of it, where it is one.
+        segments: how many were answered, None with any other granularity.
+        outcome: the status of what came after the answer had begun with a 200: of the problem in its last line, or
+            `CLIENT_GONE`; None where all went well.
     """
 
     files: int | None = None
@@ -62,6 +92,9 @@ class Notes:
     audio_seconds: float | None = None
     timings: list[Timings] = field(default_factory=list)
     code: str | None = None
+    stream: StreamNotes | None = None
+    segments: int | None = None
+    outcome: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +107,7 @@ class RequestContext:
     notes: Notes = field(default_factory=Notes)
 
 
-def services(request: Request) -> Services:
+def services(request: HTTPConnection) -> Services:
     """The parts of the application that answers `request`."""
     return cast(Services, request.app.state.services)
 

@@ -29,11 +29,16 @@ from service.errors import (
     InvalidRequest,
     MalformedBody,
     MalformedRequest,
+    MessageTooLarge,
     NotDecodable,
+    OriginForbidden,
     QueueFull,
     RateLimited,
     Refused,
     ServiceError,
+    SlowConsumer,
+    StreamIdle,
+    TooManyStreams,
     Unauthorized,
     UnsupportedMediaType,
     UploadTimeout,
@@ -52,14 +57,19 @@ STATUSES: Mapping[type[ServiceError], int] = {
     MalformedRequest: 400,
     MalformedBody: 400,
     Unauthorized: 401,
+    OriginForbidden: 403,
     UploadTimeout: 408,
+    StreamIdle: 408,
+    SlowConsumer: 408,
     BodyTooLarge: 413,
+    MessageTooLarge: 413,
     AudioTooLong: 413,
     NotDecodable: 415,
     UnsupportedMediaType: 415,
     InvalidRequest: 422,
     QueueFull: 429,
     RateLimited: 429,
+    TooManyStreams: 429,
     HeadersTooLarge: 431,
     Refused: 503,
     DeadlineExceeded: 504,
@@ -163,7 +173,7 @@ def documented(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI `responses` of a route that can end in `errors`: one example for each, grouped by status."""
     responses: dict[int | str, dict[str, Any]] = {}
     for error in errors:
-        fields = [FieldError("granularity", "must be one of utterance, frame", "invalid")]
+        fields = [FieldError("granularity", "must be one of utterance, frame, segment", "invalid")]
         detail = (error.__doc__ or "").partition("\n")[0]
         example = _document(status_of(error), error.code, error.title, detail, _EXAMPLE_ID)
         if issubclass(error, InvalidOptions):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from service.commands import Commands
 from service.commands.opening import MODEL_SETTINGS, find_model, open_model
@@ -13,7 +13,7 @@ from service.configure import add_flags, flags_of, load_settings
 from service.errors import ServiceError
 
 if TYPE_CHECKING:
-    from service.api.schemas import FileResult
+    from service.api.schemas import FileResult, SegmentedResult
 
 _FEW_FILES = 4
 """Up to which a short start saves more time than packed weights would."""
@@ -31,7 +31,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document a line, as the service answers")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="as in POST /recognize")
     parser.add_argument("--config", type=Path, help="a YAML file with settings")
-    add_flags(parser, [*MODEL_SETTINGS, "max_duration"])
+    add_flags(parser, [*MODEL_SETTINGS, "max_duration", "max_utterance_duration"])
     parser.set_defaults(run=run)
 
 
@@ -47,13 +47,16 @@ def run(options: argparse.Namespace) -> int:
     from service.api.encode import encode
     from service.api.options import parse_options
     from service.local import recognize_file
+    from service.printed import segment_lines
 
     wanted = parse_options((name, value) for name, _, value in (item.partition("=") for item in options.option))
     backend = open_model(find_model(settings), settings, few=len(options.files) <= _FEW_FILES)
     failed = False
     for path in options.files:
         try:
-            result = recognize_file(backend, path, wanted, max_duration=settings.max_duration)
+            result = recognize_file(
+                backend, path, wanted, max_duration=settings.max_duration, longest_clip=settings.longest_clip
+            )
         except (ServiceError, OSError) as error:
             failed = True
             detail = error.detail if isinstance(error, ServiceError) else error.strerror
@@ -63,14 +66,17 @@ def run(options: argparse.Namespace) -> int:
             document = {"file": str(path), "model": model_summary(backend.info), **result}
             print(b"".join(encode(document)).decode())
         else:
-            _print_result(path, result)
+            print(f"{path} ({result['audio']['duration']:.2f} s)")
+            if wanted.granularity == "segment":
+                print(*segment_lines(cast("SegmentedResult", result)), sep="\n")
+            else:
+                _print_result(cast("FileResult", result))
     if not options.json and backend.info.demonstration:
         print(_DEMONSTRATION, file=sys.stderr)
     return int(failed)
 
 
-def _print_result(path: Path, result: FileResult) -> None:
-    print(f"{path} ({result['audio']['duration']:.2f} s)")
+def _print_result(result: FileResult) -> None:
     for channel in result.get("channels", []):
         print(f"  channel {channel['channel']}: {channel['label']} {channel['score']:.3f}")
     for row in sorted(result.get("scores", []), key=lambda row: -row["score"]):

@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
     metrics = Metrics(CollectorRegistry())
     limits = EngineLimits(
         max_requests=settings.max_in_flight,
+        max_streams=settings.max_streams,
         max_queue_requests=settings.max_queue_requests,
         max_queue_seconds=settings.max_queue_seconds,
         stuck_after=settings.stuck_after,
