@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -70,8 +71,15 @@ class Talk:
 
 
 @asynccontextmanager
-async def talking(port: int, headers: Mapping[str, str] | None = None, **options: Any) -> AsyncIterator[Talk]:
+async def talking(
+    port: int, headers: Mapping[str, str] | None = None, *, receive_buffer: int | None = None, **options: Any
+) -> AsyncIterator[Talk]:
     """A connection, aborted in the end where it is not closed by then."""
+    if receive_buffer is not None:
+        options["sock"] = own = socket.socket()
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        own.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(own, ("127.0.0.1", port))
     connection = await connect(
         f"ws://127.0.0.1:{port}/stream",
         additional_headers=headers,
