@@ -21,8 +21,8 @@ from service.errors import (
     KeyInvalid,
     KeyMissing,
     ModelLoading,
-    QueueFull,
     OriginForbidden,
+    QueueFull,
     RateLimited,
     StorageFull,
     TooManyStreams,
@@ -121,12 +121,11 @@ class Metrics:
         inference_failures: clips on which the model failed.
         worker_deaths: ends of the worker thread that nobody asked for, failed loads included.
         audio_seconds: audio seconds that the model has scored.
-        predictions: answers by the `label` with the highest score.
         streams: streams that are over, by the `code` with which they were closed (see `STREAM_CLOSES`).
         stream_events: messages sent on streams, by `type` (see `STREAM_EVENTS`).
         stream_skipped_windows: windows left out, because the one before was still being answered.
         stream_delay: seconds from the last sample of a live window to its answer.
-        predictions: answers by the `label` with the highest score; each segment is one.
+        predictions: answers by the `label` with the highest score; each segment is one, and each utterance of a stream.
         segments: utterances that were answered with granularity segment.
         segment_requests: requests with granularity segment that are worked on; `segment_requests_limit` may be.
         segment_request_duration: seconds from their first byte to the answer's last, by no route: there is only one.
@@ -210,6 +209,8 @@ class Metrics:
             "ser_stream_delay_seconds",
             "Time from the last sample of a live window to its answer.",
             buckets=_seconds_from(-3),
+            registry=registry,
+        )
         self.segments = Counter(
             "ser_segments_total", "Utterances answered with granularity segment.", registry=registry
         )

@@ -133,7 +133,8 @@ def create_app(
     )
     cache = AnswerCache(settings.answer_cache_bytes, metrics) if settings.answer_cache_bytes else None
     permits = SegmentPermits(settings.segment_permits, metrics)
-    app.state.services = Services(recognizer, settings, metrics, pool, cache, tracer_of(tracer_provider), streams, permits)
+    tracer = tracer_of(tracer_provider)
+    app.state.services = Services(recognizer, settings, metrics, pool, cache, tracer, streams, permits)
     for router, _ in routers:
         app.include_router(router)
     return app

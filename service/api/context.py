@@ -129,4 +129,10 @@ def route_template(scope: Scope) -> str:
 
 def known_method(scope: Scope) -> str:
     """The method of a request, `other` where HTTP knows no such method."""
-    return scope["method"] if scope["method"] in _METHODS else "other"
+    method = scope.get("method", "GET")  # as the one with which WebSockets are opened
+    return method if method in _METHODS else "other"
+
+
+def can_deny(scope: Scope) -> bool:
+    """Whether the server can answer the request for a WebSocket like any other request."""
+    return "websocket.http.response" in scope.get("extensions", {})

@@ -16,7 +16,7 @@ from service.errors import SettingsInvalid
 from service.settings import Settings, check_api_key
 
 SUBPROTOCOL = "emotion2vec.stream"
-"""What the service speaks over WebSockets. A page that offers its key as a subprotocol must offer this one as well, since
+"""What the service speaks over WebSockets. A page that offers its key as a subprotocol must offer this one as well:
 browsers want one of those offered chosen, and a key is never repeated."""
 
 _BEARER = "bearer."

@@ -12,7 +12,7 @@ import orjson
 from fastapi.exceptions import RequestValidationError
 from opentelemetry.trace import get_current_span
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -120,7 +120,7 @@ def problem_of(error: ServiceError, request_id: str) -> Problem:
     )
 
 
-def problem_of_status(status: int, request: Request) -> Problem:
+def problem_of_status(status: int, request: HTTPConnection) -> Problem:
     """The document for an answer that the framework made without one of our errors."""
     request_id = request_context(request.scope).id
     if status == HTTPStatus.BAD_REQUEST:

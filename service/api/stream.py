@@ -8,9 +8,10 @@ from starlette.websockets import WebSocket
 from service.api.context import request_context, services
 from service.api.headers import check_origin
 from service.api.keys import SUBPROTOCOL
+from service.api.pipeline import loaded_model
 from service.api.problems import ProblemResponse, problem_of, reported, retry_headers
 from service.api.stream_session import Session
-from service.errors import ModelLoading, OriginForbidden
+from service.errors import OriginForbidden
 from service.metrics import STREAM_CLOSES
 
 TURNS = 4
@@ -30,9 +31,7 @@ async def stream(socket: WebSocket) -> None:
     try:
         check_origin(socket, parts.settings)
         with parts.recognizer.admit_stream() as draining:
-            model = parts.recognizer.model
-            if model is None:
-                raise ModelLoading("The model is loading; try again soon.")
+            model = loaded_model(parts)
             await socket.accept(SUBPROTOCOL if SUBPROTOCOL in socket.scope["subprotocols"] else None)
             session = Session(socket, parts, model, context, draining)
             await session.run()

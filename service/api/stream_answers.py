@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 from service.api.answers import DIGITS, result_of
 from service.api.context import Services, StreamNotes
 from service.api.encode import encode
+from service.api.schemas import Overall, Result, Segment
 from service.api.stream_agenda import Agenda, Job
-from service.api.stream_messages import (
-    ChannelOverall,
-    Overall,
-    ResultEvent,
-    ScoredEvent,
-    Start,
-    UtteranceEvent,
-    WindowEvent,
-)
+from service.api.stream_messages import ResultEvent, Start, UtteranceEvent, WindowEvent
 from service.api.stream_outbox import Outbox
 from service.api.work import within
 from service.errors import QueueFull
@@ -103,10 +97,10 @@ class Answers:
             self._means[job.channel].add(answer, job.end - job.start)
             self._parts.metrics.predictions.labels(answer.labels[answer.best].en).inc()
             self._notes.utterances += 1
-            await self._send(UtteranceEvent(type="utterance", **self._scored(job, answer)))
+            await self._send(UtteranceEvent(type="utterance", **self._segment(job, answer)))
         else:
             self._notes.windows += 1
-            await self._send(WindowEvent(type="window", **self._scored(job, answer), skipped=job.skipped))
+            await self._send(WindowEvent(type="window", **self._segment(job, answer), skipped=job.skipped))
             if self._start.late == "skip":
                 self._parts.metrics.stream_delay.observe(loop.time() - job.due)
 
@@ -128,25 +122,26 @@ class Answers:
             output, self._model, granularity=options.granularity, embedding=options.embedding, labels=self._labels
         )
 
-    def _scored(self, job: Job, answer: Recognition) -> ScoredEvent:
-        channel: dict[str, int] = {"channel": job.channel} if self._start.select == "split" else {}
+    def _segment(self, job: Job, answer: Recognition) -> Segment:
+        where = {"channel": job.channel} if self._start.select == "split" else {}
         times = {"start": round(job.start, DIGITS), "end": round(job.end, DIGITS)}
-        return {**channel, **times, **result_of(answer, self._options)}  # type: ignore[typeddict-item]
+        return cast(Segment, {**where, **times, **result_of(answer, self._options)})
 
     def _result(self) -> ResultEvent:
-        duration = round(self._agenda.seconds, DIGITS)
-        overall = [self._overall(mean) for mean in self._means]
+        event: dict[str, object] = {"type": "result", "duration": round(self._agenda.seconds, DIGITS)}
+        channels = [self._overall(mean) for mean in self._means]
         if self._start.select == "split":
-            channels = [ChannelOverall(channel=index, **each) for index, each in enumerate(overall)]
-            return {"type": "result", "duration": duration, "channels": channels}
-        return {"type": "result", "duration": duration, **overall[0]}  # type: ignore[typeddict-item]
+            event["channels"] = [{"channel": channel, **overall} for channel, overall in enumerate(channels)]
+        else:
+            event |= channels[0]
+        return cast(ResultEvent, event)
 
-    def _overall(self, mean: WeightedMean) -> Overall:
+    def _overall(self, mean: WeightedMean) -> dict[str, object]:
         answer = mean.recognition()
-        if answer is None:
-            return {"speech_seconds": 0.0, "label": None, "score": None, "scores": []}
-        result = result_of(answer, self._options)
-        return {"speech_seconds": round(mean.seconds, DIGITS), **result}  # type: ignore[typeddict-item]
+        overall: Overall | Result = {"label": None, "score": None, "scores": []}
+        if answer is not None:
+            overall = result_of(answer, self._options)
+        return {"speech_seconds": round(mean.seconds, DIGITS), **overall}
 
     def _count_skipped(self) -> None:
         more = self._agenda.skipped - self._notes.skipped_windows

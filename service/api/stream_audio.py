@@ -1,4 +1,4 @@
-"""The samples of a stream: from the bytes of messages to the channels that count, kept as long as a window needs them."""
+"""The samples of a stream: from bytes to the channels that count, kept as long as a window needs them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.errors import InvalidMessage
 from service.preprocess.clips import choose
 from service.results import Floats
 
-_DTYPES = {"s16le": np.dtype("<i2"), "f32le": np.dtype("<f4")}
+_DTYPES: dict[str, np.dtype[np.generic]] = {"s16le": np.dtype("<i2"), "f32le": np.dtype("<f4")}
 _FULL_SCALE = np.float32(32_768)
 """Of 16 bits, as decoders have it, so that a stream equals a file of the same samples."""
 

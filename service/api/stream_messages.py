@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from service.api.options import LabelLanguage, Options, invalid_options, unknown_field
-from service.api.schemas import LabelScore, ModelSummary, Numbers, Problem, Score
+from service.api.schemas import LabelScore, ModelSummary, Numbers, Overall, Score, Segment
 from service.errors import FieldError, InvalidMessage, InvalidOptions
-from service.results import MIN_SAMPLES, SAMPLING_RATE, Granularity
+from service.results import MIN_SAMPLES, SAMPLING_RATE
 
 MAX_TEXT = 16 * 1024
 """Characters that a text message may have."""
@@ -92,9 +92,7 @@ class Start(_Message):
 
     def options(self) -> Options:
         """The same wishes as the options of a request."""
-        return Options.model_construct(
-            granularity=GRANULARITY, embedding=self.embedding, label_language=self.label_language
-        )
+        return Options.model_construct(embedding=self.embedding, label_language=self.label_language)
 
 
 class End(_Message):
@@ -102,9 +100,6 @@ class End(_Message):
 
     type: Literal["end"]
 
-
-GRANULARITY: Granularity = "utterance"
-"""A window, and an utterance, is scored as a whole."""
 
 _MESSAGES: TypeAdapter[Start | End] = TypeAdapter(Annotated[Start | End, Field(discriminator="type")])
 
@@ -119,49 +114,28 @@ class ReadyEvent(TypedDict):
     hop: float
 
 
-class ScoredEvent(TypedDict):
-    """What windows and utterances have in common: a stretch of the stream in seconds, and what is heard in it."""
-
-    channel: NotRequired[int]
-    start: float
-    end: float
-    label: str
-    score: Score
-    scores: list[LabelScore]
-    embedding: NotRequired[Numbers]
-
-
-class WindowEvent(ScoredEvent):
+class WindowEvent(Segment):
     """The scores of one window; `skipped` windows were left out before it."""
 
     type: Literal["window"]
     skipped: int
 
 
-class UtteranceEvent(ScoredEvent):
+class UtteranceEvent(Segment):
     """The scores of what was said until somebody paused."""
 
     type: Literal["utterance"]
 
 
-class Overall(TypedDict):
-    """The mean of the utterances by their length; of none the label and the score are null."""
-
-    speech_seconds: float
-    label: str | None
-    score: Score | None
-    scores: list[LabelScore]
-    embedding: NotRequired[Numbers]
-
-
 class ChannelOverall(Overall):
-    """That of one channel."""
+    """The mean of the utterances of one channel."""
 
     channel: int
+    speech_seconds: float
 
 
 class ResultEvent(TypedDict):
-    """The whole stream: with `select=split` by channel, else at the top."""
+    """The mean of all utterances, weighted by how long they last: with `select=split` by channel."""
 
     type: Literal["result"]
     duration: float
@@ -171,10 +145,6 @@ class ResultEvent(TypedDict):
     scores: NotRequired[list[LabelScore]]
     embedding: NotRequired[Numbers]
     channels: NotRequired[list[ChannelOverall]]
-
-
-class ProblemEvent(Problem):
-    """Why the stream ends; the members other than the type of the problem document are as they are over HTTP."""
 
 
 def parse_message(text: str) -> Start | End:

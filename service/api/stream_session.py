@@ -34,9 +34,6 @@ from service.errors import (
 )
 from service.results import ModelInfo
 
-MAX_MESSAGE = 1 << 20
-"""Bytes that a message may have."""
-
 _AT_ONCE = 4096
 """Samples over all channels that are heard on the event loop; that takes less than handing them to a thread."""
 
@@ -138,7 +135,7 @@ class Session:
         return start
 
     async def _read(self, start: Start, agenda: Agenda, answers: Answers) -> None:
-        """Hear what comes until the client or the service ends it, and from then on listen whether the client leaves."""
+        """Hear what comes until the client or the service ends it, and from then on whether the client leaves."""
         loop = asyncio.get_running_loop()
         ears = Ears(start)
         idle = self._settings.stream_idle_timeout
@@ -191,10 +188,12 @@ class Session:
             self._waiting = None
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message["code"])
-        text, data = message.get("text"), message.get("bytes")
-        if len(data or b"") > MAX_MESSAGE or len(text or "") > MAX_TEXT:
-            raise MessageTooLarge(f"A message may have {MAX_MESSAGE} bytes of audio, or {MAX_TEXT} characters.")
-        return {"bytes": data} if text is None else {"text": text}
+        text = message.get("text")
+        if text is None:
+            return {"bytes": message["bytes"]}
+        if len(text) > MAX_TEXT:
+            raise MessageTooLarge(f"A message that is no audio may have {MAX_TEXT} characters.")
+        return {"text": text}
 
     async def _watch_draining(self) -> None:
         await self._draining.wait()

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from service.api.problems import PROBLEM_MEDIA_TYPE
 from service.api.protocol import limited_protocol
+from service.api.stream_protocol import WEBSOCKETS
 
 PATIENCE = 20.0
 
@@ -42,6 +43,7 @@ async def listening(
         http=limited_protocol(
             header_timeout=header_timeout, max_header_bytes=max_header_bytes, max_headers=max_headers
         ),
+        **WEBSOCKETS,
         lifespan="on",
         log_config=None,
         access_log=False,
