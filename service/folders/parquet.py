@@ -47,14 +47,16 @@ def write_parquet(journal: Path, path: Path, asked: Mapping[str, Any]) -> None:
 
     schema = pyarrow.schema([])
     for rows in _groups(journal):
-        found = pyarrow.Table.from_pylist(rows).schema
+        # Not Table.from_pylist, which takes the first row's columns for all there are.
+        found = pyarrow.schema(list(pyarrow.array(rows).type))
         schema = pyarrow.unify_schemas([schema, found], promote_options="permissive")
     fields = [_in_single_precision(field) for field in schema]
     schema = pyarrow.schema(fields, metadata={"emotion2vec-service": orjson.dumps(asked)})
     draft = path.with_name(path.name + ".new")
     with parquet.ParquetWriter(draft, schema, compression="zstd") as writer:
         for rows in _groups(journal):
-            writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
+            filled = pyarrow.array(rows, type=pyarrow.struct(schema))
+            writer.write_batch(pyarrow.RecordBatch.from_struct_array(filled).replace_schema_metadata(schema.metadata))
     draft.replace(path)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TypeVar
@@ -13,7 +13,7 @@ Done = TypeVar("Done")
 
 def work_off(
     work: Callable[[Item], Done], items: Iterable[Item], threads: int, *, in_order: bool
-) -> Iterator[tuple[Item, Done]]:
+) -> Generator[tuple[Item, Done], None, None]:
     """Give each item with what `work` made of it.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,13 @@ from service.api.answers import model_summary
 from service.api.options import Options
 from service.client import CallFailed, Client, Problem, Retries, Unreachable
 from service.client.types import ModelSummary
-from service.errors import QueueFull, ServiceError, SetupError
+from service.errors import BackendBroken, InferenceFailed, QueueFull, ServiceError, SetupError
 from service.inference.backend import Backend
 from service.inference.scores import resolve_labels
 from service.local import recognize_file
 from service.results import BatchOutput, Clip, ModelInfo
+
+logger = logging.getLogger(__name__)
 
 Outcome = Mapping[str, object]
 """A result as the service answers it, with its `model` and without an `id`; or a `problem`."""
@@ -46,7 +49,9 @@ class Source(Protocol):
     def __enter__(self) -> Self:
         """Itself."""
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Let go of model or connections."""
 
     def recognize(self, path: Path) -> Outcome:
@@ -80,7 +85,7 @@ class LocalSource:
         self._longest_clip = longest_clip
         self._thread = ThreadPoolExecutor(1, "model")
         self._runner = _InItsThread(self._thread.submit(open_backend).result(), self._thread)
-        self.model = cast(ModelSummary, model_summary(self._runner.info))
+        self.model = model_summary(self._runner.info)
         if options.labels is not None:
             resolve_labels(options.labels, self._runner.info)  # wrong for one file, wrong for all
 
@@ -102,6 +107,8 @@ class LocalSource:
                 )
             except QueueFull as error:  # too many long files are open: this one's turn comes
                 time.sleep(error.retry_after)
+            except SetupError:
+                raise
             except ServiceError as error:
                 return _problem(error.code, error.title, error.detail)
             except OSError as error:
@@ -123,7 +130,13 @@ class _InItsThread:
         return self._backend.info
 
     def run(self, clips: Sequence[Clip]) -> BatchOutput:
-        return self._thread.submit(self._backend.run, clips).result()
+        try:
+            return self._thread.submit(self._backend.run, clips).result()
+        except BackendBroken as error:
+            raise SetupError("The model does not work any more; the same command goes on from here.") from error
+        except Exception as error:  # concerns these clips alone, as a backend promises
+            logger.exception("the model failed")
+            raise InferenceFailed("The model failed on this audio.") from error
 
 
 class ServerSource:
