@@ -34,10 +34,10 @@ LOOK_AHEAD = 0.12
 """Seconds of audio, at most, that must follow a frame until it is decided: the rest of its block, and two frames more.
 The first second is decided at its end, because before that nothing is known about the line."""
 
-ON_ABOVE_FLOOR = 9.0
+ON_ABOVE_FLOOR = 7.0
 """Decibels above the floor from which on a frame is loud."""
 
-OFF_ABOVE_FLOOR = 6.0
+OFF_ABOVE_FLOOR = 4.0
 """Decibels above the floor up to which a frame is quiet. The floor is a minimum: noise lies 2 or 3 dB above it."""
 
 ON_BELOW_LOUDNESS = 35.0
@@ -58,7 +58,7 @@ _STEADY_BLOCKS = 10
 _STEADY_RANGE = 3.0
 """So many blocks (1 s) whose mean levels lie within so many decibels are no speech."""
 
-_SUPPOSED_FLOOR = -55.0
+_SUPPOSED_FLOOR = -50.0
 """Level (dBFS) that the floor is supposed to have before the first block, so that a file may begin in a word."""
 
 _DIGITAL_SILENCE = -90.0
