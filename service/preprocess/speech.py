@@ -61,7 +61,9 @@ _STEADY_RANGE = 3.0
 _SUPPOSED_FLOOR = -50.0
 """Level (dBFS) that the floor is supposed to have before the first block, so that a file may begin in a word."""
 
-_DIGITAL_SILENCE = -90.0
+_DIGITAL_SILENCE = 1e-9
+"""Power (-90 dBFS) up to which a frame says nothing about the line."""
+
 _NOTHING = 1e-12
 
 _LAP = 30
@@ -129,11 +131,11 @@ class SpeechDetector:
         before = self._powers[0] if self._power_before is None else self._power_before
         after = self._powers[min(count, self._powers.size - 1)]
         padded = np.concatenate([[before], self._powers[:count], [after]])
-        smooth = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
+        three = np.stack([padded[:-2], padded[1:-1], padded[2:]])
         self._power_before = float(self._powers[count - 1])
         self._powers = self._powers[count:]
-        levels = 10 * np.log10(np.maximum(smooth, _NOTHING))
-        on, off = self._line.thresholds(levels)
+        levels = 10 * np.log10(np.maximum(three.mean(axis=0), _NOTHING))
+        on, off = self._line.thresholds(levels, telling=three.min(axis=0) > _DIGITAL_SILENCE)
         return Frames(levels, (levels > off).astype(np.int8) + (levels > on))
 
 
@@ -148,11 +150,15 @@ class _Line:
         self._recent: deque[float] = deque(maxlen=_STEADY_BLOCKS)
         self._loudness = LOWEST
 
-    def thresholds(self, levels: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Learn from whole blocks of levels, the last one perhaps shorter; return the two thresholds of each frame."""
+    def thresholds(
+        self, levels: NDArray[np.float64], telling: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Learn from whole blocks of levels, the last one perhaps shorter; return the two thresholds of each frame.
+
+        `telling` are frames without digital silence.
+        """
         starts = np.arange(0, levels.size, BLOCK)
         sizes = np.diff(starts, append=levels.size)
-        telling = levels > _DIGITAL_SILENCE
         lows = np.minimum.reduceat(np.where(telling, levels, np.inf), starts)
         means = np.add.reduceat(levels, starts) / sizes
         learnt = np.array([self._learn(low, mean) for low, mean in zip(lows.tolist(), means.tolist(), strict=True)])
