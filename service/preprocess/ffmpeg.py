@@ -6,6 +6,7 @@ allowed: a playlist, an SDP or an ffconcat script opens nothing, and no video de
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from service.errors import AudioEmpty, AudioTruncated, NotDecodable
-from service.preprocess.limits import frame_budget, too_long
+from service.preprocess.limits import Limits, block_frames
 from service.preprocess.source import ByteSource
 
 DEMUXERS = "wav,mp3,flac,ogg,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,aac,amr,aiff,caf,asf,au,w64,mpegts,gsm"
@@ -36,8 +37,8 @@ _OPTIONS = {
 _TAGS: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
 
-@dataclass(slots=True)
-class Decoded:
+@dataclass(frozen=True, slots=True)
+class Block:
     """Raw samples as a decoder gave them.
 
     Attributes:
@@ -54,29 +55,67 @@ class Decoded:
     frames: int
     planes: list[bytearray]
 
-    def takes(self, frame: AudioFrame) -> bool:
-        """Say whether `frame` continues these samples."""
-        return (self.sample_format, self.sampling_rate, self.channels) == (
-            frame.format.name,
-            frame.sample_rate,
-            frame.layout.nb_channels,
-        )
 
-    def append(self, frame: AudioFrame) -> None:
-        """Add a frame's samples."""
-        size = frame.samples * frame.format.bytes * (self.channels if len(self.planes) == 1 else 1)
+class _Collector:
+    """Makes blocks of what the decoder gives, mostly some thousand samples at a time."""
+
+    def __init__(self, first: AudioFrame, limits: Limits) -> None:
+        self._limits = limits
+        self._kind = _kind(first)
+        _, self._rate, self._channels = self._kind
+        self._budget = limits.frames(self._rate, self._channels)
+        self._block = block_frames(self._rate, self._channels)
+        planes = self._channels if first.format.is_planar else 1
+        self._planes = [bytearray() for _ in range(planes)]
+        self._frame_bytes = first.format.bytes * self._channels // planes
+        self._frames = 0
+        self.total = 0
+
+    def add(self, frame: AudioFrame) -> None:
+        """Take a frame's samples.
+
+        Raises:
+            NotDecodable: it is not of the same kind as the first.
+            AudioTooLong: there are more samples than are taken.
+        """
+        if _kind(frame) != self._kind:
+            raise NotDecodable("The audio changes its sampling rate or its channels on the way.")
+        size = frame.samples * self._frame_bytes
         # Not `frame.planes`, which from eight channels on reads past the last plane: PyAV 19 then raises.
-        for index, plane in enumerate(self.planes):
+        for index, plane in enumerate(self._planes):
             plane += memoryview(AudioPlane(frame, index))[:size]
-        self.frames += frame.samples
+        self._frames += frame.samples
+        self.total += frame.samples
+        if self.total > self._budget:
+            raise self._limits.too_long(self._rate, self._channels)
+
+    def blocks(self, *, last: bool = False) -> Iterator[Block]:
+        """Give away what makes whole blocks, with `last` the rest too."""
+        while self._frames >= (1 if last else self._block):
+            yield self._take(min(self._frames, self._block))
+
+    def _take(self, frames: int) -> Block:
+        size = frames * self._frame_bytes
+        taken = [plane[:size] for plane in self._planes]
+        for plane in self._planes:
+            del plane[:size]
+        self._frames -= frames
+        return Block(*self._kind, frames, taken)
 
 
-def decode(source: ByteSource, max_duration: float) -> Decoded:
+def _kind(frame: AudioFrame) -> tuple[str, int, int]:
+    return frame.format.name, frame.sample_rate, frame.layout.nb_channels
+
+
+def decode(source: ByteSource, limits: Limits) -> Iterator[Block]:
     """Decode the first audio stream.
 
     Args:
         source: the file.
-        max_duration: the longest audio taken, in seconds.
+        limits: what is taken of it.
+
+    Yields:
+        Blocks of `block_frames`, and a last one that is shorter; all of one kind.
 
     Raises:
         NotDecodable: not audio, no audio stream, an unsupported codec, or rate and channels out of bounds.
@@ -86,7 +125,7 @@ def decode(source: ByteSource, max_duration: float) -> Decoded:
     """
     try:
         with av.open(source, mode="r", options=_OPTIONS, **_TAGS) as container:
-            return _decode_stream(container, _first_audio_stream(container), max_duration)
+            yield from _decode_stream(container, _first_audio_stream(container), limits)
     except av.FFmpegError as error:
         raise NotDecodable("The bytes are not audio in a format that is supported.") from error
 
@@ -102,9 +141,9 @@ def _first_audio_stream(container: InputContainer) -> AudioStream:
     return stream
 
 
-def _decode_stream(container: InputContainer, stream: AudioStream, max_duration: float) -> Decoded:
-    decoded: Decoded | None = None
-    budget = packets = damaged = 0
+def _decode_stream(container: InputContainer, stream: AudioStream, limits: Limits) -> Iterator[Block]:
+    collector: _Collector | None = None
+    packets = damaged = 0
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
@@ -116,20 +155,14 @@ def _decode_stream(container: InputContainer, stream: AudioStream, max_duration:
             continue
         packets += 1
         for frame in frames:
-            if decoded is None:
-                channels = frame.layout.nb_channels
-                budget = frame_budget(frame.sample_rate, channels, max_duration)
-                planes = [bytearray() for _ in range(channels if frame.format.is_planar else 1)]
-                decoded = Decoded(frame.format.name, frame.sample_rate, channels, 0, planes)
-            if not decoded.takes(frame):
-                raise NotDecodable("The audio changes its sampling rate or its channels on the way.")
-            decoded.append(frame)
-            if decoded.frames > budget:
-                raise too_long(decoded.sampling_rate, decoded.channels, max_duration)
+            if collector is None:
+                collector = _Collector(frame, limits)
+            collector.add(frame)
+            yield from collector.blocks()
     if damaged > packets:
         raise NotDecodable("The bytes look like audio, but most of them cannot be decoded.")
-    if decoded is None or not decoded.frames:
+    if collector is None or not collector.total:
         raise AudioEmpty("The file holds no samples.")
     if damaged > 2 + packets // 50:
         raise AudioTruncated(f"The audio is damaged: {damaged} of {packets + damaged} packets cannot be decoded.")
-    return decoded
+    yield from collector.blocks(last=True)

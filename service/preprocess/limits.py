@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from service.errors import AudioTooLong, NotDecodable
 
 MIN_RATE = 1_000
@@ -14,35 +16,58 @@ MAX_CHANNELS = 32
 """Most channels; some formats allow 65,535."""
 
 MAX_VALUES = 1 << 26
-"""Most samples over all channels (256 MiB as float32): 300 s of stereo at 96 kHz, 70 minutes of mono at 16 kHz."""
+"""Most samples over all channels (256 MiB as float32) of a file that is held as a whole: 300 s of stereo at 96 kHz,
+70 minutes of mono at 16 kHz."""
+
+BLOCK_SECONDS = 10
+"""Longest piece in which audio is read piece by piece."""
+
+_BLOCK_VALUES = 1 << 20
+"""Most samples over all channels in one piece (4 MiB as float32): 10 s of stereo at 48 kHz."""
 
 
-def frame_budget(sampling_rate: int, channels: int, max_duration: float) -> int:
-    """Say how many samples per channel may be decoded.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is taken of one file.
 
-    Args:
-        sampling_rate: in Hz.
-        channels: number of channels.
-        max_duration: the longest audio taken, in seconds.
-
-    Raises:
-        NotDecodable: the rate or the number of channels is out of bounds.
+    Attributes:
+        max_duration: the longest audio, in seconds.
+        whole: whether all samples are to be in memory at the same time, so that their number is bounded too.
     """
-    if not MIN_RATE <= sampling_rate <= MAX_RATE:
-        raise NotDecodable(
-            f"The audio has a sampling rate of {sampling_rate} Hz; taken are {MIN_RATE} to {MAX_RATE} Hz."
-        )
-    if not 1 <= channels <= MAX_CHANNELS:
-        raise NotDecodable(f"The audio has {channels} channels; taken are 1 to {MAX_CHANNELS}.")
-    return min(int(max_duration * sampling_rate), MAX_VALUES // channels)
+
+    max_duration: float
+    whole: bool
+
+    def frames(self, sampling_rate: int, channels: int) -> int:
+        """Say how many samples per channel may be decoded.
+
+        Args:
+            sampling_rate: in Hz.
+            channels: number of channels.
+
+        Raises:
+            NotDecodable: the rate or the number of channels is out of bounds.
+        """
+        if not MIN_RATE <= sampling_rate <= MAX_RATE:
+            raise NotDecodable(
+                f"The audio has a sampling rate of {sampling_rate} Hz; taken are {MIN_RATE} to {MAX_RATE} Hz."
+            )
+        if not 1 <= channels <= MAX_CHANNELS:
+            raise NotDecodable(f"The audio has {channels} channels; taken are 1 to {MAX_CHANNELS}.")
+        frames = int(self.max_duration * sampling_rate)
+        return min(frames, MAX_VALUES // channels) if self.whole else frames
+
+    def too_long(self, sampling_rate: int, channels: int) -> AudioTooLong:
+        """Word the error for audio that goes past `frames`."""
+        seconds = MAX_VALUES / (sampling_rate * channels)
+        if self.whole and seconds < self.max_duration:
+            return AudioTooLong(
+                f"Of audio with {channels} channels at {sampling_rate} Hz at most {seconds:.3g} s are taken; "
+                "send fewer channels, a lower rate, or a shorter piece."
+            )
+        return AudioTooLong(f"The audio is longer than {self.max_duration:g} s.")
 
 
-def too_long(sampling_rate: int, channels: int, max_duration: float) -> AudioTooLong:
-    """Word the error for audio that goes past `frame_budget`."""
-    seconds = MAX_VALUES / (sampling_rate * channels)
-    if seconds < max_duration:
-        return AudioTooLong(
-            f"Of audio with {channels} channels at {sampling_rate} Hz at most {seconds:.3g} s are taken; "
-            "send fewer channels, a lower rate, or a shorter piece."
-        )
-    return AudioTooLong(f"The audio is longer than {max_duration:g} s.")
+def block_frames(sampling_rate: int, channels: int) -> int:
+    """Say how many samples per channel make the largest block."""
+    return min(BLOCK_SECONDS * sampling_rate, _BLOCK_VALUES // channels)

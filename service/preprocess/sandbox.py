@@ -5,125 +5,55 @@ channel layouts twice, which ends the process. A child that crashes, hangs or ea
 does not notice, and never loads FFmpeg itself. A child can open no file and no socket and start no process, and its
 memory and time are bounded. An exchange costs about a millisecond; children start when needed (0.2 s) and are kept.
 
-    parent ──▶ child   one line of JSON (bytes, longest duration), the upload
-    parent ◀── child   one line of JSON (format, rate, channels, frames; or an error), the planes of samples
+A child holds neither the whole file nor all its samples: it asks for the file piece by piece and waits until its
+samples are taken. So nothing in either process depends on how long a file is, and a reader that takes its time holds a
+child, but no processor.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import io
-import json
 import logging
 import os
-import subprocess
-import sys
 import threading
-from typing import Any, cast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import AudioEmpty, AudioError, AudioTooLong, AudioTruncated, NotDecodable, ServiceError
-from service.preprocess.limits import frame_budget
+from service.errors import (
+    AudioEmpty,
+    AudioError,
+    AudioTooLong,
+    AudioTruncated,
+    NotDecodable,
+    QueueFull,
+    ServiceError,
+)
+from service.preprocess.child import BrokenChildError, Child
+from service.preprocess.limits import Limits, block_frames
 from service.preprocess.source import ByteSource
-from service.results import Floats, Waveform
+from service.results import Floats
 
 _log = logging.getLogger(__name__)
 
 PROCESSES = min(4, os.cpu_count() or 1)
-"""Most children, and so most files that are decoded by FFmpeg at the same time."""
+"""Most files that are decoded as a whole by FFmpeg at the same time; more wait. So many children are kept, too."""
 
-_PIECE = 1 << 20
-_LONGEST_LINE = 4096
+READERS = 16
+"""Most files that are read block by block through FFmpeg at the same time. A child that waits takes 40 MB."""
+
 _ERRORS: dict[str, type[AudioError]] = {
     error.code: error for error in (NotDecodable, AudioEmpty, AudioTooLong, AudioTruncated)
 }
 _DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
 
-
-class _BrokenChildError(Exception):
-    """A child has ended, or says what makes no sense."""
-
-
-class _Child:
-    """One process. Not shared between threads."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "service.preprocess.ffmpeg_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd="/",
-            # No secrets of the service; the same packages as here.
-            env={
-                "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),  # noqa: PTH109 - a plain string
-                "PYTHONSAFEPATH": "1",
-                **{name: os.environ[name] for name in ("LD_LIBRARY_PATH", "PYTHONHOME") if name in os.environ},
-            },
-            start_new_session=True,  # Ctrl-C in the terminal is for the service, which may still need its children
-        )
-        self._input = cast(io.BufferedWriter, self._process.stdin)
-        self._output = cast(io.BufferedReader, self._process.stdout)
-        try:
-            if self._read_line() != {"ready": True}:
-                raise _BrokenChildError
-        except _BrokenChildError:
-            self.end()
-            raise
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def ask(self, source: ByteSource, max_duration: float) -> dict[str, Any]:
-        """Send a file and return the first line of the answer.
-
-        Raises:
-            _BrokenChildError: the child is of no use any more.
-        """
-        try:
-            request = {"bytes": source.size, "max_duration": max_duration}
-            self._input.write(json.dumps(request).encode() + b"\n")
-            source.seek(0)
-            while piece := source.read(_PIECE):
-                self._input.write(piece)
-            self._input.flush()
-        except OSError as error:
-            raise _BrokenChildError from error
-        if source.tell() != source.size:  # the upload cannot be read back, and the child still waits for it
-            raise _BrokenChildError
-        return self._read_line()
-
-    def read_samples(self, shape: tuple[int, int], dtype: type[Any]) -> NDArray[Any]:
-        """Read what follows the first line of an answer."""
-        raw = np.empty(shape, dtype)
-        if self._output.readinto(raw.data.cast("B")) != raw.nbytes:
-            raise _BrokenChildError
-        return raw
-
-    def _read_line(self) -> dict[str, Any]:
-        line = self._output.readline(_LONGEST_LINE)
-        try:
-            answer = json.loads(line)
-        except ValueError as error:
-            raise _BrokenChildError from error
-        if not isinstance(answer, dict):
-            raise _BrokenChildError
-        return answer
-
-    def end(self) -> None:
-        """Stop the process and wait for it."""
-        self._process.kill()
-        with contextlib.suppress(OSError):  # what is still in the buffer has no reader any more
-            self._input.close()
-        self._output.close()
-        self._process.wait()
-
-
 _slots = threading.BoundedSemaphore(PROCESSES)
-_idle: list[_Child] = []
+_readers = threading.BoundedSemaphore(READERS)
+_idle: list[Child] = []
 
 
 def warm_up() -> None:
@@ -136,68 +66,142 @@ def warm_up() -> None:
         _idle.append(_take())
 
 
-def decode(source: ByteSource, max_duration: float) -> Waveform:
-    """Decode the first audio stream of a file of any format in `service.preprocess.ffmpeg.DEMUXERS`.
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What a child says of a block that follows."""
+
+    dtype: type[Any]
+    planar: bool
+    sampling_rate: int
+    channels: int
+    frames: int
+
+
+class FFmpegSound:
+    """A file that a child decodes, of any format in `service.preprocess.ffmpeg.DEMUXERS`: its first audio stream.
+
+    See `service.preprocess.sound.Sound`. A file that is to be held as a whole waits for its turn.
 
     Args:
         source: the file.
-        max_duration: the longest audio taken, in seconds.
-
-    Returns:
-        The waveform; its samples may be a transposed view.
+        limits: what is taken of it.
 
     Raises:
         NotDecodable: not audio, no audio stream, an unsupported codec, rate and channels out of bounds, or a file that
             breaks the decoder.
         AudioEmpty: an audio stream without samples.
-        AudioTooLong: more seconds, or more samples over all channels, than are taken.
-        AudioTruncated: much of the audio is damaged.
+        AudioTooLong: more samples than are taken, all within the first block.
+        AudioTruncated: much of the audio is damaged, all within the first block.
+        QueueFull: `READERS` files are being read block by block.
         ServiceError: no child can be started.
     """
-    with _slots:
-        child = _take()
+
+    def __init__(self, source: ByteSource, limits: Limits) -> None:
+        self._source = source
+        self._limits = limits
+        self._total = 0
+        self._slot = _slots if limits.whole else _readers
+        if not self._slot.acquire(blocking=limits.whole):
+            raise QueueFull("Too many long files are being decoded.")
         try:
-            answer = child.ask(source, max_duration)
-            waveform = None if "code" in answer else _read_waveform(child, answer, max_duration)
-        except _BrokenChildError as error:
-            child.end()
-            raise NotDecodable("The bytes could not be decoded: the decoder gave up on them.") from error
-        if answer.get("last"):
-            child.end()
+            self._child: Child | None = _take()
+        except BaseException:
+            self._slot.release()
+            raise
+        self._reusable = False
+        try:
+            with _believed():
+                self._child.begin(source, limits)
+                first = self._next(self._child)
+                if first is None:
+                    raise BrokenChildError
+        except BaseException:
+            self.close()
+            raise
+        self._upcoming: _Facts | None = first
+        self.sampling_rate = first.sampling_rate
+        self.channels = first.channels
+
+    def read(self) -> Floats | None:
+        """Decode the next block; None after the last. For what it raises see `service.preprocess.sound.Sound`."""
+        if self._child is None:
+            return None
+        with _believed():
+            facts = self._upcoming or self._next(self._child)
+            self._upcoming = None
+            if facts is None:
+                self.close()
+                return None
+            if (facts.sampling_rate, facts.channels) != (self.sampling_rate, self.channels):
+                raise BrokenChildError
+            if facts.planar:
+                return _to_float(self._child.read_samples((facts.channels, facts.frames), facts.dtype))
+            return _to_float(self._child.read_samples((facts.frames, facts.channels), facts.dtype)).T
+
+    def read_all(self) -> Floats:
+        """Decode everything; raises as `read` does."""
+        blocks = []
+        while (block := self.read()) is not None:
+            blocks.append(block)
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+
+    def close(self) -> None:
+        """Keep the child where it has done its work, or else end it. May be called again."""
+        if self._child is None:
+            return
+        if self._reusable and len(_idle) < PROCESSES:
+            _idle.append(self._child)
         else:
-            _idle.append(child)
-    if waveform is None:
-        raise _ERRORS.get(answer["code"], NotDecodable)(str(answer.get("detail")))
-    return waveform
+            self._child.end()
+        self._child = None
+        self._slot.release()
+
+    def _next(self, child: Child) -> _Facts | None:
+        """What the child says next: facts about a block, None after the last; or the error that it found is raised."""
+        line = child.answer(self._source)
+        if "code" in line:
+            self._reusable = not line.get("last")
+            raise _ERRORS.get(str(line["code"]), NotDecodable)(str(line.get("detail")))
+        if "end" in line:
+            self._reusable = True
+            return None
+        return self._believe(line)
+
+    def _believe(self, line: dict[str, Any]) -> _Facts:
+        """Check a line about a block: a child that broke out of FFmpeg's limits is not believed."""
+        try:
+            kind: str = line["sample_format"]
+            rate, channels, frames = (int(line[name]) for name in ("sampling_rate", "channels", "frames"))
+            dtype = _DTYPES[kind.removesuffix("p")]
+            budget = self._limits.frames(rate, channels)
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, NotDecodable) as error:
+            raise BrokenChildError from error
+        self._total += frames
+        if not 0 < frames <= block_frames(rate, channels) or self._total > budget:
+            raise BrokenChildError
+        return _Facts(dtype, kind.endswith("p"), rate, channels, frames)
 
 
-def _take() -> _Child:
-    while _idle:
-        child = _idle.pop()
-        if child.alive:
-            return child
-        child.end()
+def _take() -> Child:
+    with contextlib.suppress(IndexError):
+        while True:
+            child = _idle.pop()
+            if child.alive:
+                return child
+            child.end()
     try:
-        return _Child()
-    except (_BrokenChildError, OSError) as error:
+        return Child()
+    except (BrokenChildError, OSError) as error:
         _log.exception("The process that runs FFmpeg cannot be started; is PyAV installed?")
         raise ServiceError("The audio decoder cannot be started.") from error
 
 
-def _read_waveform(child: _Child, answer: dict[str, Any], max_duration: float) -> Waveform:
-    """Read the samples of an answer as float32. A child that broke out of FFmpeg's limits is not believed."""
+@contextlib.contextmanager
+def _believed() -> Iterator[None]:
     try:
-        kind: str = answer["sample_format"]
-        rate, channels, frames = (int(answer[name]) for name in ("sampling_rate", "channels", "frames"))
-        dtype = _DTYPES[kind.removesuffix("p")]
-        budget = frame_budget(rate, channels, max_duration)
-    except (LookupError, TypeError, ValueError, AttributeError, NotDecodable) as error:
-        raise _BrokenChildError from error
-    if not 0 < frames <= budget:
-        raise _BrokenChildError
-    if kind.endswith("p"):
-        return Waveform(_to_float(child.read_samples((channels, frames), dtype)), rate)
-    return Waveform(_to_float(child.read_samples((frames, channels), dtype)).T, rate)
+        yield
+    except BrokenChildError as error:
+        raise NotDecodable("The bytes could not be decoded: the decoder gave up on them.") from error
 
 
 def _to_float(raw: NDArray[Any]) -> Floats:
