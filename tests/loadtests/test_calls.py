@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,6 @@ import soundfile
 
 from loadtests import calls
 from loadtests.calls import GAPS, RATE
-import itertools
 
 CLIPS = calls.clips(None)
 
