@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from service.preprocess.band import is_narrow
 from service.preprocess.clips import ChannelChoice, check_length, check_options, choose
 from service.preprocess.host import MARGIN
 from service.preprocess.kept import Sound, Trail
@@ -237,10 +238,12 @@ class FileCut:
 
     Attributes:
         duration: seconds of the file that have been read; all of it after the last utterance.
+        narrow_band: whether none of it, in any channel, has had sound above the band of telephones.
     """
 
     def __init__(self, reader: Reader, channels: ChannelChoice, start: float | None, end: float | None) -> None:
         self.duration = 0.0
+        self.narrow_band = True
         self._reader = reader
         self._channels = channels
         self._start = start
@@ -264,6 +267,7 @@ class FileCut:
             stretch = block[:, max(first - read, 0) : None if last is None else max(last - read, 0)]
             read += block.shape[1]
             self.duration = read / rate
+            self.narrow_band = self.narrow_band and is_narrow(block, rate)
             if not stretch.size:
                 continue
             taken += stretch.shape[1]

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from service.errors import AudioNotFinite, AudioTooShort, InvalidOptions
 from service.preprocess import host
+from service.preprocess.reader import open_reader
 from service.preprocess.utterances import CONTEXT, UtteranceCutter, cut_file
 from service.results import SAMPLING_RATE, ChannelUtterance, Floats, Utterance
-from tests.audio_samples import CLIPS, speech
+from tests.audio_samples import CLIPS, encode, speech
 
 RATE = 8000
 
@@ -305,10 +306,28 @@ def test_a_stretch_of_a_file() -> None:
     assert bounds([each.utterance for each in cut_stereo(0, start=14.0, end=float("inf"))]) == near((15.0, 16.0))
 
 
+def test_a_real_file() -> None:
+    samples = np.stack([channel[: 16 * RATE] for channel in STEREO])
+    with open_reader(encode("wav-ulaw", samples, RATE), max_duration=20) as reader:
+        found = cut_file(reader, channels="split", start=None, end=None)
+        assert bounds([each.utterance for each in found]) == near((1, 4), (4.5, 8.5), (9, 12), (12.5, 15), (15, 16))
+        assert found.duration == 16.0
+        assert found.narrow_band
+
+
 def test_utterances_come_before_the_file_is_read() -> None:
     found = cut_file(Memory(STEREO), channels="split", start=None, end=None)
     next(found)
     assert found.duration == 5.0
+
+
+def test_the_band_is_that_of_the_whole_file() -> None:
+    hiss = np.zeros((2, 4 * SAMPLING_RATE), np.float32)
+    hiss[1, -SAMPLING_RATE:] = noise(1.0, -30, SAMPLING_RATE)
+    for samples, narrow in ((hiss, False), (hiss[:1], True)):
+        found = cut_file(Memory(samples, SAMPLING_RATE), channels=0, start=1.0, end=2.0)
+        assert list(found) == []
+        assert found.narrow_band == narrow
 
 
 @pytest.mark.parametrize(
