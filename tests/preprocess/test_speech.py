@@ -82,7 +82,7 @@ def test_the_floor_follows_the_noise() -> None:
     for start in (5, 10):
         assert marks(frames, start + 0.1, start + 0.9).min() == 2
         assert marks(frames, start + 1.1, start + 4.9).max() == 0
-    assert marks(frames, 15, 19.9).max() == 0
+    assert marks(frames, 15.1, 19.9).max() == 0
     assert marks(frames, 20.1, 20.9).min() == 2
 
 
