@@ -1,6 +1,7 @@
 """The values that travel through the service.
 
     bytes ─decode─▶ Waveform ─select channels, cut─▶ Clip ─backend─▶ ClipOutput ─scores─▶ Recognition
+    bytes ─read in blocks─▶ ChannelUtterance ─▶ Clip …
 
 This module imports nothing of the project.
 """
@@ -61,6 +62,36 @@ class Clip:
     def duration(self) -> float:
         """Seconds."""
         return float(self.samples.size / self.sampling_rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """A stretch of speech, cut out of one channel.
+
+    Attributes:
+        start: seconds at which speech begins, from the first sample of what it was cut from.
+        end: seconds at which it ends.
+        samples: float32 (time,), contiguous and holding nothing else in memory: the speech with some context around it.
+        offset: seconds at which `samples` begins.
+    """
+
+    start: float
+    end: float
+    samples: Floats
+    offset: float
+
+    @property
+    def seconds(self) -> float:
+        """How long the speech is."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelUtterance:
+    """An utterance, and the index of its channel; 0 for a mix."""
+
+    channel: int
+    utterance: Utterance
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,9 @@ import numpy as np
 from service.errors import AudioEmpty, AudioNotFinite, AudioTooShort, FieldError, InvalidOptions
 from service.results import MIN_SAMPLES, SAMPLING_RATE, Clip, Floats, Waveform
 
+ChannelChoice = Literal["mix", "split"] | int
+"""`mix` for the mean of all channels, `split` for each by itself, or one channel's index."""
+
 _LARGEST = 1e12
 """Largest magnitude of a sample. Full scale is 1, and files of unscaled 32-bit integers reach 2e9; the energy of much
 larger values does not fit float32."""
@@ -17,7 +20,7 @@ larger values does not fit float32."""
 def make_clips(
     waveform: Waveform,
     *,
-    channels: Literal["mix", "split"] | int,
+    channels: ChannelChoice,
     start: float | None,
     end: float | None,
     trim: bool,
@@ -44,15 +47,58 @@ def make_clips(
     """
     if not waveform.samples.size:
         raise AudioEmpty("The file holds no samples.")
-    _check(waveform, channels, start, end)
+    check_options(channels, start, end, of_channels=waveform.channels, duration=waveform.duration)
     rate = waveform.sampling_rate
     first = 0 if start is None else round(start * rate)
     last = None if end is None or end >= waveform.duration else round(end * rate)
     samples = waveform.samples[:, first:last]
-    length = samples.shape[1]
-    if length * SAMPLING_RATE < MIN_SAMPLES * rate:
+    check_length(samples.shape[1], rate)
+    return [Clip(_own(channel), rate, trim, frame_embeddings) for channel in choose(samples, channels)]
+
+
+def check_options(
+    channels: ChannelChoice, start: float | None, end: float | None, *, of_channels: int, duration: float | None
+) -> None:
+    """Raise InvalidOptions, naming every option that does not fit audio of so many channels and seconds.
+
+    Without a `duration`, what depends on it is not checked.
+    """
+    errors = []
+    if isinstance(channels, int) and not 0 <= channels < of_channels:
+        message = f"the audio has {of_channels} channel(s), counted from 0"
+        errors.append(FieldError("channels", message, "channel_out_of_range"))
+    if start is not None and not 0 <= start < (float("inf") if duration is None else duration):
+        message = (
+            "must not be negative" if duration is None else f"must lie within the audio, which lasts {duration:.3f} s"
+        )
+        errors.append(FieldError("start", message, "start_out_of_range"))
+    if end is not None and not end > max(0.0, start or 0.0):
+        errors.append(FieldError("end", "must come after the start", "end_before_start"))
+    if errors:
+        raise InvalidOptions("Options do not fit the audio.", errors)
+
+
+def check_length(length: int, sampling_rate: int) -> None:
+    """Raise AudioTooShort where so many samples make no frame of the model."""
+    if length * SAMPLING_RATE < MIN_SAMPLES * sampling_rate:
         needed = MIN_SAMPLES / SAMPLING_RATE
-        raise AudioTooShort(f"The audio to score is {length / rate:.4f} s long; at least {needed:g} s are needed.")
+        found = length / sampling_rate
+        raise AudioTooShort(f"The audio to score is {found:.4f} s long; at least {needed:g} s are needed.")
+
+
+def choose(samples: Floats, channels: ChannelChoice) -> list[Floats]:
+    """Mix or select channels.
+
+    Args:
+        samples: float32 of shape (channel, time), of which there are some.
+        channels: as in `make_clips`; one that exists.
+
+    Returns:
+        Arrays of shape (time,), which may be views of `samples`.
+
+    Raises:
+        AudioNotFinite: what was chosen is NaN, infinite or absurdly large.
+    """
     if channels == "mix":
         chosen = [_mean(samples)]
     elif channels == "split":
@@ -61,22 +107,7 @@ def make_clips(
         chosen = [samples[channels]]
     if not all(channel.min() >= -_LARGEST and channel.max() <= _LARGEST for channel in chosen):
         raise AudioNotFinite("Samples are NaN, infinite or beyond any scale.")
-    return [Clip(_own(channel), rate, trim, frame_embeddings) for channel in chosen]
-
-
-def _check(waveform: Waveform, channels: Literal["mix", "split"] | int, start: float | None, end: float | None) -> None:
-    """Raise InvalidOptions, naming every option that does not fit the audio."""
-    errors = []
-    if isinstance(channels, int) and not 0 <= channels < waveform.channels:
-        message = f"the audio has {waveform.channels} channel(s), counted from 0"
-        errors.append(FieldError("channels", message, "channel_out_of_range"))
-    if start is not None and not 0 <= start < waveform.duration:
-        message = f"must lie within the audio, which lasts {waveform.duration:.3f} s"
-        errors.append(FieldError("start", message, "start_out_of_range"))
-    if end is not None and not end > max(0.0, start or 0.0):
-        errors.append(FieldError("end", "must come after the start", "end_before_start"))
-    if errors:
-        raise InvalidOptions("Options do not fit the audio.", errors)
+    return chosen
 
 
 def _mean(samples: Floats) -> Floats:

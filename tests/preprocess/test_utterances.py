@@ -1,0 +1,416 @@
+"""Cutting speech into utterances: what is one, when it comes out, and whole files."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from service.errors import AudioNotFinite, AudioTooShort, InvalidOptions
+from service.preprocess import host
+from service.preprocess.reader import open_reader
+from service.preprocess.utterances import CONTEXT, UtteranceCutter, cut_file
+from service.results import SAMPLING_RATE, ChannelUtterance, Floats, Utterance
+from tests.audio_samples import CLIPS, encode, speech
+
+RATE = 8000
+
+
+def noise(seconds: float, level: float = -60.0, rate: int = RATE, seed: int = 0) -> Floats:
+    """White noise of a level in dBFS."""
+    values = np.random.default_rng(seed).normal(0, 10 ** (level / 20), round(seconds * rate))
+    return values.astype(np.float32)
+
+
+def talk(seconds: float, rate: int = RATE, level: float = 0.3) -> Floats:
+    """Bursts like syllables, five a second and no two alike, with nothing in between."""
+    time = np.arange(round(seconds * rate)) / rate
+    loudness = np.sin(np.pi * ((5 * time) % 1)) ** 2 * (0.6 + 0.4 * np.sin(2 * np.pi * 0.7 * time))
+    return (level * loudness * np.sin(2 * np.pi * 220 * time)).astype(np.float32)
+
+
+def line(*parts: float | Floats, level: float = -60.0, rate: int = RATE) -> Floats:
+    """Sounds, and seconds of silence between them, over noise."""
+    silences = [part if isinstance(part, np.ndarray) else np.zeros(round(part * rate), np.float32) for part in parts]
+    samples = np.concatenate(silences)
+    return samples + noise(samples.size / rate, level, rate)[: samples.size]
+
+
+def cut(samples: Floats, rate: int = RATE, sizes: Sequence[int] = (), **options: float) -> list[Utterance]:
+    """Push pieces of the sizes given, then the rest at once."""
+    cutter = UtteranceCutter(rate, **options)
+    found = []
+    for size in sizes:
+        found += cutter.push(samples[:size])
+        samples = samples[size:]
+    return found + cutter.push(samples) + cutter.finish()
+
+
+def bounds(utterances: Sequence[Utterance]) -> NDArray[np.float64]:
+    return np.array([(utterance.start, utterance.end) for utterance in utterances])
+
+
+def near(*expected: tuple[float, float]) -> Any:
+    """What `bounds` should be: a margin of 50 ms belongs to the speech."""
+    return pytest.approx(np.array(expected), abs=0.11)
+
+
+def test_pauses_separate() -> None:
+    samples = line(1.0, talk(3), 1.0, talk(4), 2.0, talk(2.5), 0.5)
+    assert bounds(cut(samples)) == near((1.0, 4.0), (5.0, 9.0), (11.0, 13.5))
+
+
+def test_short_pauses_do_not_separate() -> None:
+    assert bounds(cut(line(1.0, talk(3), 0.3, talk(3), 1.0))) == near((1.0, 7.3))
+
+
+def test_short_utterances_join_across_longer_pauses() -> None:
+    assert bounds(cut(line(1.0, talk(1), 0.5, talk(3), 1.0))) == near((1.0, 5.5))
+    assert bounds(cut(line(1.0, talk(3), 0.58, talk(1), 1.0))) == near((1.0, 4.0), (4.6, 5.6))
+
+
+def test_short_ones_alone_stay_short() -> None:
+    assert bounds(cut(line(2.0, talk(0.6), 2.0, talk(3), 1.0))) == near((2.0, 2.6), (4.6, 7.6))
+
+
+def test_clicks_are_no_speech() -> None:
+    click = np.full(80, 0.9, np.float32) * np.where(np.arange(80) % 2, 1, -1).astype(np.float32)
+    assert cut(line(1.0, click, 1.0, click, 1.0)) == []
+    assert bounds(cut(line(2.0, talk(2), 0.3, click, 0.3, talk(2), 1.0))) == near((2.0, 4.0), (4.6, 6.6))
+
+
+@pytest.mark.parametrize("level", [-75.0, -60.0, -45.0, -30.0])
+def test_noise_is_no_speech(level: float) -> None:
+    assert cut(noise(8.0, level)) == []
+
+
+def test_louder_noise_is_no_speech_either() -> None:
+    samples = np.concatenate([noise(4.0, -70), noise(8.0, -45), line(talk(3), 1.0, level=-45)])
+    assert bounds(cut(samples)) == near((12.0, 15.0))
+
+
+@pytest.mark.parametrize("frequency", [50, 425, 1000])
+def test_a_tone_is_no_speech(frequency: int) -> None:
+    tone = 0.2 * np.sin(2 * np.pi * frequency * np.arange(3 * RATE) / RATE).astype(np.float32)
+    assert cut(line(1.0, tone, 1.0, tone, 1.0)) == []
+
+
+def test_an_offset_is_no_sound() -> None:
+    samples = line(1.0, talk(3), 1.0, talk(3), 1.0)
+    assert bounds(cut(samples + np.float32(0.2))) == near((1.0, 4.0), (5.0, 8.0))
+    assert np.array_equal(bounds(cut(samples + np.float32(0.2))), bounds(cut(samples)))
+
+
+def test_digital_silence() -> None:
+    silence = np.zeros(12 * RATE, np.float32)
+    assert cut(silence) == []
+    # A line that is switched off between words, its noise with it.
+    words = line(0.2, talk(3), 0.2, level=-50)
+    assert bounds(cut(np.concatenate([silence, words, silence, words]))) == near((12.2, 15.2), (27.6, 30.6))
+
+
+def test_what_begins_and_ends_in_speech() -> None:
+    samples = talk(3.05)[400:]
+    (found,) = cut(samples)
+    assert found.start < 0.1
+    assert found.end > 2.9
+    assert found.offset == 0
+    assert np.array_equal(found.samples, samples)
+
+
+def test_long_speech_is_cut_where_it_is_quietest() -> None:
+    samples = line(1.0, talk(11), 0.25, talk(9), 1.0)
+    found = cut(samples)
+    assert bounds(found) == near((1.0, 12.0), (12.2, 21.2))
+    # The context ends in the pause, without the neighbour's speech.
+    assert found[0].offset + found[0].samples.size / RATE == pytest.approx(12.125, abs=0.1)
+    assert found[0].offset + found[0].samples.size / RATE == pytest.approx(found[1].offset)
+
+
+def test_the_longer_the_shorter_is_the_pause_that_ends_it() -> None:
+    assert bounds(cut(line(1.0, talk(11), 0.4, talk(3), 1.0))) == near((1.0, 12.0), (12.4, 15.4))
+
+
+@pytest.mark.parametrize("seconds", [15.5, 40.0, 100.0])
+def test_speech_without_pauses(seconds: float) -> None:
+    found = cut(line(1.0, talk(seconds), 1.0))
+    assert len(found) >= seconds / 15
+    assert all(2.0 <= utterance.seconds <= 15.0 for utterance in found)
+    for one, other in pairwise(found):
+        assert other.start - one.end < 0.3
+    assert found[-1].end == pytest.approx(1 + seconds, abs=0.1)
+
+
+def test_other_lengths() -> None:
+    found = cut(line(1.0, talk(20), 1.0), shortest=1.0, longest=4.0)
+    assert all(1.0 <= utterance.seconds <= 4.0 for utterance in found)
+    with pytest.raises(ValueError, match="quarter"):
+        UtteranceCutter(RATE, shortest=2.0, longest=7.0)
+
+
+def test_samples_are_those_around_the_speech() -> None:
+    samples = line(1.0, talk(3), 1.0)
+    (found,) = cut(samples)
+    first = round(found.offset * RATE)
+    assert np.array_equal(found.samples, samples[first : first + found.samples.size])
+    assert found.start - found.offset == pytest.approx(CONTEXT - 0.05, abs=0.001)
+    assert found.offset + found.samples.size / RATE - found.end == pytest.approx(CONTEXT - 0.05, abs=0.001)
+    assert found.samples.base is None
+    assert found.samples.dtype == np.float32
+    assert found.samples.flags.c_contiguous
+
+
+def test_the_model_finds_the_same_bounds_as_in_the_clip_alone() -> None:
+    for path in CLIPS:
+        clip = soundfile.read(path, dtype="float32")[0]
+        padded = np.concatenate([np.zeros(SAMPLING_RATE, np.float32), clip, np.zeros(SAMPLING_RATE, np.float32)])
+        (found,) = cut(padded + noise(padded.size / SAMPLING_RATE, -75, SAMPLING_RATE), SAMPLING_RATE)
+        expected = host.speech_bounds(padded[None], np.array([padded.size]))[0] / SAMPLING_RATE
+        trimmed = host.speech_bounds(found.samples[None], np.array([found.samples.size]))[0] / SAMPLING_RATE
+        assert trimmed + found.offset == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize("rate", [1000, 8000, 11_025, 22_050, 48_000, 768_000])
+def test_any_rate(rate: int) -> None:
+    samples = soxr.resample(line(1.0, talk(2), 1.0, talk(2), 1.0), RATE, rate)
+    assert bounds(cut(samples, rate)) == near((1.0, 3.0), (4.0, 6.0))
+
+
+@pytest.mark.parametrize("level", [-55.0, -45.0])
+@pytest.mark.parametrize("pushed", [0.02, 0.1, 0.25])
+def test_an_utterance_comes_out_soon_after_it_ends(level: float, pushed: float) -> None:
+    samples = line(1.0, talk(3), 3.0, level=level)
+    cutter = UtteranceCutter(RATE)
+    size = round(pushed * RATE)
+    for begin in range(0, samples.size, size):
+        if found := cutter.push(samples[begin : begin + size]):
+            break
+        assert not cutter.speaking or 1.0 <= begin / RATE <= 4.4 + pushed
+    assert begin / RATE + pushed - found[0].end <= 0.63 + pushed
+
+
+def test_speaking() -> None:
+    cutter = UtteranceCutter(RATE)
+    found = []
+    for part in (noise(1.0), line(talk(0.5)), line(talk(0.5)), noise(0.5), line(talk(0.5))):
+        cutter.push(part)
+        found.append(cutter.speaking)
+    assert found == [False, True, True, False, True]
+    cutter.finish()
+    assert not cutter.speaking
+
+
+def call(seconds: float = 8.0) -> Floats:
+    """Clips of real speech with pauses between them, over noise."""
+    clips = [speech(RATE, clip=index)[0][: 3 * RATE] for index in range(2)]
+    return line(0.4, clips[0], 0.7, clips[1], 0.3, clips[0], 2.0)[: round(seconds * RATE)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.lists(st.one_of(st.integers(0, 200), st.integers(0, 9000)), max_size=40),
+    rate=st.sampled_from([8000, 7999]),
+)
+def test_the_result_does_not_depend_on_how_samples_are_split(sizes: list[int], rate: int) -> None:
+    samples = call()
+    together, split = cut(samples, rate), cut(samples, rate, sizes)
+    assert len(together) >= 2
+    for one, other in zip(together, split, strict=True):
+        assert (one.start, one.end, one.offset) == (other.start, other.end, other.offset)
+        assert np.array_equal(one.samples, other.samples)
+
+
+def test_samples_one_by_one() -> None:
+    samples = call(3.5)
+    together, split = cut(samples), cut(samples, sizes=[1] * samples.size)
+    assert [one.start for one in together] == [one.start for one in split]
+    assert [one.end for one in together] == [one.end for one in split]
+
+
+def test_what_is_pushed_may_be_overwritten() -> None:
+    samples = line(1.0, talk(3), 1.0)
+    cutter, buffer = UtteranceCutter(RATE), np.empty(400, np.float32)
+    found = []
+    for begin in range(0, samples.size, 400):
+        buffer[:] = samples[begin : begin + 400]
+        found += cutter.push(buffer)
+    assert np.array_equal((found + cutter.finish())[0].samples, cut(samples)[0].samples)
+
+
+def peak(seconds: int, part: Callable[[int], Floats], rate: int) -> int:
+    """Most bytes that a cutter has needed for so many pieces."""
+    cutter = UtteranceCutter(rate)
+    tracemalloc.start()
+    try:
+        for index in range(seconds):
+            cutter.push(part(index))
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def words(_: int) -> Floats:
+    """A second with a pause too short to end anything."""
+    return line(talk(0.8), 0.2)
+
+
+def endless(_: int) -> Floats:
+    """A second without any pause."""
+    return np.sin(np.arange(RATE) ** 1.5 / RATE).astype(np.float32) * np.linspace(0.05, 0.8, RATE, dtype=np.float32)
+
+
+def restless(index: int) -> Floats:
+    """Noise that wanders about the thresholds."""
+    return noise(1.0, -60 + 8 * np.sin(index) + 3 * np.sin(index / 7), seed=index)
+
+
+@pytest.mark.parametrize("part", [words, endless, restless])
+def test_memory_does_not_depend_on_the_length(part: Callable[[int], Floats]) -> None:
+    assert peak(400, part, RATE) < 1.2 * peak(40, part, RATE)
+
+
+def test_nothing_at_all() -> None:
+    assert cut(np.empty(0, np.float32)) == []
+    assert cut(np.empty(0, np.float32), sizes=[0, 0]) == []
+    assert cut(np.zeros(3, np.float32)) == []
+
+
+@dataclass
+class Memory:
+    """A reader of what is there."""
+
+    samples: Floats
+    sampling_rate: int = RATE
+    block: float = 1.0
+
+    @property
+    def channels(self) -> int:
+        return len(self.samples)
+
+    def blocks(self) -> Iterator[Floats]:
+        step = round(self.block * self.sampling_rate)
+        for begin in range(0, self.samples.shape[1], step):
+            yield self.samples[:, begin : begin + step]
+
+
+STEREO = np.stack([line(1.0, talk(3), 5.0, talk(3), 3.0, talk(1), 1.0), line(4.5, talk(4), 4.0, talk(2.5), 2.0)])
+"""17 s. The first speaks from 1 to 4, 9 to 12 and 15 to 16 s, the second from 4.5 to 8.5 and 12.5 to 15 s."""
+
+
+def cut_stereo(
+    channels: Literal["mix", "split"] | int, start: float | None = None, end: float | None = None, block: float = 1.0
+) -> list[ChannelUtterance]:
+    found = cut_file(Memory(STEREO, block=block), channels=channels, start=start, end=end)
+    utterances = list(found)
+    assert found.duration == 17.0
+    return utterances
+
+
+@pytest.mark.parametrize("block", [0.01, 1.0, 10.0])
+def test_channels_of_a_file(block: float) -> None:
+    split = cut_stereo("split", block=block)
+    assert [each.channel for each in split] == [0, 1, 0, 1, 0]
+    expected = [(1.0, 4.0), (4.5, 8.5), (9.0, 12.0), (12.5, 15.0), (15.0, 16.0)]
+    assert bounds([each.utterance for each in split]) == near(*expected)
+    alone = cut_stereo(1, block=block)
+    assert [each.channel for each in alone] == [1, 1]
+    assert bounds([each.utterance for each in alone]) == near(expected[1], expected[3])
+    mix = cut_stereo("mix", block=block)
+    assert {each.channel for each in mix} == {0}
+    assert bounds([each.utterance for each in mix]) == near((1.0, 4.0), (4.5, 8.5), (9.0, 12.0), (12.5, 16.0))
+
+
+def test_a_stretch_of_a_file() -> None:
+    found = [each.utterance for each in cut_stereo(0, start=2.0, end=11.0)]
+    assert bounds(found) == near((2.0, 4.0), (9.0, 11.0))
+    for utterance in found:
+        first = round(utterance.offset * RATE)
+        assert np.array_equal(utterance.samples, STEREO[0, first : first + utterance.samples.size])
+    assert bounds([each.utterance for each in cut_stereo(0, start=14.0, end=float("inf"))]) == near((15.0, 16.0))
+
+
+def test_a_real_file() -> None:
+    samples = np.stack([channel[: 16 * RATE] for channel in STEREO])
+    with open_reader(encode("wav-ulaw", samples, RATE), max_duration=20) as reader:
+        found = cut_file(reader, channels="split", start=None, end=None)
+        assert bounds([each.utterance for each in found]) == near((1, 4), (4.5, 8.5), (9, 12), (12.5, 15), (15, 16))
+        assert found.duration == 16.0
+        assert found.narrow_band
+
+
+@given(seed=st.integers(0, 1000), block=st.sampled_from([0.5, 1.0, 7.0]))
+@settings(max_examples=10, deadline=None)
+def test_utterances_come_in_the_order_of_their_ends(seed: int, block: float) -> None:
+    random = np.random.default_rng(seed)
+
+    def someone() -> Floats:
+        parts = [talk(random.uniform(0.4, 20), 1000) if number % 2 else random.uniform(0.3, 3) for number in range(8)]
+        return np.resize(line(*parts, rate=1000), 60_000)
+
+    samples = np.stack([someone() for _ in range(3)])
+    found = list(cut_file(Memory(samples, 1000, block), channels="split", start=None, end=None))
+    ends = [each.utterance.end for each in found]
+    assert ends == sorted(ends)
+    for index in range(3):
+        alone = cut(samples[index], 1000)
+        assert [each.utterance.end for each in found if each.channel == index] == [each.end for each in alone]
+
+
+def test_utterances_come_before_the_file_is_read() -> None:
+    found = cut_file(Memory(STEREO), channels="split", start=None, end=None)
+    next(found)
+    assert found.duration == 5.0
+
+
+def test_the_band_is_that_of_the_whole_file() -> None:
+    hiss = np.zeros((2, 4 * SAMPLING_RATE), np.float32)
+    hiss[1, -SAMPLING_RATE:] = noise(1.0, -30, SAMPLING_RATE)
+    for samples, narrow in ((hiss, False), (hiss[:1], True)):
+        found = cut_file(Memory(samples, SAMPLING_RATE), channels=0, start=1.0, end=2.0)
+        assert list(found) == []
+        assert found.narrow_band == narrow
+
+
+@pytest.mark.parametrize(
+    ("channels", "start", "end", "fields"),
+    [(2, None, None, ["channels"]), (-1, -1.0, None, ["channels", "start"]), ("mix", 3.0, 2.0, ["end"])],
+)
+def test_options_that_fit_no_file(
+    channels: Literal["mix"] | int, start: float | None, end: float | None, fields: list[str]
+) -> None:
+    with pytest.raises(InvalidOptions) as caught:
+        cut_file(Memory(STEREO), channels=channels, start=start, end=end)
+    assert [error.field for error in caught.value.errors] == fields
+
+
+def test_a_start_behind_the_end() -> None:
+    with pytest.raises(InvalidOptions) as caught:
+        cut_stereo("mix", start=17.0)
+    assert caught.value.errors[0].message == "must lie within the audio, which lasts 17.000 s"
+
+
+@pytest.mark.parametrize(("start", "end"), [(16.98, None), (3.0, 3.02)])
+def test_too_little_to_score(start: float, end: float | None) -> None:
+    with pytest.raises(AudioTooShort):
+        cut_stereo("mix", start, end)
+
+
+def test_samples_that_are_no_numbers() -> None:
+    samples = STEREO.copy()
+    samples[1, 9 * RATE] = np.nan
+    choices: list[Literal["mix", "split"] | int] = ["mix", "split", 1]
+    for channels in choices:
+        with pytest.raises(AudioNotFinite):
+            list(cut_file(Memory(samples), channels=channels, start=None, end=None))
+    assert list(cut_file(Memory(samples), channels=0, start=None, end=None))
+    assert list(cut_file(Memory(samples), channels=1, start=None, end=8.9))
