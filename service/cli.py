@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from service import __version__
 from service.configure import add_flags, described, flags_of, load_settings, trace_settings
@@ -20,7 +20,7 @@ from service.logs import configure_logging
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from service.api.schemas import FileResult
+    from service.api.schemas import FileResult, SegmentedResult
     from service.inference.backend import Backend
     from service.model.store import StoredModel
     from service.results import ModelInfo
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     recognize.add_argument("--json", action="store_true", help="one JSON document a line, as the service answers")
     recognize.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="as in POST /recognize")
     recognize.add_argument("--config", type=Path, help="a YAML file with settings")
-    add_flags(recognize, [*_MODEL_SETTINGS, "max_duration"])
+    add_flags(recognize, [*_MODEL_SETTINGS, "max_duration", "max_utterance_duration"])
     recognize.set_defaults(command=_recognize)
 
     models = commands.add_parser("models", help="list, fetch and prepare models").add_subparsers(
@@ -134,13 +134,16 @@ def _recognize(options: argparse.Namespace) -> int:
     from service.api.encode import encode
     from service.api.options import parse_options
     from service.local import recognize_file
+    from service.printed import segment_lines
 
     wanted = parse_options((name, value) for name, _, value in (item.partition("=") for item in options.option))
     backend = _open(_find(settings), settings, few=len(options.files) <= _FEW_FILES)
     failed = False
     for path in options.files:
         try:
-            result = recognize_file(backend, path, wanted, max_duration=settings.max_duration)
+            result = recognize_file(
+                backend, path, wanted, max_duration=settings.max_duration, longest_clip=settings.longest_clip
+            )
         except (ServiceError, OSError) as error:
             failed = True
             detail = error.detail if isinstance(error, ServiceError) else error.strerror
@@ -150,14 +153,17 @@ def _recognize(options: argparse.Namespace) -> int:
             document = {"file": str(path), "model": model_summary(backend.info), **result}
             print(b"".join(encode(document)).decode())
         else:
-            _print_result(path, result)
+            print(f"{path} ({result['audio']['duration']:.2f} s)")
+            if wanted.granularity == "segment":
+                print(*segment_lines(cast("SegmentedResult", result)), sep="\n")
+            else:
+                _print_result(cast("FileResult", result))
     if not options.json and backend.info.demonstration:
         print(_DEMONSTRATION, file=sys.stderr)
     return int(failed)
 
 
-def _print_result(path: Path, result: FileResult) -> None:
-    print(f"{path} ({result['audio']['duration']:.2f} s)")
+def _print_result(result: FileResult) -> None:
     for channel in result.get("channels", []):
         print(f"  channel {channel['channel']}: {channel['label']} {channel['score']:.3f}")
     for row in sorted(result.get("scores", []), key=lambda row: -row["score"]):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 from service.api.answers import file_result
 from service.api.options import Options
-from service.api.schemas import FileResult
+from service.api.schemas import FileResult, SegmentedResult
+from service.api.segments import KeptSegments, Recording, Tally
 from service.api.steps import decode_clips, score_outputs
 from service.inference.backend import Backend
 from service.inference.scores import resolve_labels
 
 
-def recognize_file(backend: Backend, path: Path, options: Options, *, max_duration: float) -> FileResult:
+def recognize_file(
+    backend: Backend, path: Path, options: Options, *, max_duration: float, longest_clip: float | None = None
+) -> FileResult | SegmentedResult:
     """Recognise one audio file; the result is that of `POST /recognize` without `id` and `model`.
 
     Args:
@@ -20,6 +24,8 @@ def recognize_file(backend: Backend, path: Path, options: Options, *, max_durati
         path: the file.
         options: as a client of the service would give them.
         max_duration: seconds of audio that the file may have.
+        longest_clip: seconds that it may have where all of it goes through the model in one piece, which it does with
+            any granularity but segment; None for no other limit.
 
     Raises:
         OSError: if the file cannot be read.
@@ -27,6 +33,23 @@ def recognize_file(backend: Backend, path: Path, options: Options, *, max_durati
     """
     labels = None if options.labels is None else resolve_labels(options.labels, backend.info)
     with path.open("rb") as file:
-        decoded = decode_clips(file, options, max_duration)
+        if options.granularity == "segment":
+            return _recognize_segments(backend, file, options, labels, max_duration)
+        decoded = decode_clips(file, options, longest_clip or max_duration, max_duration)
     outputs = [backend.run([clip]).clips[0] for clip in decoded.clips]
     return file_result(decoded, score_outputs(outputs, backend.info, options, labels), options)
+
+
+def _recognize_segments(
+    backend: Backend, file: BinaryIO, options: Options, labels: tuple[int, ...] | None, max_duration: float
+) -> SegmentedResult:
+    recording = Recording(file, options, max_duration)
+    try:
+        tally, kept = Tally(recording, options), KeptSegments()
+        for piece in recording:
+            outputs = backend.run([recording.clip(piece)]).clips
+            segment = tally.add(piece, score_outputs(outputs, backend.info, options, labels)[0])
+            kept.put(segment, segment)
+        return tally.result(kept)
+    finally:
+        recording.close()

@@ -97,7 +97,8 @@ class Metrics:
 
     Attributes:
         http_requests: answered requests by `route` (the template, never the path), `method` and `code`.
-        http_request_duration: seconds from the request's first byte to the answer's last, by `route`.
+        http_request_duration: seconds from the request's first byte to the answer's last, by `route`; those with
+            granularity segment are left out.
         stage_duration: seconds per request and `stage` (see `STAGES`).
         batch_size: clips per run of the model.
         batch_audio_seconds: audio seconds per run of the model.
@@ -107,7 +108,10 @@ class Metrics:
         inference_failures: clips on which the model failed.
         worker_deaths: ends of the worker thread that nobody asked for, failed loads included.
         audio_seconds: audio seconds that the model has scored.
-        predictions: answers by the `label` with the highest score.
+        predictions: answers by the `label` with the highest score; each segment is one.
+        segments: utterances that were answered with granularity segment.
+        segment_requests: requests with granularity segment that are worked on; `segment_requests_limit` may be.
+        segment_request_duration: seconds from their first byte to the answer's last, by no route: there is only one.
         cache_requests: files by what the cache of answers did for them (see `CACHE_RESULTS`).
         cache_evictions: answers that had to make room for newer ones.
         cache_bytes: memory that the cached answers take.
@@ -172,6 +176,23 @@ class Metrics:
         )
         self.predictions = Counter(
             "ser_predictions_total", "Answers by the label with the highest score.", ["label"], registry=registry
+        )
+        self.segments = Counter(
+            "ser_segments_total", "Utterances answered with granularity segment.", registry=registry
+        )
+        self.segment_requests = Gauge(
+            "ser_segment_requests_in_flight", "Requests with granularity segment that are worked on.", registry=registry
+        )
+        self.segment_requests_limit = Gauge(
+            "ser_segment_requests_in_flight_limit",
+            "Requests with granularity segment that may be worked on.",
+            registry=registry,
+        )
+        self.segment_request_duration = Histogram(
+            "ser_segment_request_duration_seconds",
+            "Time from a request with granularity segment to the end of its answer.",
+            buckets=(0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600),
+            registry=registry,
         )
         self.cache_requests = Counter(
             "ser_cache_requests_total",

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-Granularity = Literal["utterance", "frame"]
+Granularity = Literal["utterance", "frame", "segment"]
 EmbeddingChoice = Literal["none", "utterance", "frame"]
 
 SAMPLING_RATE = 16_000

@@ -146,21 +146,32 @@ class Settings(BaseSettings):
 
     # What one request may ask for.
     max_body_bytes: int = Field(
-        default=64 * 1024 * 1024, ge=1024, le=2**40, description="Bytes that one request body may have; more is a 413."
+        default=256 * 1024 * 1024, ge=1024, le=2**40, description="Bytes that one request body may have; more is a 413."
     )
     max_files: int = Field(default=64, ge=1, le=1000, description="Files that one batch request may have.")
     max_duration: float = Field(
-        default=300.0,
+        default=3600.0,
         ge=0.1,
         le=86_400,
         allow_inf_nan=False,
         description="Seconds of audio that one file may decode to; more is a 413.",
     )
+    max_utterance_duration: float = Field(
+        default=300.0,
+        ge=0.1,
+        le=86_400,
+        allow_inf_nan=False,
+        description="Seconds that it may decode to with granularity utterance or frame, which take it as one; more is "
+        "a 413. With granularity segment `max_duration` is the only limit.",
+    )
     timeout: Seconds = Field(
         default=60.0,
         description="Seconds from a request's arrival to its answer; later is a 504. Clients may only shorten it.",
     )
-    body_timeout: Seconds = Field(default=30.0, description="Seconds in which a whole request body must arrive.")
+    segment_timeout: Seconds = Field(
+        default=1800.0, description="The same with granularity segment, to the end of the answer."
+    )
+    body_timeout: Seconds = Field(default=120.0, description="Seconds in which a whole request body must arrive.")
     body_idle_timeout: Seconds = Field(
         default=5.0, description="Seconds that an upload may pause without sending a byte."
     )
@@ -178,6 +189,11 @@ class Settings(BaseSettings):
     # How much work is taken at once.
     max_in_flight: Count = Field(
         default=64, description="Requests that are worked on at the same time; one more is a 429."
+    )
+    max_segment_requests: Count = Field(
+        default=8,
+        description="Those of them with granularity segment, which take long; one more is a 429. They are never all of "
+        "`max_in_flight`, unless that is 1.",
     )
     max_queue_requests: Count = Field(default=256, description="Clips that may wait for the model; one more is a 429.")
     max_queue_seconds: float = Field(
@@ -231,11 +247,21 @@ class Settings(BaseSettings):
         """Whether callers must have an API key."""
         return bool(self.api_keys) or self.api_keys_file is not None
 
+    @property
+    def longest_clip(self) -> float:
+        """Seconds that a file may last whose channels go through the model in one piece."""
+        return min(self.max_utterance_duration, self.max_duration)
+
+    @property
+    def segment_permits(self) -> int:
+        """How many requests with granularity segment are worked on at once: some permit is left for short ones."""
+        return min(self.max_segment_requests, max(1, self.max_in_flight - 1))
+
     @model_validator(mode="after")
     def _queue_holds_one_clip(self) -> Self:
         """A clip that is allowed must fit into an empty queue; otherwise it would be refused for ever."""
-        if self.max_queue_seconds < self.max_duration:
-            raise ValueError("max_queue_seconds must not be less than max_duration")
+        if self.max_queue_seconds < self.longest_clip:
+            raise ValueError("max_queue_seconds must hold the lesser of max_utterance_duration and max_duration")
         return self
 
     @classmethod

@@ -19,7 +19,7 @@ def test_defaults() -> None:
     settings = load_settings()
     assert settings == Settings()
     assert (settings.model, settings.host, settings.port) == ("tiny", "127.0.0.1", 8000)
-    assert settings.max_body_bytes == 64 * 1024 * 1024
+    assert settings.max_body_bytes == 256 * 1024 * 1024
     assert settings.cache_dir.is_absolute()
 
 
@@ -82,7 +82,10 @@ def test_every_group_of_values_has_a_comment(name: str) -> None:
         ("timeout", 0),
         ("timeout", float("inf")),
         ("max_in_flight", 0),
-        ("max_queue_seconds", 10),  # less than max_duration
+        ("max_utterance_duration", 0),
+        ("max_queue_seconds", 10),  # less than max_utterance_duration
+        ("segment_timeout", 0),
+        ("max_segment_requests", 0),
         ("decode_threads", 0),
         ("log_level", "loud"),
         ("docs", "perhaps"),
@@ -150,6 +153,18 @@ def test_a_home_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "expanduser", no_home)
     with pytest.raises(SettingsInvalid, match="the home directory is not known"):
         load_settings()
+
+
+@pytest.mark.parametrize(("in_flight", "asked", "permits"), [(64, 8, 8), (8, 8, 7), (2, 8, 1), (1, 8, 1)])
+def test_segment_requests_never_take_the_last_permit(in_flight: int, asked: int, permits: int) -> None:
+    assert load_settings(max_in_flight=in_flight, max_segment_requests=asked).segment_permits == permits
+
+
+def test_the_queue_holds_the_longest_clip_and_not_the_longest_file() -> None:
+    assert load_settings(max_queue_seconds=300).longest_clip == 300
+    assert load_settings(max_queue_seconds=20, max_duration=20).longest_clip == 20
+    with pytest.raises(SettingsInvalid, match="max_utterance_duration"):
+        load_settings(max_queue_seconds=20, max_duration=21)
 
 
 def test_settings_do_not_change() -> None:

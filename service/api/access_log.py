@@ -56,12 +56,13 @@ def _fields(scope: Scope, status: int, seconds: float) -> dict[str, Any]:
         "trace_id": context.trace_id,
         "method": known_method(scope),
         "route": route_template(scope),
-        "status": status,
+        "status": notes.outcome or status,
         "code": notes.code,
         "seconds": round(seconds, _DIGITS),
         "files": notes.files,
         "failed_files": notes.failed_files or None,
         "file_names": notes.file_names or None,
+        "segments": notes.segments,
         "audio_seconds": None if notes.audio_seconds is None else round(notes.audio_seconds, _DIGITS),
     }
     if notes.timings:

@@ -56,7 +56,7 @@ def file_result(decoded: Decoded, recognitions: Sequence[Recognition], options: 
         "channels": decoded.channels,
         "narrow_band": decoded.narrow_band,
     }
-    results = [_result(recognition, options) for recognition in recognitions]
+    results = [result_of(recognition, options) for recognition in recognitions]
     stretches = [_stretch(recognition.speech) for recognition in recognitions]
     if options.channels == "split":
         channels: list[ChannelResult] = [
@@ -68,17 +68,8 @@ def file_result(decoded: Decoded, recognitions: Sequence[Recognition], options: 
     return cast(FileResult, {"audio": {**audio, "speech": stretches[0]}, **results[0]})
 
 
-def longest(timings: Sequence[Timings]) -> Timings:
-    """The time each stage took for work that went on at the same time."""
-    return Timings(
-        decode=max(each.decode for each in timings),
-        queue=max(each.queue for each in timings),
-        preprocess=max(each.preprocess for each in timings),
-        inference=max(each.inference for each in timings),
-    )
-
-
-def _result(recognition: Recognition, options: Options) -> Result:
+def result_of(recognition: Recognition, options: Options) -> Result:
+    """The scores of one waveform, and what else was asked for."""
     names = [_name(label, options.label_language) for label in recognition.labels]
     scores: list[LabelScore] = [
         {"label": name, "score": score} for name, score in zip(names, recognition.scores, strict=True)
@@ -97,6 +88,16 @@ def _result(recognition: Recognition, options: Options) -> Result:
             scores=frames.scores,
         )
     return result
+
+
+def longest(timings: Sequence[Timings]) -> Timings:
+    """The time each stage took for work that went on at the same time."""
+    return Timings(
+        decode=max(each.decode for each in timings),
+        queue=max(each.queue for each in timings),
+        preprocess=max(each.preprocess for each in timings),
+        inference=max(each.inference for each in timings),
+    )
 
 
 def _embedding(values: Floats, encoding: Encoding) -> Floats | EncodedArray:

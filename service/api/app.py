@@ -33,6 +33,7 @@ from service.api.openapi import DescribedApp, Protection
 from service.api.problems import answer_http_exception, answer_service_error, answer_validation_error
 from service.api.rate import RateLimit
 from service.api.recognize import recognize_router
+from service.api.segment_permits import SegmentPermits
 from service.api.spans import telemetry, tracer_of
 from service.errors import ServiceError
 from service.inference.recognizer import Recognizer
@@ -125,7 +126,8 @@ def create_app(
         rate=rate is not None,
     )
     cache = AnswerCache(settings.answer_cache_bytes, metrics) if settings.answer_cache_bytes else None
-    app.state.services = Services(recognizer, settings, metrics, pool, cache, tracer_of(tracer_provider))
+    permits = SegmentPermits(settings.segment_permits, metrics)
+    app.state.services = Services(recognizer, settings, metrics, pool, cache, tracer_of(tracer_provider), permits)
     for router, _ in routers:
         app.include_router(router)
     return app

@@ -9,17 +9,24 @@ from service.api.answers import longest, model_summary
 from service.api.context import RequestContext, Services, request_context, services
 from service.api.intake import Order, take_form
 from service.api.openapi import REQUEST_ERRORS, files_body, option_parameters
+from service.api.options import invalid_options
 from service.api.pipeline import FileAnswer, Pipeline
 from service.api.problems import documented, problem_of, reported
 from service.api.progress import RequestProgress
 from service.api.respond import answer_response
 from service.api.schemas import BatchAnswer, BatchItem
 from service.api.work import all_of, while_connected
+from service.errors import FieldError
 from service.results import Timings
 from service.settings import Settings
 
 FILE_FIELD = "files"
 _MAX_PARALLEL = 16
+
+_NOT_IN_A_BATCH = FieldError(
+    "granularity", "cannot be segment in a batch; send each file to /recognize by itself", "not_in_a_batch"
+)
+"""The answer of a batch is one document, which dozens of long recordings would make as large as they are many."""
 
 
 def batch_router(settings: Settings) -> APIRouter:
@@ -34,7 +41,7 @@ def batch_router(settings: Settings) -> APIRouter:
         response_model=BatchAnswer,
         responses=documented(*REQUEST_ERRORS),
         openapi_extra={
-            "parameters": option_parameters(),
+            "parameters": option_parameters(batch=True),
             "requestBody": files_body(FILE_FIELD, settings.max_files),
         },
     )
@@ -53,6 +60,8 @@ async def recognize_batch(request: Request) -> Response:
         order = await take_form(request, parts, (FILE_FIELD,), parts.settings.max_files)
         progress.received = True
         with order.upload:
+            if order.options.granularity == "segment":
+                raise invalid_options(_NOT_IN_A_BATCH)
             return await while_connected(request.receive, _answer(parts, order, context, progress))
 
 
@@ -82,4 +91,4 @@ async def _answer(parts: Services, order: Order, context: RequestContext, progre
 
 def _parallel(files: int, settings: Settings) -> int:
     """How many files may be decoded or wait for the model at once: a batch must not fill the queue by itself."""
-    return min(files, _MAX_PARALLEL, max(1, int(settings.max_queue_seconds / settings.max_duration / 2)))
+    return min(files, _MAX_PARALLEL, max(1, int(settings.max_queue_seconds / settings.longest_clip / 2)))

@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from service.api.cache import AnswerCache
 from service.api.progress import ProgressBoard
+from service.api.segment_permits import SegmentPermits
 from service.inference.recognizer import Recognizer
 from service.metrics import Metrics
 from service.results import Timings
@@ -31,7 +32,8 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 class Services:
     """The parts that routes share.
 
-    `pool` decodes uploads and builds large answers, `cache` is None where it is off, `tracer` makes spans.
+    `pool` decodes uploads and builds large answers, `cache` is None where it is off, `tracer` makes spans,
+    `segment_permits` are what requests with granularity segment need beside that of the recognizer.
     """
 
     recognizer: Recognizer
@@ -40,6 +42,7 @@ class Services:
     pool: ThreadPoolExecutor
     cache: AnswerCache | None
     tracer: Tracer
+    segment_permits: SegmentPermits
     progress: ProgressBoard = field(default_factory=ProgressBoard)
 
 
@@ -54,6 +57,9 @@ class Notes:
         audio_seconds: how much audio they decoded to, None if none did.
         timings: what the stages took, any number of times; the longest counts.
         code: that of the problem which is the answer.
+        segments: how many were answered, None with any other granularity.
+        outcome: the status of what came after the answer had begun with a 200: of the problem in its last line, or
+            `CLIENT_GONE`; None where all went well.
     """
 
     files: int | None = None
@@ -62,6 +68,8 @@ class Notes:
     audio_seconds: float | None = None
     timings: list[Timings] = field(default_factory=list)
     code: str | None = None
+    segments: int | None = None
+    outcome: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

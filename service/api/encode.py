@@ -39,6 +39,11 @@ def encode(value: Mapping[str, object]) -> list[bytes]:
     return list(_pieces(value))
 
 
+def encoded(value: Mapping[str, object]) -> orjson.Fragment:
+    """JSON of a part of an answer that is put together later; it takes a fraction of the memory of its objects."""
+    return orjson.Fragment(b"".join(_pieces(value)))
+
+
 def _pieces(value: object) -> Iterator[bytes]:
     if not _is_large(value):
         yield orjson.dumps(value, _small, _OPTIONS)

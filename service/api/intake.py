@@ -67,7 +67,7 @@ async def take_file(request: Request, parts: Services, file_fields: Sequence[str
 
 
 async def _take_form(request: Request, parts: Services, file_fields: Sequence[str], max_files: int) -> Order:
-    latest = _deadline(request, parts, Options())
+    latest = _latest(request, parts)
     upload = await _upload(request, parts, latest, read_form(request, file_fields, max_files))
     try:
         options = parse_options(request.query_params.multi_items(), upload.fields)
@@ -96,8 +96,13 @@ async def _upload(request: Request, parts: Services, deadline: float, reading: C
 
 
 def _deadline(request: Request, parts: Services, options: Options) -> float:
-    limit = parts.settings.timeout
+    limit = parts.settings.segment_timeout if options.granularity == "segment" else parts.settings.timeout
     return request_context(request.scope).arrival + (limit if options.timeout is None else min(limit, options.timeout))
+
+
+def _latest(request: Request, parts: Services) -> float:
+    """The deadline as long as nobody knows what a form will ask for."""
+    return request_context(request.scope).arrival + max(parts.settings.timeout, parts.settings.segment_timeout)
 
 
 def _reuse(request: Request) -> Reuse:

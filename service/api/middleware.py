@@ -110,8 +110,12 @@ class MetricsMiddleware:
             pass  # there is nobody left to answer
         finally:
             route = route_template(scope)
-            self._metrics.http_requests.labels(route, known_method(scope), str(code)).inc()
-            self._metrics.http_request_duration.labels(route).observe(perf_counter() - began)
+            notes = request_context(scope).notes
+            self._metrics.http_requests.labels(route, known_method(scope), str(notes.outcome or code)).inc()
+            if notes.segments is None:
+                self._metrics.http_request_duration.labels(route).observe(perf_counter() - began)
+            else:  # takes as long as its recording, and would tell nothing about those beside it
+                self._metrics.segment_request_duration.observe(perf_counter() - began)
 
 
 class ProblemMiddleware:

@@ -10,9 +10,10 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 
+from service.api.accept import NDJSON
 from service.api.options import Options
 from service.api.problems import PROBLEM_MEDIA_TYPE, documented
-from service.api.schemas import Problem
+from service.api.schemas import Line, Problem
 from service.api.upload import FORM, RAW
 from service.errors import (
     AudioEmpty,
@@ -69,6 +70,22 @@ AUDIO_ERRORS: tuple[type[ServiceError], ...] = (
 """What can be wrong with one file."""
 
 
+_LINE = "Line"
+
+LINES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            NDJSON: {
+                "schema": {
+                    "$ref": f"#/components/schemas/{_LINE}",
+                    "description": "One of these on each line; with granularity=segment, where `Accept` says so",
+                }
+            }
+        }
+    }
+}
+"""The other form of an answer."""
+
 SECURITY_SCHEMES: dict[str, Any] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key as `Authorization: Bearer KEY`"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key as `X-API-Key: KEY`"},
@@ -93,9 +110,11 @@ class DescribedApp(FastAPI):
         """Make the document, once."""
         if self.openapi_schema is None:
             document = super().openapi()
-            problem = TypeAdapter(Problem).json_schema(ref_template="#/components/schemas/{model}")
-            parts = problem.pop("$defs")
-            document["components"]["schemas"].update(parts, Problem=problem)
+            kinds: dict[str, Any] = {"Problem": Problem, _LINE: Line}
+            for name, kind in kinds.items():
+                schema = TypeAdapter(kind).json_schema(ref_template="#/components/schemas/{model}")
+                for part, described in (*schema.pop("$defs").items(), (name, schema)):
+                    document["components"]["schemas"].setdefault(part, described)
             _describe_protection(document, self.protection)
         return super().openapi()
 
@@ -124,21 +143,21 @@ def _add_responses(responses: dict[str, Any], more: dict[int | str, dict[str, An
             known["description"] += f", {response['description']}"
 
 
-def option_parameters() -> list[dict[str, Any]]:
-    """The options as query parameters."""
+def option_parameters(*, batch: bool = False) -> list[dict[str, Any]]:
+    """The options as query parameters, of one file or of a `batch`."""
     return [
         {"name": name, "in": "query", "required": False, "description": schema["description"], "schema": schema}
-        for name, schema in _options().items()
+        for name, schema in _options(batch).items()
     ]
 
 
-def form_body(files: dict[str, Any], required: Sequence[str]) -> dict[str, Any]:
+def _form_body(files: dict[str, Any], required: Sequence[str], batch: bool) -> dict[str, Any]:
     """A form with `files`, of which one of `required` must be there, and the options as text fields."""
     return {
         FORM: {
             "schema": {
                 "type": "object",
-                "properties": {**files, **_options()},
+                "properties": {**files, **_options(batch)},
                 "anyOf": [{"required": [name]} for name in required],
                 "additionalProperties": False,
             }
@@ -149,20 +168,26 @@ def form_body(files: dict[str, Any], required: Sequence[str]) -> dict[str, Any]:
 def file_body(names: Sequence[str]) -> dict[str, Any]:
     """The request body of one file: a form in which it has one of `names`, or its bytes."""
     files = {name: {**_FILE, "description": "The audio, in any common format"} for name in names}
-    return {"required": True, "content": {**form_body(files, names), **{media: {"schema": _FILE} for media in RAW}}}
+    return {
+        "required": True,
+        "content": {**_form_body(files, names, batch=False), **{media: {"schema": _FILE} for media in RAW}},
+    }
 
 
 def files_body(name: str, max_files: int) -> dict[str, Any]:
     """The request body of several files, all under `name`."""
     files = {"type": "array", "items": _FILE, "minItems": 1, "maxItems": max_files}
-    return {"required": True, "content": form_body({name: files}, [name])}
+    return {"required": True, "content": _form_body({name: files}, [name], batch=True)}
 
 
 @cache
-def _options() -> dict[str, dict[str, Any]]:
+def _options(batch: bool) -> dict[str, dict[str, Any]]:
     properties: dict[str, dict[str, Any]] = Options.model_json_schema()["properties"]
     # An absent option has no value, which JSON schema cannot say by a default of null.
-    return {
+    options = {
         name: {key: value for key, value in schema.items() if key != "title" and value is not None}
         for name, schema in properties.items()
     }
+    if batch:
+        options["granularity"] |= {"enum": ["utterance", "frame"], "description": "`frame` adds scores over time"}
+    return options

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from service.errors import FieldError, InvalidOptions
-from service.results import FRAME_HOP, SAMPLING_RATE, EmbeddingChoice
+from service.results import FRAME_HOP, SAMPLING_RATE, EmbeddingChoice, Granularity
 
 LabelLanguage = Literal["en", "zh", "native"]
 Encoding = Literal["float", "base64"]
@@ -90,8 +90,9 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    granularity: Annotated[Literal["utterance", "frame"], _one_of("utterance", "frame")] = Field(
-        default="utterance", description="`frame` adds scores over time"
+    granularity: Annotated[Granularity, _one_of("utterance", "frame", "segment")] = Field(
+        default="utterance",
+        description="`frame` adds scores over time; `segment` cuts long recordings into utterances and answers each",
     )
     embedding: Annotated[EmbeddingChoice, _one_of("none", "utterance", "frame")] = Field(
         default="none", description="Which embeddings the answer holds: none, their mean, or one for each frame"
@@ -147,6 +148,8 @@ class Options(BaseModel):
             for name in ("window", "hop"):
                 if getattr(self, name) is not None:
                     raise PydanticCustomError(name, "is only of use with granularity=frame")
+        if self.granularity == "segment" and self.embedding == "frame":
+            raise PydanticCustomError("embedding", "cannot be frame with granularity=segment")
         if self.end is not None and self.end <= (self.start or 0.0):
             raise PydanticCustomError("end", "must be after start")
         return self

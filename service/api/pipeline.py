@@ -57,6 +57,18 @@ class FileAnswer:
     cached: bool | None
 
 
+def loaded_model(services: Services) -> ModelInfo:
+    """The model that answers.
+
+    Raises:
+        ModelLoading: if there is none yet.
+    """
+    model = services.recognizer.model
+    if model is None:
+        raise ModelLoading("The model is loading; try again soon.")
+    return model
+
+
 class Pipeline:
     """Recognises the files of one request under one set of options.
 
@@ -81,18 +93,15 @@ class Pipeline:
         notes: Notes,
         progress: RequestProgress,
     ) -> None:
-        model = services.recognizer.model
-        if model is None:
-            raise ModelLoading("The model is loading; try again soon.")
-        self.model: ModelInfo = model
+        self.model = loaded_model(services)
         self._services = services
         self._options = options
         self._deadline = deadline
         self._reuse = reuse
         self._notes = notes
         self._progress = progress
-        self._labels = None if options.labels is None else resolve_labels(options.labels, model)
-        self._budget = FrameEmbeddingBudget(services.settings.max_duration)
+        self._labels = None if options.labels is None else resolve_labels(options.labels, self.model)
+        self._budget = FrameEmbeddingBudget(services.settings.longest_clip)
 
     async def run(self, file: BinaryIO) -> FileAnswer:
         """Recognise one file, and close it.
@@ -143,7 +152,8 @@ class Pipeline:
                 self._services.metrics.cache_requests.labels("bypass").inc()
             elif (outcome := cache.get(key)) is not None:
                 return None, outcome
-        return key, decode_clips(file, self._options, self._services.settings.max_duration)
+        settings = self._services.settings
+        return key, decode_clips(file, self._options, settings.longest_clip, settings.max_duration)
 
     async def _recognize_all(self, clips: tuple[Clip, ...]) -> tuple[list[ClipOutput], Timings]:
         limit = asyncio.Semaphore(_PARALLEL_CLIPS)

@@ -163,7 +163,7 @@ def documented(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI `responses` of a route that can end in `errors`: one example for each, grouped by status."""
     responses: dict[int | str, dict[str, Any]] = {}
     for error in errors:
-        fields = [FieldError("granularity", "must be one of utterance, frame", "invalid")]
+        fields = [FieldError("granularity", "must be one of utterance, frame, segment", "invalid")]
         detail = (error.__doc__ or "").partition("\n")[0]
         example = _document(status_of(error), error.code, error.title, detail, _EXAMPLE_ID)
         if issubclass(error, InvalidOptions):

@@ -16,10 +16,14 @@ class RequestProgress:
 
     Attributes:
         received: whether its body is there.
+        segments: how many were answered, None with any other granularity.
+        until: seconds of the file at which the last of them ends.
     """
 
     def __init__(self) -> None:
         self.received = False
+        self.segments: int | None = None
+        self.until = 0.0
         self._answered = False
         self._clips: dict[int, Clip] = {}
 
@@ -35,6 +39,12 @@ class RequestProgress:
 
     def state(self, recognizer: Recognizer) -> RequestState:
         """What is done for the request now; with several clips it is queued as long as all that are due wait."""
+        state = self._state(recognizer)
+        if self.segments is not None:
+            state["segments"] = {"answered": self.segments, "until": round(self.until, DIGITS)}
+        return state
+
+    def _state(self, recognizer: Recognizer) -> RequestState:
         if not self.received:
             return {"state": "receiving"}
         if not self._clips:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from service.api.answers import model_summary
 from service.api.context import RequestContext, Services, request_context, services
 from service.api.intake import Order, take_file
-from service.api.openapi import AUDIO_ERRORS, REQUEST_ERRORS, file_body, option_parameters
+from service.api.openapi import AUDIO_ERRORS, LINES, REQUEST_ERRORS, file_body, option_parameters
 from service.api.pipeline import Pipeline
 from service.api.problems import documented
 from service.api.progress import RequestProgress
 from service.api.respond import answer_response
-from service.api.schemas import Answer
+from service.api.schemas import Answer, SegmentedAnswer
+from service.api.segment_answers import answer_segments
 from service.api.work import while_connected
 from service.settings import Settings
 
@@ -29,8 +32,8 @@ def recognize_router(settings: Settings) -> APIRouter:
         methods=["POST"],
         tags=["recognition"],
         summary="Recognise the emotions in one file",
-        response_model=Answer,
-        responses=documented(*REQUEST_ERRORS, *AUDIO_ERRORS),
+        response_model=Answer | SegmentedAnswer,
+        responses={**LINES, **documented(*REQUEST_ERRORS, *AUDIO_ERRORS)},
         openapi_extra={"parameters": option_parameters(), "requestBody": file_body(FILE_FIELDS)},
     )
     return router
@@ -43,15 +46,28 @@ async def recognize(request: Request) -> Response:
     in that of `labels`, and sum to one. All times are in seconds of the uploaded file. Only what was asked for is in
     the answer; `audio.speech` is null where the clip is silent, which is then scored as a whole. With `channels=split`
     the result of each channel is in `channels`, and no other is given.
+
+    With `granularity=segment` each utterance has its own result, and the overall one is their mean, weighted by how
+    long they last. Under `Accept: application/x-ndjson` the answer is a stream of lines: `start`, a `segment` for each
+    as soon as it is known, in order of their ends, and last the `result`, or a `problem`.
     """
     parts = services(request)
     context = request_context(request.scope)
-    # The permit comes first: a service that is full refuses before it reads a body.
-    with parts.recognizer.admit(), parts.progress.follow(context.id) as progress:
+    in_segments = request.query_params.get("granularity") == "segment"
+    with ExitStack() as held:
+        # The permit comes first: a service that is full refuses before it reads a body.
+        held.enter_context(parts.recognizer.admit())
+        if in_segments:
+            held.enter_context(parts.segment_permits.take())
+        progress = held.enter_context(parts.progress.follow(context.id))
         order = await take_file(request, parts, FILE_FIELDS)
+        held.enter_context(order.upload)
         progress.received = True
-        with order.upload:
+        if order.options.granularity != "segment":
             return await while_connected(request.receive, _answer(parts, order, context, progress))
+        if not in_segments:  # the form says so
+            held.enter_context(parts.segment_permits.take())
+        return await answer_segments(request, parts, order, progress, held)
 
 
 async def _answer(parts: Services, order: Order, context: RequestContext, progress: RequestProgress) -> Response:

@@ -136,6 +136,125 @@ class FileResult(TypedDict):
 
 
 @_described
+class Segment(TypedDict):
+    """The result for one utterance, with its times in seconds of the uploaded file."""
+
+    channel: NotRequired[Annotated[int, Field(description="With channels=split")]]
+    start: float
+    end: float
+    label: str
+    score: Score
+    scores: list[LabelScore]
+    embedding: NotRequired[Numbers | EncodedArray]
+
+
+class SegmentedAudio(TypedDict):
+    """The upload as it was decoded, piece by piece."""
+
+    duration: Annotated[float, Field(description="Seconds")]
+    sampling_rate: Annotated[int, Field(description="Hz")]
+    channels: int
+    narrow_band: Annotated[bool, Field(description="Nothing is above 4 kHz, as on the telephone")]
+    speech_seconds: NotRequired[Annotated[float, Field(description="All segments together; without channels=split")]]
+
+
+@_described
+class Overall(TypedDict):
+    """The mean of all segments, weighted by how long they last; null and empty where there is no speech."""
+
+    label: str | None
+    score: Score | None
+    scores: list[LabelScore]
+    embedding: NotRequired[Numbers | EncodedArray]
+
+
+@_described
+class SegmentedChannel(Overall):
+    """The result for one channel, counted from 0."""
+
+    channel: int
+    speech_seconds: float
+    segments: NotRequired[Annotated[list[Segment], Field(description="In order of time; not in a `result` line")]]
+
+
+@_described
+class SegmentedResult(TypedDict):
+    """What was found in one recording: over all, or for each channel under `channels`."""
+
+    audio: SegmentedAudio
+    label: NotRequired[str | None]
+    score: NotRequired[Score | None]
+    scores: NotRequired[list[LabelScore]]
+    embedding: NotRequired[Numbers | EncodedArray]
+    segments: NotRequired[Annotated[list[Segment], Field(description="In order of time; not in a `result` line")]]
+    channels: NotRequired[Annotated[list[SegmentedChannel], Field(description="With channels=split")]]
+
+
+@_described
+class SegmentedAnswer(SegmentedResult):
+    """The answer of `POST /recognize` with granularity=segment."""
+
+    id: str
+    model: ModelSummary
+
+
+class OpenedAudio(TypedDict):
+    """What is known of the upload before it is read."""
+
+    sampling_rate: int
+    channels: int
+
+
+class StartLine(TypedDict):
+    """The first line of a streamed answer."""
+
+    type: Literal["start"]
+    id: str
+    model: ModelSummary
+    audio: OpenedAudio
+
+
+@_described
+class SegmentLine(Segment):
+    """A line for each segment, in order of their ends."""
+
+    type: Literal["segment"]
+
+
+class StageSeconds(TypedDict):
+    """Seconds spent in each stage, over all segments; they go on at the same time."""
+
+    decode: float
+    queue: float
+    preprocess: float
+    inference: float
+
+
+@_described
+class ResultLine(SegmentedResult):
+    """The last line of an answer that is complete; its segments have come before."""
+
+    type: Literal["result"]
+    timings: StageSeconds
+
+
+class ProblemLine(TypedDict):
+    """The last line of an answer that is not: a problem document, whose kind `code` tells."""
+
+    type: Literal["problem"]
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: list[FieldProblem]
+
+
+Line = StartLine | SegmentLine | ResultLine | ProblemLine
+"""One line of an answer of `POST /recognize` as application/x-ndjson."""
+
+
+@_described
 class Answer(FileResult):
     """The answer of `POST /recognize`."""
 
@@ -197,8 +316,16 @@ class QueueAhead(TypedDict):
     wait: Annotated[float | None, Field(description="Seconds until it is done at the recent speed, once there is one")]
 
 
+class SegmentProgress(TypedDict):
+    """How far a request with granularity segment has come."""
+
+    answered: Annotated[int, Field(description="Segments")]
+    until: Annotated[float, Field(description="Seconds of the file at which the last of them ends")]
+
+
 class RequestState(TypedDict):
     """Where a request is; `unknown` where it is not here (yet, or any more)."""
 
     state: Literal["receiving", "decoding", "queued", "running", "unknown"]
     ahead: NotRequired[Annotated[QueueAhead, Field(description="Only in the state `queued`")]]
+    segments: NotRequired[Annotated[SegmentProgress, Field(description="Only with granularity=segment")]]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from service.api.options import Options
+from service.errors import AudioTooLong
 from service.inference.scores import recognition
 from service.preprocess.band import is_narrow
 from service.preprocess.clips import make_clips
@@ -34,14 +35,25 @@ class Decoded:
         return sum(clip.duration for clip in self.clips)
 
 
-def decode_clips(file: BinaryIO, options: Options, max_duration: float) -> Decoded:
-    """Decode a file of up to `max_duration` seconds and make the clips asked for.
+def decode_clips(file: BinaryIO, options: Options, max_duration: float, segmented: float | None = None) -> Decoded:
+    """Decode a file and make the clips asked for.
+
+    Args:
+        file: the upload.
+        options: what was asked for.
+        max_duration: seconds that the file may last.
+        segmented: seconds that it might last with granularity segment, to be told where it lasts too long.
 
     Raises:
         AudioError: if the audio is not usable.
         InvalidOptions: if an option does not fit it.
     """
-    waveform = decode(file, max_duration=max_duration)
+    try:
+        waveform = decode(file, max_duration=max_duration)
+    except AudioTooLong as error:
+        if segmented is None or segmented <= max_duration:
+            raise
+        raise AudioTooLong(f"{error.detail} With granularity=segment it may last {segmented:g} s.") from None
     clips = make_clips(
         waveform,
         channels=options.channels,

@@ -8,7 +8,7 @@ therefore gives the utterance's scores. Means are taken in float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from service.results import (
     Floats,
     FrameScores,
     Granularity,
+    Label,
     ModelInfo,
     Recognition,
     Span,
@@ -80,6 +81,47 @@ def recognition(
         frames=frames,
         speech=None if speech is None else Span(speech.start + offset, speech.end + offset),
     )
+
+
+class WeightedMean:
+    """The mean of answers for pieces of one recording, each weighted by how long it lasts.
+
+    It takes the same memory however many there are.
+    """
+
+    def __init__(self) -> None:
+        self._labels: tuple[Label, ...] = ()
+        self._scores: NDArray[np.float64] | None = None
+        self._embedding: NDArray[np.float64] | None = None
+        self.seconds = 0.0
+        """How long the pieces have lasted together."""
+
+    def add(self, recognition: Recognition, seconds: float) -> None:
+        """Count a piece of `seconds`, more than zero; all pieces have the same labels, and an embedding or none."""
+        self.seconds += seconds
+        self._labels = recognition.labels
+        self._scores = _plus(self._scores, recognition.scores, seconds)
+        if recognition.embedding is not None:
+            self._embedding = _plus(self._embedding, recognition.embedding, seconds)
+
+    def recognition(self) -> Recognition | None:
+        """The mean, without what is over time; None where nothing was counted."""
+        if self._scores is None:
+            return None
+        embedding = None if self._embedding is None else (self._embedding / self.seconds).astype(np.float32)
+        scores = (self._scores / self.seconds).astype(np.float32)
+        return Recognition(labels=self._labels, scores=scores, embedding=embedding, frames=None, speech=None)
+
+
+def weighted(recognitions: Iterable[Recognition], seconds: Iterable[float]) -> Recognition | None:
+    """The mean of `recognitions`, weighted by the `seconds` that each lasts; None where there is none.
+
+    See `WeightedMean`, which takes them one by one.
+    """
+    mean = WeightedMean()
+    for recognition, duration in zip(recognitions, seconds, strict=True):
+        mean.add(recognition, duration)
+    return mean.recognition()
 
 
 def resolve_labels(names: Sequence[str], model: ModelInfo) -> tuple[int, ...]:
@@ -161,6 +203,11 @@ def _whole_frames(seconds: float | None) -> int:
     if not (math.isfinite(seconds) and seconds >= FRAME_SECONDS * (1 - 1e-9)):
         raise ValueError(f"windows and hops last at least {FRAME_SECONDS} s, not {seconds}")
     return round(seconds / FRAME_SECONDS)
+
+
+def _plus(total: NDArray[np.float64] | None, values: Floats, weight: float) -> NDArray[np.float64]:
+    more = weight * values.astype(np.float64)
+    return more if total is None else total + more
 
 
 def _pool(logits: NDArray[np.float64], length: int, step: int) -> NDArray[np.float64]:

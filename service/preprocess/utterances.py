@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from math import isinf
 from typing import Protocol
 
@@ -249,7 +250,12 @@ class FileCut:
         self._channels = channels
         self._start = start
         self._end = end
-        self._utterances = self._cut()
+        self._steps = self._cut()
+        self._utterances = chain.from_iterable(self._steps)
+
+    def steps(self) -> Iterator[list[ChannelUtterance]]:
+        """The same block by block of the file: what each completes, often nothing. No step takes long."""
+        return self._steps
 
     def __iter__(self) -> Iterator[ChannelUtterance]:
         return self._utterances
@@ -257,7 +263,7 @@ class FileCut:
     def __next__(self) -> ChannelUtterance:
         return next(self._utterances)
 
-    def _cut(self) -> Iterator[ChannelUtterance]:
+    def _cut(self) -> Iterator[list[ChannelUtterance]]:
         rate = self._reader.sampling_rate
         first = round((self._start or 0.0) * rate)
         last = None if self._end is None or isinf(self._end) else round(self._end * rate)
@@ -270,6 +276,7 @@ class FileCut:
             self.duration = read / rate
             self.narrow_band = self.narrow_band and is_narrow(block, rate)
             if not stretch.size:
+                yield []
                 continue
             taken += stretch.shape[1]
             for (index, cutter), samples in zip(cutters.items(), choose(stretch, self._channels), strict=True):
@@ -277,13 +284,14 @@ class FileCut:
             # Of what is still to come, nothing ends before this.
             settled = first / rate + min(cutter.settled for cutter in cutters.values())
             waiting.sort(key=_end)
-            while waiting and waiting[0].utterance.end <= settled:
-                yield waiting.pop(0)
+            complete = sum(each.utterance.end <= settled for each in waiting)
+            yield waiting[:complete]
+            del waiting[:complete]
         check_options(self._channels, self._start, self._end, of_channels=self._reader.channels, duration=self.duration)
         check_length(taken, rate)
         for index, cutter in cutters.items():
             waiting += [_placed(utterance, index, first / rate) for utterance in cutter.finish()]
-        yield from sorted(waiting, key=_end)
+        yield sorted(waiting, key=_end)
 
     def _indices(self) -> Iterable[int]:
         if self._channels == "split":

@@ -135,7 +135,7 @@ async def test_options_may_be_fields_or_parameters(client: httpx.AsyncClient) ->
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        ({"granularity": "segment"}, {"granularity": "invalid"}),
+        ({"granularity": "segments"}, {"granularity": "invalid"}),
         ({"granularity": "frames"}, {"granularity": "invalid"}),
         ({"embedding": "yes"}, {"embedding": "invalid"}),
         ({"encoding": "hex"}, {"encoding": "invalid"}),
