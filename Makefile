@@ -67,7 +67,7 @@ $(VENV)/.core: $(VENV)/bin/python $(INSTALL)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python $(INSTALL)
-	$(PIP) install -c constraints.txt -e '.[torch,otel,test,bench,dev]'
+	$(PIP) install -c constraints.txt -e '.[torch,otel,parquet,test,bench,dev]'
 	touch $@ $(VENV)/.core
 
 tools/page/node_modules: tools/page/package-lock.json

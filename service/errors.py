@@ -4,13 +4,15 @@
     ├── InvalidRequest
     │   ├── MalformedRequest · HeadersTooLarge
     │   ├── MalformedBody · InvalidOptions · BodyTooLarge · UploadTimeout · UnsupportedMediaType
+    │   ├── InvalidMessage · MessageTooLarge · StreamIdle · SlowConsumer (of a stream)
     │   └── AudioError
     │       ├── NotDecodable · AudioEmpty · AudioTooShort · AudioTruncated · AudioNotFinite
     │       └── AudioTooLong
     ├── Unauthorized
     │   └── KeyMissing · KeyInvalid
+    ├── OriginForbidden
     ├── Refused (says when to come back)
-    │   ├── QueueFull · RateLimited
+    │   ├── QueueFull · RateLimited · TooManyStreams
     │   └── Unavailable
     │       ├── ModelLoading · Draining · StorageFull
     │       └── WorkerDead
@@ -110,6 +112,34 @@ class UploadTimeout(InvalidRequest):
     title = "The upload took too long"
 
 
+class InvalidMessage(InvalidRequest):
+    """A message of a stream is not one that may come at this point, or not what its start message says."""
+
+    code = "invalid_message"
+    title = "The message is not valid"
+
+
+class MessageTooLarge(InvalidRequest):
+    """A message of a stream has more bytes than the service takes."""
+
+    code = "message_too_large"
+    title = "The message is too large"
+
+
+class StreamIdle(InvalidRequest):
+    """Nothing has come on a stream for too long."""
+
+    code = "stream_idle"
+    title = "The stream has stopped"
+
+
+class SlowConsumer(InvalidRequest):
+    """The client of a stream does not read what it is sent."""
+
+    code = "slow_consumer"
+    title = "The answers are not read"
+
+
 class AudioError(InvalidRequest):
     """Something is wrong with the audio itself."""
 
@@ -180,6 +210,13 @@ class KeyInvalid(Unauthorized):
     title = "The API key is not valid"
 
 
+class OriginForbidden(ServiceError):
+    """A web page of another origin, which the service does not know, opens a stream."""
+
+    code = "origin_forbidden"
+    title = "Pages of this origin may not connect"
+
+
 class Refused(ServiceError):
     """The request is fine but cannot be taken now; `retry_after` is in seconds."""
 
@@ -203,6 +240,13 @@ class RateLimited(Refused):
 
     code = "rate_limited"
     title = "Too many requests from this caller"
+
+
+class TooManyStreams(Refused):
+    """As many streams as the service takes are open."""
+
+    code = "too_many_streams"
+    title = "Too many streams are open"
 
 
 class Unavailable(Refused):

@@ -21,9 +21,11 @@ from service.errors import (
     KeyInvalid,
     KeyMissing,
     ModelLoading,
+    OriginForbidden,
     QueueFull,
     RateLimited,
     StorageFull,
+    TooManyStreams,
     WorkerDead,
 )
 
@@ -32,6 +34,12 @@ STAGES = ("decode", "queue", "preprocess", "inference")
 
 CACHE_RESULTS = ("hit", "miss", "bypass")
 """Values of the label `result`; `bypass` is a file whose request did not want a cached answer."""
+
+STREAM_EVENTS = ("ready", "window", "utterance", "result", "problem")
+"""Values of the label `type`."""
+
+STREAM_CLOSES = ("1000", "1001", "1005", "1006", "1007", "1008", "1009", "1011", "1012", "1013", "other")
+"""Values of the label `code` of streams; a client may close with any of thousands."""
 
 # A quantile read from a histogram lies in the same bucket as the true one, so neighbours that differ by a factor
 # of at most 1.2 make it known within 20 %. 1, 2 and 5 are among them, since objectives are set there.
@@ -53,19 +61,22 @@ class EngineState:
         queued_requests: clips that wait for the worker.
         queued_seconds: their audio seconds.
         in_flight: requests that hold a permit.
+        streams: streams that hold one of theirs.
         worker_up: whether the worker is loaded, warm and not stuck.
         memory: bytes of device memory by kind.
-        max_queued_requests, max_queued_seconds, max_in_flight: the limits of the first three.
+        max_queued_requests, max_queued_seconds, max_in_flight, max_streams: the limits of the first four.
     """
 
     queued_requests: int = 0
     queued_seconds: float = 0.0
     in_flight: int = 0
+    streams: int = 0
     worker_up: bool = False
     memory: Mapping[str, int] = field(default_factory=dict)
     max_queued_requests: int = 0
     max_queued_seconds: float = 0.0
     max_in_flight: int = 0
+    max_streams: int = 0
 
 
 class _EngineCollector(Collector):
@@ -83,6 +94,8 @@ class _EngineCollector(Collector):
             ("queue_audio_seconds_limit", "Audio seconds that may wait for the worker.", state.max_queued_seconds),
             ("requests_in_flight", "Requests that hold a permit.", state.in_flight),
             ("requests_in_flight_limit", "Requests that may hold a permit.", state.max_in_flight),
+            ("streams", "Streams that are open.", state.streams),
+            ("streams_limit", "Streams that may be open.", state.max_streams),
             ("worker_up", "Whether the worker is loaded, warm and not stuck (1) or not (0).", state.worker_up),
         ):
             yield GaugeMetricFamily(f"ser_{name}", text, value)
@@ -108,7 +121,11 @@ class Metrics:
         inference_failures: clips on which the model failed.
         worker_deaths: ends of the worker thread that nobody asked for, failed loads included.
         audio_seconds: audio seconds that the model has scored.
-        predictions: answers by the `label` with the highest score; each segment is one.
+        streams: streams that are over, by the `code` with which they were closed (see `STREAM_CLOSES`).
+        stream_events: messages sent on streams, by `type` (see `STREAM_EVENTS`).
+        stream_skipped_windows: windows left out, because the one before was still being answered.
+        stream_delay: seconds from the last sample of a live window to its answer.
+        predictions: answers by the `label` with the highest score; each segment is one, and each utterance of a stream.
         segments: utterances that were answered with granularity segment.
         segment_requests: requests with granularity segment that are worked on; `segment_requests_limit` may be.
         segment_request_duration: seconds from their first byte to the answer's last, by no route: there is only one.
@@ -177,6 +194,23 @@ class Metrics:
         self.predictions = Counter(
             "ser_predictions_total", "Answers by the label with the highest score.", ["label"], registry=registry
         )
+        self.streams = Counter(
+            "ser_streams_closed_total", "Streams that are over, by close code.", ["code"], registry=registry
+        )
+        self.stream_events = Counter(
+            "ser_stream_events_total", "Messages sent on streams.", ["type"], registry=registry
+        )
+        self.stream_skipped_windows = Counter(
+            "ser_stream_skipped_windows_total",
+            "Windows of streams left out, since the one before was not answered yet.",
+            registry=registry,
+        )
+        self.stream_delay = Histogram(
+            "ser_stream_delay_seconds",
+            "Time from the last sample of a live window to its answer.",
+            buckets=_seconds_from(-3),
+            registry=registry,
+        )
         self.segments = Counter(
             "ser_segments_total", "Utterances answered with granularity segment.", registry=registry
         )
@@ -218,10 +252,16 @@ class Metrics:
             KeyMissing,
             KeyInvalid,
             RateLimited,
+            TooManyStreams,
+            OriginForbidden,
         ):
             self.requests_rejected.labels(refusal.code)
         for stage in STAGES:
             self.stage_duration.labels(stage)
+        for code in STREAM_CLOSES:
+            self.streams.labels(code)
+        for kind in STREAM_EVENTS:
+            self.stream_events.labels(kind)
         for result in CACHE_RESULTS:
             self.cache_requests.labels(result)
         self._engine = _EngineCollector()

@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.protocol import limited_protocol
+from service.api.stream_protocol import WEBSOCKETS
 from service.errors import Draining, ServiceError, SetupError
 from service.inference.engine import Engine
 from service.preprocess import sandbox
@@ -53,6 +54,7 @@ class Server(uvicorn.Server):
                     max_header_bytes=settings.max_header_bytes,
                     max_headers=settings.max_headers,
                 ),
+                **WEBSOCKETS,
                 host=settings.host,
                 port=settings.port,
                 # Not uvicorn's default, which believes whoever connects from this machine.

@@ -207,6 +207,19 @@ class Settings(BaseSettings):
         default=2, ge=1, le=256, description="Threads that decode uploads and build large answers."
     )
 
+    # Streams of live audio.
+    max_streams: Count = Field(
+        default=64, description="Streams of live audio that are open at the same time; one more is a 429."
+    )
+    stream_idle_timeout: Seconds = Field(
+        default=30.0,
+        description="Seconds in which a stream must bring audio, and its client take what it is sent; otherwise it is "
+        "closed.",
+    )
+    max_stream_duration: Seconds = Field(
+        default=14_400.0, description="Seconds that a stream may last, and of audio that it may bring."
+    )
+
     # Answers that are kept.
     answer_cache_bytes: int = Field(
         default=16 * 1024 * 1024,

@@ -13,8 +13,8 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from service.api.context import request_context
-from service.api.keys import ApiKeys, presented_key
+from service.api.context import can_deny, request_context
+from service.api.keys import ApiKeys, offered_key, presented_key
 from service.api.problems import ProblemResponse, problem_of, retry_headers
 from service.api.rate import RateLimit, client_network
 from service.errors import KeyInvalid, KeyMissing, RateLimited, ServiceError
@@ -64,6 +64,8 @@ class AccessMiddleware:
         caller = client_network(scope)
         if self._keys is not None:
             presented = presented_key(Headers(scope=scope))
+            if presented is None:
+                presented = offered_key(scope.get("subprotocols", ()))
             owner = None if presented is None else self._keys.owner(presented)
             if owner is None:
                 await self._refuse_stranger(presented is not None, route, scope, receive, send)
@@ -111,7 +113,7 @@ class AccessMiddleware:
             if route is not None:
                 scope["route"] = route  # as the router would have done: requests are counted by their route
             await response(scope, receive, send)
-        elif "websocket.http.response" in scope.get("extensions", {}):
+        elif can_deny(scope):
             await WebSocket(scope, receive, send).send_denial_response(response)
         else:
             await WebSocket(scope, receive, send).close(_POLICY_VIOLATION)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
+from http import HTTPStatus
 from time import perf_counter
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.answers import longest
-from service.api.context import CLIENT_GONE, known_method, request_context, route_template
+from service.api.context import CLIENT_GONE, RequestContext, known_method, request_context, route_template
 from service.api.probes import PROBES
 from service.metrics import STAGES
 
@@ -18,8 +20,11 @@ logger = logging.getLogger(__name__)
 _DIGITS = 6
 
 
+_STATUSES = ("http.response.start", "websocket.http.response.start")
+
+
 class AccessLogMiddleware:
-    """Logs what came of a request: who asked, what was answered, how long the stages took; never what was in it.
+    """Logs what came of a request or a stream: what was answered, how long the stages took; never what was in it.
 
     Probes and scrapes are left out: they come every few seconds and would bury the rest.
     """
@@ -29,27 +34,30 @@ class AccessLogMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or not logger.isEnabledFor(logging.INFO):
+        if scope["type"] == "lifespan" or not logger.isEnabledFor(logging.INFO):
             await self.app(scope, receive, send)
             return
-        status = CLIENT_GONE
+        context = request_context(scope)
+        status: int = CLIENT_GONE
         began = perf_counter()  # the loop's clock is coarse
 
         async def send_and_note(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            if message["type"] in _STATUSES:
                 status = message["status"]
+            elif message["type"] == "websocket.accept":
+                status = HTTPStatus.SWITCHING_PROTOCOLS
             await send(message)
 
         try:
             await self.app(scope, receive, send_and_note)
         finally:
             if route_template(scope) not in PROBES:
-                logger.info("request", extra=_fields(scope, status, perf_counter() - began))
+                kind = "request" if context.notes.stream is None else "stream"
+                logger.info(kind, extra=_fields(scope, context, status, perf_counter() - began))
 
 
-def _fields(scope: Scope, status: int, seconds: float) -> dict[str, Any]:
-    context = request_context(scope)
+def _fields(scope: Scope, context: RequestContext, status: int, seconds: float) -> dict[str, Any]:
     notes = context.notes
     fields = {
         "request_id": context.id,
@@ -65,6 +73,8 @@ def _fields(scope: Scope, status: int, seconds: float) -> dict[str, Any]:
         "segments": notes.segments,
         "audio_seconds": None if notes.audio_seconds is None else round(notes.audio_seconds, _DIGITS),
     }
+    if notes.stream is not None:
+        fields |= asdict(notes.stream)
     if notes.timings:
         spent = longest(notes.timings)
         # A stage that took no time at all was never reached.

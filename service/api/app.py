@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -14,13 +15,13 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from service import __version__
-from service.api import pages, probes
+from service.api import pages, probes, stream
 from service.api.access import AccessMiddleware
 from service.api.access_log import AccessLogMiddleware
 from service.api.batch import batch_router
 from service.api.body import BodyTimeoutMiddleware
 from service.api.cache import AnswerCache
-from service.api.context import Services
+from service.api.context import Services, StreamShare
 from service.api.headers import SecurityHeadersMiddleware, cross_origin
 from service.api.keys import ApiKeys
 from service.api.middleware import (
@@ -67,6 +68,7 @@ def create_app(
     routers = [
         (recognize_router(settings), False),
         (batch_router(settings), False),
+        (stream.router, False),
         (probes.router, True),
         (probes.metrics_router, settings.public_metrics or everybody),
         (probes.models_router, False),
@@ -79,6 +81,9 @@ def create_app(
         routers.append((pages.docs_router, settings.public_pages or everybody))
     routes = [(route, public) for router, public in routers for route in router.routes]
     pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
+    streams = StreamShare(
+        asyncio.Semaphore(stream.TURNS), ThreadPoolExecutor(stream.THREADS, thread_name_prefix="stream")
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -87,7 +92,8 @@ def create_app(
             yield
         finally:
             await recognizer.drain(settings.drain_timeout)
-            pool.shutdown(wait=False, cancel_futures=True)
+            for each in (pool, streams.pool):
+                each.shutdown(wait=False, cancel_futures=True)
 
     middleware = [
         Middleware(BodyTimeoutMiddleware, total=settings.body_timeout, idle=settings.body_idle_timeout),
@@ -127,7 +133,8 @@ def create_app(
     )
     cache = AnswerCache(settings.answer_cache_bytes, metrics) if settings.answer_cache_bytes else None
     permits = SegmentPermits(settings.segment_permits, metrics)
-    app.state.services = Services(recognizer, settings, metrics, pool, cache, tracer_of(tracer_provider), permits)
+    tracer = tracer_of(tracer_provider)
+    app.state.services = Services(recognizer, settings, metrics, pool, cache, tracer, streams, permits)
     for router, _ in routers:
         app.include_router(router)
     return app

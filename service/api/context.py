@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import cast
 
 from opentelemetry.trace import Tracer
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from service.api.cache import AnswerCache
@@ -29,6 +30,17 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 @dataclass(frozen=True, slots=True)
+class StreamShare:
+    """What all streams share: `turns` at the recognizer, first come first served, and threads of their own.
+
+    Long uploads keep the other threads busy for seconds, which live audio cannot wait.
+    """
+
+    turns: asyncio.Semaphore
+    pool: ThreadPoolExecutor
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
     """The parts that routes share.
 
@@ -42,8 +54,19 @@ class Services:
     pool: ThreadPoolExecutor
     cache: AnswerCache | None
     tracer: Tracer
+    streams: StreamShare
     segment_permits: SegmentPermits
     progress: ProgressBoard = field(default_factory=ProgressBoard)
+
+
+@dataclass(slots=True)
+class StreamNotes:
+    """What a stream has come to: how it was closed, and how many windows and utterances were answered or left out."""
+
+    close_code: int | None = None
+    windows: int = 0
+    skipped_windows: int = 0
+    utterances: int = 0
 
 
 @dataclass(slots=True)
@@ -57,6 +80,7 @@ class Notes:
         audio_seconds: how much audio they decoded to, None if none did.
         timings: what the stages took, any number of times; the longest counts.
         code: that of the problem which is the answer.
+        stream: what became of it, where it is one.
         segments: how many were answered, None with any other granularity.
         outcome: the status of what came after the answer had begun with a 200: of the problem in its last line, or
             `CLIENT_GONE`; None where all went well.
@@ -68,6 +92,7 @@ class Notes:
     audio_seconds: float | None = None
     timings: list[Timings] = field(default_factory=list)
     code: str | None = None
+    stream: StreamNotes | None = None
     segments: int | None = None
     outcome: int | None = None
 
@@ -82,7 +107,7 @@ class RequestContext:
     notes: Notes = field(default_factory=Notes)
 
 
-def services(request: Request) -> Services:
+def services(request: HTTPConnection) -> Services:
     """The parts of the application that answers `request`."""
     return cast(Services, request.app.state.services)
 
@@ -104,4 +129,10 @@ def route_template(scope: Scope) -> str:
 
 def known_method(scope: Scope) -> str:
     """The method of a request, `other` where HTTP knows no such method."""
-    return scope["method"] if scope["method"] in _METHODS else "other"
+    method = scope.get("method", "GET")  # as the one with which WebSockets are opened
+    return method if method in _METHODS else "other"
+
+
+def can_deny(scope: Scope) -> bool:
+    """Whether the server can answer the request for a WebSocket like any other request."""
+    return "websocket.http.response" in scope.get("extensions", {})

@@ -5,8 +5,10 @@ from __future__ import annotations
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.errors import OriginForbidden
 from service.settings import Settings
 
 _POLICY = {
@@ -30,6 +32,8 @@ PAGE_HEADERS = {
 }
 """For HTML only: other answers are no documents in which anything could run."""
 
+
+_PORTS = {"http": ":80", "https": ":443"}
 
 _EXPOSED_HEADERS = (
     "RateLimit",
@@ -65,6 +69,24 @@ class SecurityHeadersMiddleware:
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
+
+
+def check_origin(connection: HTTPConnection, settings: Settings) -> None:
+    """Let a WebSocket be opened by programs, by pages of this very service, and by those of origins that are named.
+
+    CORS does not hold for WebSockets: without this, any page that somebody opens could speak with a service that only
+    their machine reaches, and read what it answers.
+
+    Raises:
+        OriginForbidden: if it is a page of another origin.
+    """
+    origin = connection.headers.get("origin")
+    if origin is None or origin in settings.cors_origins:  # every browser says it
+        return
+    scheme, _, host = origin.partition("://")
+    port = _PORTS.get(scheme)
+    if port is None or host.removesuffix(port) != connection.headers.get("host", "").lower().removesuffix(port):
+        raise OriginForbidden("Pages of this origin may not open streams; `cors_origins` names those that may.")
 
 
 def cross_origin(settings: Settings) -> list[Middleware]:

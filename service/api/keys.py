@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
 from typing import Self
+from urllib.parse import unquote
 
 from pydantic import SecretStr
 from starlette.datastructures import Headers
@@ -14,6 +15,11 @@ from starlette.datastructures import Headers
 from service.errors import SettingsInvalid
 from service.settings import Settings, check_api_key
 
+SUBPROTOCOL = "emotion2vec.stream"
+"""What the service speaks over WebSockets. A page that offers its key as a subprotocol must offer this one as well:
+browsers want one of those offered chosen, and a key is never repeated."""
+
+_BEARER = "bearer."
 _MAX_FILE_BYTES = 1024 * 1024
 
 
@@ -57,6 +63,17 @@ def presented_key(headers: Headers) -> str | None:
     if scheme.lower() == "bearer":
         return token.strip()
     return headers.get("x-api-key")
+
+
+def offered_key(subprotocols: Sequence[str]) -> str | None:
+    """The key that a page offers as a subprotocol, `bearer.KEY`, percent-encoded where it must be.
+
+    Browsers let pages choose no headers of a WebSocket but this one. A key in the address would end up in logs.
+    """
+    for offered in subprotocols:
+        if offered.startswith(_BEARER):
+            return unquote(offered.removeprefix(_BEARER))
+    return None
 
 
 def _hash(key: str) -> bytes:

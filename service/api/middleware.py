@@ -9,17 +9,19 @@ import asyncio
 import re
 import secrets
 import uuid
+from http import HTTPStatus
 from time import perf_counter
 
 from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.context import (
     CLIENT_GONE,
     RequestContext,
+    can_deny,
     known_method,
     put_request_context,
     request_context,
@@ -130,6 +132,9 @@ class ProblemMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        if scope["type"] == "websocket":
+            await self._serve_socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -164,6 +169,22 @@ class ProblemMiddleware:
             if started:
                 raise  # the server cuts the connection, so that half an answer does not pass for a whole one
             await fail(error)
+
+    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Streams tell their problems themselves; what is no stream is not found, as it would be without a socket."""
+        accepted = False
+
+        async def send_problems(message: Message) -> None:
+            nonlocal accepted
+            accepted = accepted or message["type"] == "websocket.accept"
+            if message["type"] == "websocket.close" and not accepted and can_deny(scope):
+                await ProblemResponse(problem_of_status(HTTPStatus.NOT_FOUND, HTTPConnection(scope)))(
+                    scope, receive, send
+                )
+            else:
+                await send(message)
+
+        await self.app(scope, receive, send_problems)
 
 
 def _span(headers: Headers) -> tuple[trace.SpanContext, str]:

@@ -12,7 +12,7 @@ import orjson
 from fastapi.exceptions import RequestValidationError
 from opentelemetry.trace import get_current_span
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -29,11 +29,16 @@ from service.errors import (
     InvalidRequest,
     MalformedBody,
     MalformedRequest,
+    MessageTooLarge,
     NotDecodable,
+    OriginForbidden,
     QueueFull,
     RateLimited,
     Refused,
     ServiceError,
+    SlowConsumer,
+    StreamIdle,
+    TooManyStreams,
     Unauthorized,
     UnsupportedMediaType,
     UploadTimeout,
@@ -52,14 +57,19 @@ STATUSES: Mapping[type[ServiceError], int] = {
     MalformedRequest: 400,
     MalformedBody: 400,
     Unauthorized: 401,
+    OriginForbidden: 403,
     UploadTimeout: 408,
+    StreamIdle: 408,
+    SlowConsumer: 408,
     BodyTooLarge: 413,
+    MessageTooLarge: 413,
     AudioTooLong: 413,
     NotDecodable: 415,
     UnsupportedMediaType: 415,
     InvalidRequest: 422,
     QueueFull: 429,
     RateLimited: 429,
+    TooManyStreams: 429,
     HeadersTooLarge: 431,
     Refused: 503,
     DeadlineExceeded: 504,
@@ -110,7 +120,7 @@ def problem_of(error: ServiceError, request_id: str) -> Problem:
     )
 
 
-def problem_of_status(status: int, request: Request) -> Problem:
+def problem_of_status(status: int, request: HTTPConnection) -> Problem:
     """The document for an answer that the framework made without one of our errors."""
     request_id = request_context(request.scope).id
     if status == HTTPStatus.BAD_REQUEST:

@@ -106,6 +106,15 @@ class LimitedProtocol(AnswerTimeoutProtocol):
         if self.cycle.response_complete and self.cycle.more_body:
             self._arm(self.header_timeout)
 
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over, with none of the timers that would end it; not in the midst of another answer."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._refuse(MalformedRequest("A WebSocket cannot be opened before the answer to the request before."))
+            return
+        self._disarm()
+        self.stop_watching()
+        super().handle_websocket_upgrade()
+
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser has stopped at."""
         self._refuse(self._error or MalformedRequest("This is not a valid HTTP request."))

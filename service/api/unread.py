@@ -23,9 +23,14 @@ class AnswerTimeoutProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """There is nobody left to read."""
+        self.stop_watching()
+        super().connection_lost(exc)
+
+    def stop_watching(self) -> None:
+        """Answers are no longer this protocol's concern."""
         if self._watching is not None:
             self._watching.cancel()
-        super().connection_lost(exc)
+            self._watching = None
 
     def pause_writing(self) -> None:
         """More of an answer waits than the transport wants to hold."""

@@ -25,6 +25,7 @@ from service.errors import (
     QueueFull,
     Refused,
     ServiceError,
+    TooManyStreams,
     WorkerDead,
 )
 from service.inference.backend import Backend
@@ -39,6 +40,9 @@ from service.metrics import EngineState, Metrics
 from service.results import Clip, ModelInfo, Timings
 
 logger = logging.getLogger(__name__)
+
+_STREAMS_RETRY = 10.0
+"""Seconds after which a refused stream may try again; nobody knows when one of the others ends."""
 
 _Refusal = TypeVar("_Refusal", bound=Refused)
 
@@ -70,9 +74,11 @@ class Engine:
         self._model: ModelInfo | None = None
         self._open: set[Entry] = set()  # accepted and without an end
         self._permits = 0
+        self._streams = 0
         self._started = False
         self._draining: asyncio.Task[None] | None = None
         self._closed = False
+        self._ending = asyncio.Event()  # draining has begun
         self._settled = asyncio.Event()  # while draining: nothing is left that could still be answered
         metrics.follow_engine(self._snapshot)
 
@@ -100,9 +106,7 @@ class Engine:
             QueueFull: if all permits are out or the queue is full.
             ModelLoading, Draining, WorkerDead: if no request is taken now.
         """
-        if self._draining is not None:
-            raise self._refused(_shutting_down())
-        self._require_worker()
+        self._require_open()
         if self._permits >= self._limits.max_requests or self._queue.full:
             raise self._refused(self._queue_full())
         self._permits += 1
@@ -110,6 +114,26 @@ class Engine:
             yield
         finally:
             self._permits -= 1
+            self._check_settled()
+
+    @contextmanager
+    def admit_stream(self) -> Iterator[asyncio.Event]:
+        """Take a permit for one stream, of which there are others than for requests; it is given back on exit.
+
+        The event is set when draining begins. Whoever has a permit then may still queue clips.
+
+        Raises:
+            TooManyStreams: if all permits of streams are out.
+            ModelLoading, Draining, WorkerDead: if no stream is taken now.
+        """
+        self._require_open()
+        if self._streams >= self._limits.max_streams:
+            raise self._refused(TooManyStreams("As many streams as the service takes are open.", _STREAMS_RETRY))
+        self._streams += 1
+        try:
+            yield self._ending
+        finally:
+            self._streams -= 1
             self._check_settled()
 
     async def recognize(self, clip: Clip, *, deadline: float) -> Answer:
@@ -123,7 +147,7 @@ class Engine:
             DeadlineExceeded: if the answer would come too late.
             InferenceFailed: if the model fails on this clip.
         """
-        if self._closed or (self._draining is not None and not self._permits):
+        if self._closed or (self._draining is not None and not (self._permits or self._streams)):
             raise self._refused(_shutting_down())
         self._require_worker()
         loop = asyncio.get_running_loop()
@@ -194,6 +218,7 @@ class Engine:
         """
         if self._draining is None:
             self._worker.stop()
+            self._ending.set()
             self._draining = asyncio.create_task(self._drain_within(timeout), name="engine-drain")
         await asyncio.shield(self._draining)
 
@@ -266,9 +291,14 @@ class Engine:
             entry.fail(error())  # one each: an exception that is raised collects a traceback
 
     def _check_settled(self) -> None:
-        answerable = self._worker.phase == "ready" and (self._permits or self._open)
+        answerable = self._worker.phase == "ready" and (self._permits or self._streams or self._open)
         if self._draining is not None and not answerable:
             self._settled.set()
+
+    def _require_open(self) -> None:
+        if self._draining is not None:
+            raise self._refused(_shutting_down())
+        self._require_worker()
 
     def _require_worker(self) -> None:
         if self._worker.phase == "loading":
@@ -292,11 +322,13 @@ class Engine:
             queued_requests=self._queue.requests,
             queued_seconds=self._queue.seconds,
             in_flight=self._permits,
+            streams=self._streams,
             worker_up=self._worker.phase == "ready" and self._worker.alive,
             memory=self._worker.memory,
             max_queued_requests=self._limits.max_queue_requests,
             max_queued_seconds=self._limits.max_queue_seconds,
             max_in_flight=self._limits.max_requests,
+            max_streams=self._limits.max_streams,
         )
 
 

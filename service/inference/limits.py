@@ -13,6 +13,7 @@ class EngineLimits:
 
     Attributes:
         max_requests: permits, that is requests between their first byte and their answer.
+        max_streams: permits of streams, which are others.
         max_queue_requests: clips that may wait for the worker.
         max_queue_seconds: audio seconds that may wait for the worker.
         restart_min: pause before a dead worker's first restart; it doubles with every death in a row.
@@ -23,6 +24,7 @@ class EngineLimits:
     """
 
     max_requests: int = 64
+    max_streams: int = 64
     max_queue_requests: int = 256
     max_queue_seconds: float = 1800.0
     restart_min: float = 0.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -60,6 +61,17 @@ class Recognizer(Protocol):
         Raises:
             QueueFull: if all permits are out or the queue is full.
             ModelLoading, Draining, WorkerDead: if no request is taken now.
+        """
+
+    def admit_stream(self) -> AbstractContextManager[asyncio.Event]:
+        """Take a permit for one stream, of which there are others than for requests; it is given back on exit.
+
+        The event is set when draining begins: the stream must then come to its end, for which its clips are still
+        answered.
+
+        Raises:
+            TooManyStreams: if all permits of streams are out.
+            ModelLoading, Draining, WorkerDead: if no stream is taken now.
         """
 
     async def recognize(self, clip: Clip, *, deadline: float) -> tuple[ClipOutput, Timings]:

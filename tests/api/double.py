@@ -29,6 +29,8 @@ class RecognizerDouble:
         waiting, most_waiting: how many clips wait now, and have waited at the same time.
         cancelled: how many clips were given up by their callers.
         permits, most_permits: how many are out now, and have been at the same time.
+        streams: how many permits of streams are out.
+        draining: what streams are told.
         started, drained: how often it was told so, and with which timeouts.
     """
 
@@ -44,6 +46,8 @@ class RecognizerDouble:
     cancelled: int = 0
     permits: int = 0
     most_permits: int = 0
+    streams: int = 0
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
     started: int = 0
     drained: list[float] = field(default_factory=list)
 
@@ -63,6 +67,16 @@ class RecognizerDouble:
             yield
         finally:
             self.permits -= 1
+
+    @contextmanager
+    def admit_stream(self) -> Iterator[asyncio.Event]:
+        if self.refusals:
+            raise self.refusals.pop(0)
+        self.streams += 1
+        try:
+            yield self.draining
+        finally:
+            self.streams -= 1
 
     async def recognize(self, clip: Clip, *, deadline: float) -> tuple[ClipOutput, Timings]:
         self.clips.append(clip)

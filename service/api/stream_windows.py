@@ -1,0 +1,84 @@
+"""Which windows of a stream are due: arithmetic on numbers of samples, without a clock and without audio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The samples from `first` up to `last`, before which `skipped` windows were left out."""
+
+    first: int
+    last: int
+    skipped: int
+
+
+class Windows:
+    """The windows of one stream: window k begins at sample `k * hop` and is `length` samples long.
+
+    When the stream has ended, one more window covers what no whole one does, where that is long enough.
+
+    Args:
+        length: samples of a window.
+        hop: samples from the beginning of one to that of the next, at most `length`.
+        shortest: samples that the last window must have.
+        skip: whether only the latest of the windows that are due is wanted, or each of them.
+    """
+
+    def __init__(self, length: int, hop: int, *, shortest: int, skip: bool) -> None:
+        if not 0 < hop <= length:
+            raise ValueError("windows follow one another without gaps")
+        self._length = length
+        self._hop = hop
+        self._shortest = shortest
+        self._skip = skip
+        self._total = 0
+        self._next = 0
+        self._ended = False
+
+    @property
+    def due(self) -> bool:
+        """Whether there is a window to take."""
+        return self._next < self._complete or self._remainder
+
+    @property
+    def needed(self) -> int:
+        """The first sample that a later window may have."""
+        return (max(self._next, self._complete - 1) if self._skip else self._next) * self._hop
+
+    def extend(self, total: int) -> bool:
+        """Say that the stream now has `total` samples; returns whether another whole window has become due by it."""
+        before = self._complete
+        self._total = total
+        return self._complete > before
+
+    def end(self) -> None:
+        """Say that there will be no more samples."""
+        self._ended = True
+
+    def take(self) -> Window:
+        """Take the next window, which must be due."""
+        if self._next < self._complete:
+            index = self._complete - 1 if self._skip else self._next
+            window = Window(index * self._hop, index * self._hop + self._length, index - self._next)
+        else:
+            index = self._complete
+            window = Window(index * self._hop, self._total, 0)
+        self._next = index + 1
+        return window
+
+    @property
+    def _complete(self) -> int:
+        """How many whole windows there are so far."""
+        return 0 if self._total < self._length else (self._total - self._length) // self._hop + 1
+
+    @property
+    def _remainder(self) -> bool:
+        """Whether there is a last window, shorter than the others."""
+        complete = self._complete
+        covered = (complete - 1) * self._hop + self._length if complete else 0
+        begin = complete * self._hop
+        return (
+            self._ended and self._next == complete and self._total > covered and self._total - begin >= self._shortest
+        )

@@ -1,0 +1,96 @@
+"""`emotion2vec-service models`: list, fetch and prepare models."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from service.commands import Commands
+from service.configure import add_flags, flags_of, load_settings
+from service.errors import SettingsInvalid
+from service.logs import configure_logging
+
+if TYPE_CHECKING:
+    from service.model.manifest import Manifest
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command with its own commands."""
+    parser = commands.add_parser("models", help="list, fetch and prepare models")
+    parser.set_defaults(run=run)
+    actions = parser.add_subparsers(required=True, metavar="COMMAND")
+    listing = actions.add_parser("list", help="the models on this machine")
+    listing.add_argument("--verify", action="store_true", help="compare every file with its checksum")
+    listing.set_defaults(action=_list)
+    pull = actions.add_parser("pull", help="fetch a model from a hub and prepare it")
+    pull.add_argument("id", help="such as iic/emotion2vec_plus_large")
+    pull.add_argument("--hub", choices=("modelscope", "huggingface"), help="where to fetch it from")
+    pull.set_defaults(action=_pull)
+    prepare = actions.add_parser("prepare", help="prepare a checkpoint in hub layout")
+    prepare.add_argument("directory", type=Path, help="holds config.yaml, tokens.txt and model.pt")
+    prepare.add_argument("--out", type=Path, help="where to put the prepared model [the cache]")
+    prepare.add_argument("--id", help="what answers call the model [the directory's name]")
+    prepare.add_argument("--demonstration", action="store_true", help="let answers say that it is for demonstration")
+    prepare.set_defaults(action=_prepare)
+    for command in (listing, pull, prepare):
+        add_flags(command, ["cache_dir"])
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what the command's own command says.
+
+    Raises:
+        SetupError: if a model is not there, cannot be fetched, or is damaged.
+    """
+    return int(options.action(options))
+
+
+def _list(options: argparse.Namespace) -> int:
+    from service.model.store import stored_models
+
+    settings = load_settings(**flags_of(options))
+    for stored in stored_models(settings.cache_dir):
+        if options.verify:
+            stored.manifest.verify(stored.directory)
+        note = " (embedded, for demonstration)" if stored.manifest.demonstration else ""
+        _print_model(stored.manifest, stored.directory, note)
+    return 0
+
+
+def _pull(options: argparse.Namespace) -> int:
+    from service.model.store import pull
+
+    settings = load_settings(**flags_of(options))
+    configure_logging(settings)
+    stored = pull(options.id, cache=settings.cache_dir, source=options.hub)
+    _print_model(stored.manifest, stored.directory)
+    return 0
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from service.model.extra import torch_extra
+    from service.model.store import find
+
+    settings = load_settings(**flags_of(options))
+    configure_logging(settings)
+    if options.out is None:
+        if options.id or options.demonstration:
+            raise SettingsInvalid("--id and --demonstration go with --out; the cache names models by their directory")
+        stored = find(str(options.directory), cache=settings.cache_dir, offline=True)
+        _print_model(stored.manifest, stored.directory)
+        return 0
+    with torch_extra("Preparing a model"):
+        from service.model.prepare import prepare
+    manifest = prepare(
+        options.directory,
+        options.out,
+        id=options.id or options.directory.resolve().name,
+        demonstration=options.demonstration,
+    )
+    _print_model(manifest, options.out)
+    return 0
+
+
+def _print_model(manifest: Manifest, directory: Path, note: str = "") -> None:
+    print(f"{manifest.id}  {manifest.revision}  {directory}{note}")

@@ -1,0 +1,93 @@
+"""`emotion2vec-service serve`: answer HTTP requests."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from service.commands import Commands
+from service.commands.opening import find_model, open_model
+from service.configure import add_flags, described, flags_of, trace_settings
+from service.logs import configure_logging
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.results import ModelInfo
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command and its flags."""
+    parser = commands.add_parser("serve", help="answer HTTP requests", allow_abbrev=False)
+    parser.add_argument("--config", type=Path, help="a YAML file with settings")
+    parser.add_argument(
+        "--check", action="store_true", help="check the settings, print them and where each came from, and exit"
+    )
+    add_flags(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until a signal says to stop, or print the settings.
+
+    Raises:
+        SetupError: if this process can never serve the model.
+    """
+    settings, sources = trace_settings(options.config, **flags_of(options))
+    if options.check:
+        from service.api.keys import ApiKeys
+
+        ApiKeys.of(settings)  # its file is part of the settings
+        print(*described(settings, sources), sep="\n")
+        return 0
+    configure_logging(settings)
+    from prometheus_client import CollectorRegistry
+
+    from service.api.app import create_app
+    from service.inference.engine import Engine
+    from service.inference.limits import EngineLimits
+    from service.metrics import Metrics
+    from service.server import Server
+    from service.tracing import exporting
+
+    began = time.monotonic()
+    stored = find_model(settings)
+    metrics = Metrics(CollectorRegistry())
+    limits = EngineLimits(
+        max_requests=settings.max_in_flight,
+        max_streams=settings.max_streams,
+        max_queue_requests=settings.max_queue_requests,
+        max_queue_seconds=settings.max_queue_seconds,
+        stuck_after=settings.stuck_after,
+    )
+    engine = Engine(lambda: open_model(stored, settings), limits, metrics)
+
+    def announce(url: str) -> None:
+        model = engine.model
+        if model is not None:
+            print(f"Ready after {time.monotonic() - began:.1f} s: {_describe(model)} at {url}", flush=True)
+            print(f"Try it:\n  curl {_key_option(settings)}-F file=@{_example()} {url}/recognize", flush=True)
+
+    with exporting(settings.traces) as tracer_provider:
+        server = Server(create_app(engine, settings, metrics, tracer_provider), engine, settings, announce)
+        server.run()
+    if server.setup_error is not None:
+        raise server.setup_error
+    return 0 if server.started else 1
+
+
+def _describe(model: ModelInfo) -> str:
+    text = f"{model.id} (revision {model.revision}) in {model.dtype} on {model.device} with {model.backend}"
+    return f"{text}, FOR DEMONSTRATION ONLY" if model.demonstration else text
+
+
+def _key_option(settings: Settings) -> str:
+    """What a caller must add where keys are asked for; the key itself is not for terminals and logs."""
+    return "-H 'X-API-Key: YOUR-KEY' " if settings.needs_key else ""
+
+
+def _example() -> Path:
+    """A bundled clip, as short a path as the shell needs."""
+    clip = Path(__file__).resolve().parent.parent / "examples" / "happy.wav"
+    return clip.relative_to(Path.cwd()) if clip.is_relative_to(Path.cwd()) else clip

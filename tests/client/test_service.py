@@ -1,0 +1,120 @@
+"""The clients against the real application: what they say to each other fits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from pydantic import TypeAdapter
+
+import service
+from service.api import options as server_options
+from service.api.app import create_app
+from service.client import Answer, AsyncClient, BatchAnswer, Client, ModelDetails, Options, Problem, Retries
+from service.errors import QueueFull
+from service.metrics import Metrics
+from service.settings import Settings
+from tests.api.double import RecognizerDouble
+from tests.api.sockets import listening
+
+HAPPY = Path(service.__file__).resolve().parent / "examples" / "happy.wav"
+KEY = "0123456789abcdef"
+
+
+def app_of(recognizer: RecognizerDouble, **settings: Any) -> FastAPI:
+    return create_app(recognizer, Settings(answer_cache_bytes=0, **settings), Metrics(CollectorRegistry()))
+
+
+@asynccontextmanager
+async def client_of(app: FastAPI) -> AsyncIterator[AsyncClient]:
+    async with (
+        app.router.lifespan_context(app),
+        AsyncClient("http://service", transport=httpx.ASGITransport(app)) as client,
+    ):
+        yield client
+
+
+def check(kind: Any, answer: Any) -> None:
+    """Every value is of its type, and every key is declared: undeclared ones would be lost on the way."""
+    assert TypeAdapter(kind).validate_python(answer, strict=True) == answer
+
+
+def test_the_options_are_those_of_the_service() -> None:
+    assert {*Options.__annotations__, "timeout"} >= server_options.Options.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"channels": "split", "embedding": "utterance"},
+        {"granularity": "frame", "window": 1, "labels": ["angry", "sad"], "label_language": "zh"},
+        {"embedding": "frame", "start": 0.5, "end": 1.5, "trim": False},
+        {"embedding": "utterance", "encoding": "base64", "channels": 0},
+    ],
+)
+async def test_answers_have_the_shape_that_their_type_says(options: Any) -> None:
+    async with client_of(app_of(RecognizerDouble())) as client:
+        answer = await client.recognize(HAPPY, timeout=30, request_id="mine", **options)
+        check(Answer, answer)
+        assert answer["id"] == "mine"
+        batch = await client.recognize_batch([HAPPY, b"no audio"], **options)
+        check(BatchAnswer, batch)
+        assert batch["items"][0]["filename"] == "happy.wav"
+        assert batch["items"][1]["problem"]["code"] == "audio_not_decodable"
+
+
+async def test_models_and_readiness_of_the_service() -> None:
+    recognizer = RecognizerDouble()
+    async with client_of(app_of(recognizer)) as client:
+        models = await client.models()
+        check(list[ModelDetails], models)
+        assert await client.ready()
+        await client.wait_ready()
+        recognizer.state = "loading"
+        assert not await client.ready()
+
+
+async def test_a_refusal_of_the_service_is_waited_out_and_an_error_told() -> None:
+    recognizer = RecognizerDouble(refusals=[QueueFull("Full.", retry_after=0.1)])
+    async with client_of(app_of(recognizer)) as client:
+        assert (await client.recognize(HAPPY))["audio"]["channels"] == 1
+        assert recognizer.refusals == []
+        with pytest.raises(Problem) as caught:
+            await client.recognize(HAPPY, trim="perhaps")  # type: ignore[arg-type]
+        assert [error["field"] for error in caught.value.errors] == ["trim"]
+        with pytest.raises(Problem) as caught:
+            await client.recognize(HAPPY, granularty="frame")  # type: ignore[call-arg]
+        assert "did you mean granularity" in caught.value.detail
+
+
+async def test_a_key_opens_the_service() -> None:
+    app = app_of(RecognizerDouble(), api_keys=KEY)
+    async with (
+        client_of(app) as stranger,
+        AsyncClient("http://service", api_key=KEY, transport=httpx.ASGITransport(app)) as client,
+    ):
+        with pytest.raises(Problem, match="401 key_missing"):
+            await stranger.recognize(HAPPY)
+        assert await client.recognize(HAPPY)
+
+
+async def test_the_blocking_client_talks_to_the_service_over_sockets() -> None:
+    def talk(port: int) -> None:
+        with Client(f"http://127.0.0.1:{port}", retries=Retries(attempts=2)) as client:
+            client.wait_ready(10)
+            check(Answer, client.recognize(HAPPY))
+            check(BatchAnswer, client.recognize_batch([HAPPY, HAPPY.read_bytes()]))
+            with HAPPY.open("rb") as file, pytest.raises(Problem, match="413 body_too_large"):
+                client.recognize(file.read() * 30)
+            check(list[ModelDetails], client.models())
+
+    async with listening(app_of(RecognizerDouble(), max_body_bytes=1024 * 1024)) as port:
+        await asyncio.to_thread(talk, port)

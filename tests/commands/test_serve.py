@@ -1,0 +1,47 @@
+"""`serve`: its settings, before it serves. The rest is in `tests/test_server.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.cli import main
+
+
+def test_a_setting_that_is_not_valid_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--check", "--port", "99999"]) == 2
+    assert "port" in capsys.readouterr().err
+
+
+def test_check_prints_the_effective_settings_with_their_sources_and_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("0123456789abcdef-in-a-file\n")
+    monkeypatch.setenv("SER_TIMEOUT", "7")
+    monkeypatch.setenv("SER_API_KEYS", "0123456789abcdef")
+    assert main(["serve", "--check", "--port", "1234", "--api-keys-file", str(keys)]) == 0
+    printed = capsys.readouterr().out
+    lines = [line.split("#") for line in printed.splitlines()]
+    assert {(value.strip(), source.strip()) for value, source in lines} >= {
+        ("port: 1234", "flags: port"),
+        ("timeout: 7.0", "environment: SER_TIMEOUT"),
+        ("api_keys: ['**********']", "environment: SER_API_KEYS"),
+        (f"api_keys_file: {keys}", "flags: api_keys_file"),
+        ("model: tiny", "default"),
+    }
+    assert "0123456789abcdef" not in printed
+
+
+def test_check_looks_into_the_file_of_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--check", "--api-keys-file", str(tmp_path / "absent")]) == 2
+    assert "cannot be read: No such file" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there_is_an_error_that_says_how_to_bring_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model", "iic/emotion2vec_plus_large", "--offline", "--cache-dir", str(tmp_path)]
+    assert main(["serve", *arguments]) == 1
+    assert "--model" in capsys.readouterr().err
