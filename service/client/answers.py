@@ -77,7 +77,7 @@ class Events:
             raise _foreign(HTTPStatus.OK, self._request_id)
         kind = event.get("type")
         if kind == "problem":
-            raise problem_in(event.get("problem", event), self._request_id)
+            raise problem_in(event, self._request_id)
         self._finished = kind == "result"
         return cast(Event, event)
 
