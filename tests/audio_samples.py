@@ -117,8 +117,13 @@ def encode(name: str, samples: Floats, rate: int) -> bytes:
     form = FORMATS[name]
     if form.maker == "av":
         return encode_av(samples, rate, form.container, form.codec, form.bit_rate)
+    return encode_soundfile(samples, rate, form.container, form.codec)
+
+
+def encode_soundfile(samples: Floats, rate: int, container: str, codec: str) -> bytes:
+    """Encode float32 samples of shape (channel, time) with libsndfile."""
     file = io.BytesIO()
-    soundfile.write(file, samples.T, rate, format=form.container, subtype=form.codec)
+    soundfile.write(file, samples.T, rate, format=container, subtype=codec)
     return file.getvalue()
 
 
@@ -136,3 +141,15 @@ def encode_av(samples: Floats, rate: int, container: str, codec: str, bit_rate: 
         for part in (frame, None) if samples.size else (None,):
             output.mux(stream.encode(part))
     return file.getvalue()
+
+
+def repacked(data: bytes, container: str) -> bytes:
+    """Put the packets of a file into another container."""
+    result = io.BytesIO()
+    with av.open(io.BytesIO(data), "r") as source, av.open(result, "w", format=container) as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(source.streams.audio[0]):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    return result.getvalue()

@@ -54,6 +54,7 @@ def file_result(decoded: Decoded, recognitions: Sequence[Recognition], options: 
         "duration": round(decoded.duration, DIGITS),
         "sampling_rate": decoded.sampling_rate,
         "channels": decoded.channels,
+        "narrow_band": decoded.narrow_band,
     }
     results = [result_of(recognition, options) for recognition in recognitions]
     stretches = [_stretch(recognition.speech) for recognition in recognitions]

@@ -113,8 +113,8 @@ class DescribedApp(FastAPI):
             kinds: dict[str, Any] = {"Problem": Problem, _LINE: Line}
             for name, kind in kinds.items():
                 schema = TypeAdapter(kind).json_schema(ref_template="#/components/schemas/{model}")
-                document["components"]["schemas"].update(schema.pop("$defs"))
-                document["components"]["schemas"][name] = schema
+                for part, described in (*schema.pop("$defs").items(), (name, schema)):
+                    document["components"]["schemas"].setdefault(part, described)
             _describe_protection(document, self.protection)
         return super().openapi()
 

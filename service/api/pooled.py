@@ -66,9 +66,11 @@ class PooledRecording:
             if self._at_work:
                 return
         try:
-            self._pool.submit(self._free)  # the decoder's process may take a moment to end
+            job = self._pool.submit(_nothing)  # in a thread, since the decoder's process may take a moment to end
         except RuntimeError:  # the pool is shut down
             self._free()
+        else:
+            job.add_done_callback(lambda _: self._free())  # also where the pool drops the job
 
     def _step(self) -> Sequence[ChannelUtterance] | None:
         if self._recording is None:
@@ -86,3 +88,7 @@ class PooledRecording:
         if self._recording is not None:
             self._recording.close()
         self._file.close()
+
+
+def _nothing() -> None:
+    pass

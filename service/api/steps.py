@@ -9,6 +9,7 @@ from typing import BinaryIO
 from service.api.options import Options
 from service.errors import AudioTooLong
 from service.inference.scores import recognition
+from service.preprocess.band import is_narrow
 from service.preprocess.clips import make_clips
 from service.preprocess.decode import decode
 from service.results import Clip, ClipOutput, ModelInfo, Recognition
@@ -18,13 +19,15 @@ from service.results import Clip, ClipOutput, ModelInfo, Recognition
 class Decoded:
     """A decoded file: the clips to score, and what it was.
 
-    `duration` is in seconds, `sampling_rate` in Hz.
+    `duration` is in seconds, `sampling_rate` in Hz; `narrow_band` says whether nothing is heard above the band of
+    telephones.
     """
 
     clips: tuple[Clip, ...]
     duration: float
     sampling_rate: int
     channels: int
+    narrow_band: bool
 
     @property
     def seconds(self) -> float:
@@ -59,7 +62,8 @@ def decode_clips(file: BinaryIO, options: Options, max_duration: float, segmente
         trim=options.trim,
         frame_embeddings=options.embedding == "frame",
     )
-    return Decoded(tuple(clips), waveform.duration, waveform.sampling_rate, waveform.channels)
+    narrow = is_narrow(waveform.samples, waveform.sampling_rate)
+    return Decoded(tuple(clips), waveform.duration, waveform.sampling_rate, waveform.channels, narrow)
 
 
 def score_outputs(

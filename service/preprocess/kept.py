@@ -15,15 +15,21 @@ _QUIET_WINDOW = 20
 
 
 class Sound:
-    """The samples since a moment."""
+    """The samples since a moment.
+
+    Attributes:
+        end: how many there have been.
+    """
 
     def __init__(self) -> None:
-        self._pieces: deque[Floats] = deque()
+        self.end = 0
         self._begin = 0
+        self._pieces: deque[Floats] = deque()
 
     def append(self, samples: Floats) -> None:
         """Take the next samples; they are not copied."""
         self._pieces.append(samples)
+        self.end += samples.size
 
     def forget(self, before: int) -> None:
         """Drop whole pieces that end before a sample."""
@@ -31,7 +37,7 @@ class Sound:
             self._begin += self._pieces.popleft().size
 
     def between(self, begin: int, end: int) -> Floats:
-        """Copy samples; past the end of what is there means the end."""
+        """Copy samples that are there."""
         position, chosen = self._begin, []
         for piece in self._pieces:
             chosen.append(piece[max(begin - position, 0) : max(end - position, 0)])

@@ -140,10 +140,19 @@ class FFmpegSound:
 
     def read_all(self) -> Floats:
         """Decode everything; raises as `read` does."""
-        blocks = []
-        while (block := self.read()) is not None:
-            blocks.append(block)
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+        block = self.read()
+        if block is None:
+            raise AudioEmpty("The file holds no samples.")
+        if (following := self.read()) is None:
+            return block
+        # Memory is taken only where samples are written, and what is left over is given back in place.
+        whole = np.empty((self._limits.frames(self.sampling_rate, self.channels), self.channels), np.float32)
+        whole[: block.shape[1]] = block.T
+        while following is not None:
+            whole[self._total - following.shape[1] : self._total] = following.T
+            following = self.read()
+        whole.resize((self._total, self.channels), refcheck=False)
+        return whole.T
 
     def close(self) -> None:
         """Keep the child where it has done its work, or else end it. May be called again."""

@@ -34,10 +34,10 @@ LOOK_AHEAD = 0.12
 """Seconds of audio, at most, that must follow a frame until it is decided: the rest of its block, and two frames more.
 The first second is decided at its end, because before that nothing is known about the line."""
 
-ON_ABOVE_FLOOR = 9.0
+ON_ABOVE_FLOOR = 7.0
 """Decibels above the floor from which on a frame is loud."""
 
-OFF_ABOVE_FLOOR = 6.0
+OFF_ABOVE_FLOOR = 4.0
 """Decibels above the floor up to which a frame is quiet. The floor is a minimum: noise lies 2 or 3 dB above it."""
 
 ON_BELOW_LOUDNESS = 35.0
@@ -58,10 +58,12 @@ _STEADY_BLOCKS = 10
 _STEADY_RANGE = 3.0
 """So many blocks (1 s) whose mean levels lie within so many decibels are no speech."""
 
-_SUPPOSED_FLOOR = -55.0
+_SUPPOSED_FLOOR = -50.0
 """Level (dBFS) that the floor is supposed to have before the first block, so that a file may begin in a word."""
 
-_DIGITAL_SILENCE = -90.0
+_DIGITAL_SILENCE = 1e-9
+"""Power (-90 dBFS) up to which a frame says nothing about the line."""
+
 _NOTHING = 1e-12
 
 _LAP = 30
@@ -129,11 +131,11 @@ class SpeechDetector:
         before = self._powers[0] if self._power_before is None else self._power_before
         after = self._powers[min(count, self._powers.size - 1)]
         padded = np.concatenate([[before], self._powers[:count], [after]])
-        smooth = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
+        three = np.stack([padded[:-2], padded[1:-1], padded[2:]])
         self._power_before = float(self._powers[count - 1])
         self._powers = self._powers[count:]
-        levels = 10 * np.log10(np.maximum(smooth, _NOTHING))
-        on, off = self._line.thresholds(levels)
+        levels = 10 * np.log10(np.maximum(three.mean(axis=0), _NOTHING))
+        on, off = self._line.thresholds(levels, telling=three.min(axis=0) > _DIGITAL_SILENCE)
         return Frames(levels, (levels > off).astype(np.int8) + (levels > on))
 
 
@@ -148,11 +150,15 @@ class _Line:
         self._recent: deque[float] = deque(maxlen=_STEADY_BLOCKS)
         self._loudness = LOWEST
 
-    def thresholds(self, levels: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Learn from whole blocks of levels, the last one perhaps shorter; return the two thresholds of each frame."""
+    def thresholds(
+        self, levels: NDArray[np.float64], telling: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Learn from whole blocks of levels, the last one perhaps shorter; return the two thresholds of each frame.
+
+        `telling` are frames without digital silence.
+        """
         starts = np.arange(0, levels.size, BLOCK)
         sizes = np.diff(starts, append=levels.size)
-        telling = levels > _DIGITAL_SILENCE
         lows = np.minimum.reduceat(np.where(telling, levels, np.inf), starts)
         means = np.add.reduceat(levels, starts) / sizes
         learnt = np.array([self._learn(low, mean) for low, mean in zip(lows.tolist(), means.tolist(), strict=True)])

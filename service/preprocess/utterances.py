@@ -9,10 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
+from service.preprocess.band import is_narrow
 from service.preprocess.clips import ChannelChoice, check_length, check_options, choose
+from service.preprocess.host import MARGIN
 from service.preprocess.kept import Sound, Trail
 from service.preprocess.speech import FRAMES_PER_SECOND, Frames, Region, RegionFinder, SpeechDetector, sample_of
-from service.results import ChannelUtterance, Floats, Utterance
+from service.results import SAMPLING_RATE, ChannelUtterance, Floats, Utterance
 
 SHORTEST = 2.0
 LONGEST = 15.0
@@ -26,9 +28,12 @@ PAUSE_WHEN_SHORT = 0.6
 PAUSE_WHEN_LONG = 0.3
 """The same for utterances beyond two thirds of `longest`, which would have to be cut in a word soon."""
 
-MARGIN = 0.2
-"""Seconds of context around an utterance. The model's own trimming needs some 70 ms to find the same bounds as in the
-whole file, and the detector may miss a soft beginning."""
+CONTEXT = 0.2
+"""Seconds of samples around the frames with speech. The model's own trimming needs some 70 ms of them to find the same
+bounds as in the whole file, and the detector may miss a soft beginning."""
+
+_SOFT = MARGIN / SAMPLING_RATE
+"""Seconds around the frames with speech that count as speech, as in the model's own trimming."""
 
 _STEADY = 5.0
 """Decibels between the 10th and the 90th percentile of an utterance's levels, below which it is a tone or noise. Speech
@@ -129,7 +134,7 @@ class UtteranceCutter:
         self.speaking = self._regions.open is not None
         needed = min(self._regions.clear, self._current.start if self._current else self._regions.clear)
         self._trail.forget(needed)
-        self._sound.forget(self._sample(needed) - self._margin)
+        self._sound.forget(self._sample(needed) - round(CONTEXT * self._rate))
         return utterances
 
     def _join(self, region: Region) -> list[Utterance]:
@@ -169,20 +174,19 @@ class UtteranceCutter:
         return utterances
 
     def _utterance(self, region: Region, cut_before: int, cut_after: int | None) -> list[Utterance]:
-        """Make an utterance, or none of a steady sound. Its context ends where a neighbour was cut off."""
+        """Make an utterance, or none of a steady sound. It does not reach beyond where its neighbours were cut off."""
         if self._trail.spread(region.start, region.end) < _STEADY:
             return []
-        begin = max(self._sample(region.start) - self._margin, self._sample(cut_before))
-        end = self._sample(region.end) + self._margin
-        if cut_after is not None:
-            end = min(end, self._sample(cut_after))
-        samples = self._sound.between(begin, end)
-        start, stop = self._seconds(region.start), self._seconds(region.end)
-        return [Utterance(start, stop, samples, begin / self._rate)]
+        lowest = self._sample(cut_before)
+        highest = self._sound.end if cut_after is None else self._sample(cut_after)
 
-    @property
-    def _margin(self) -> int:
-        return round(MARGIN * self._rate)
+        def widened(seconds: float) -> tuple[int, int]:
+            by = round(seconds * self._rate)
+            return max(self._sample(region.start) - by, lowest), min(self._sample(region.end) + by, highest)
+
+        (start, end), (begin, stop) = widened(_SOFT), widened(CONTEXT)
+        samples = self._sound.between(begin, stop)
+        return [Utterance(start / self._rate, end / self._rate, samples, begin / self._rate)]
 
     def _sample(self, frame: int) -> int:
         return sample_of(frame, self._rate)
@@ -235,11 +239,12 @@ class FileCut:
 
     Attributes:
         duration: seconds of the file that have been read; all of it after the last utterance.
+        narrow_band: whether none of it, in any channel, has had sound above the band of telephones.
     """
 
     def __init__(self, reader: Reader, channels: ChannelChoice, start: float | None, end: float | None) -> None:
         self.duration = 0.0
-        self.narrow_band = False
+        self.narrow_band = True
         self._reader = reader
         self._channels = channels
         self._start = start
@@ -268,6 +273,7 @@ class FileCut:
             stretch = block[:, max(first - read, 0) : None if last is None else max(last - read, 0)]
             read += block.shape[1]
             self.duration = read / rate
+            self.narrow_band = self.narrow_band and is_narrow(block, rate)
             if not stretch.size:
                 yield []
                 continue

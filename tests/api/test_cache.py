@@ -242,7 +242,7 @@ def outcome_of(seed: int, seconds: float = 3.0, **options: Any) -> tuple[Key, Ou
     asked = parse_options(options.items())
     samples = np.random.default_rng(seed).uniform(-0.3, 0.3, round(16_000 * seconds)).astype(np.float32)
     clip = Clip(samples, 16_000, frame_embeddings=asked.embedding == "frame")
-    decoded = Decoded((clip,), seconds, 16_000, 1)
+    decoded = Decoded((clip,), seconds, 16_000, 1, narrow_band=False)
     recognitions = score_outputs([answer(clip, len(MODEL.labels))], MODEL, asked, None)
     outcome = Outcome(file_result(decoded, recognitions, asked), ("happy",), seconds)
     return file_key(io.BytesIO(str(seed).encode()), asked, MODEL), outcome

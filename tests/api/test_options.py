@@ -40,6 +40,7 @@ def test_defaults() -> None:
     [
         ("granularity", "utterance", "utterance"),
         ("granularity", "frame", "frame"),
+        ("granularity", "segment", "segment"),
         ("embedding", "none", "none"),
         ("embedding", "utterance", "utterance"),
         ("embedding", "frame", "frame"),
@@ -76,7 +77,7 @@ def test_good_values_of_windows(name: str, text: str, value: float) -> None:
     ("name", "text"),
     [
         ("granularity", ""),
-        ("granularity", "segment"),
+        ("granularity", "segments"),
         ("granularity", "Frame"),
         ("embedding", "all"),
         ("encoding", "hex"),

@@ -61,6 +61,7 @@ async def test_the_answer_for_a_clip(client: httpx.AsyncClient) -> None:
             "duration": 0.5,
             "sampling_rate": 16_000,
             "channels": 1,
+            "narrow_band": False,
             "speech": {"start": 0.0, "end": 0.5},
         },
         "label": best["label"],
@@ -103,6 +104,7 @@ async def test_large_uploads_go_through_the_disk(client: httpx.AsyncClient) -> N
         "duration": 20.0,
         "sampling_rate": 48_000,
         "channels": 1,
+        "narrow_band": False,
         "speech": {"start": 0.0, "end": 20.0},
     }
     response = await client.post("/recognize", files={"file": ("a", clip)})
@@ -133,7 +135,7 @@ async def test_options_may_be_fields_or_parameters(client: httpx.AsyncClient) ->
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        ({"granularity": "segment"}, {"granularity": "invalid"}),
+        ({"granularity": "segments"}, {"granularity": "invalid"}),
         ({"granularity": "frames"}, {"granularity": "invalid"}),
         ({"embedding": "yes"}, {"embedding": "invalid"}),
         ({"encoding": "hex"}, {"encoding": "invalid"}),
@@ -320,7 +322,7 @@ async def test_channels(client: httpx.AsyncClient, recognizer: RecognizerDouble)
     stereo = as_wav(noise)
     split = await ask(client, stereo, channels="split", embedding="utterance", granularity="frame")
     assert set(split) == {"id", "model", "audio", "channels"}
-    assert split["audio"] == {"duration": 0.5, "sampling_rate": 16_000, "channels": 2}
+    assert split["audio"] == {"duration": 0.5, "sampling_rate": 16_000, "channels": 2, "narrow_band": False}
     for index, channel in enumerate(split["channels"]):
         assert set(channel) == {"channel", "speech", "label", "score", "scores", "embedding", "frames"}
         assert channel["channel"] == index

@@ -17,7 +17,7 @@ from service.errors import AudioEmpty, AudioTooLong, NotDecodable, ServiceError
 from service.preprocess import limits
 from service.preprocess.decode import decode
 from service.results import Floats
-from tests.audio_samples import AMR, AMR_WB, FORMATS, encode, encode_av, speech
+from tests.audio_samples import AMR, AMR_WB, FORMATS, encode, encode_av, repacked, speech
 
 
 def cases() -> list[tuple[str, int, int]]:
@@ -73,23 +73,11 @@ def test_format(name: str, rate: int, channels: int) -> None:
 def test_amr(file: Path, rate: int, container: str | None) -> None:
     original = speech(rate)
     data = file.read_bytes()
-    waveform = decode(packed(data, container) if container else data, max_duration=10)
+    waveform = decode(repacked(data, container) if container else data, max_duration=10)
     assert waveform.sampling_rate == rate
     assert abs(waveform.duration - original.shape[1] / rate) < 0.04
     assert abs(decibels(waveform.samples) - decibels(original)) < 1
     assert similarity(original[0], waveform.samples[0]) > (0.7 if rate == 8_000 else 0.85)
-
-
-def packed(data: bytes, container: str) -> bytes:
-    """Put the packets of a file into another container."""
-    result = io.BytesIO()
-    with av.open(io.BytesIO(data), "r") as source, av.open(result, "w", format=container) as target:
-        stream = target.add_stream_from_template(source.streams.audio[0])
-        for packet in source.demux(source.streams.audio[0]):
-            if packet.size:
-                packet.stream = stream
-                target.mux(packet)
-    return result.getvalue()
 
 
 @pytest.mark.parametrize(

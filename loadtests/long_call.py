@@ -1,0 +1,291 @@
+"""How well long calls are cut and labelled: `python -m loadtests.long_call --help`.
+
+    python -m loadtests.long_call --audio /path/to/emodb --speakers 12 13 14 15 16 --document docs/accuracy.md
+
+For each codec and each pair of noise levels, a call is put together of clips (`loadtests.calls`), encoded, and then
+read, cut and scored as the service does it. Where something was said is known from the clips alone, and so are labels:
+each clip is scored by itself too, as loud as in the call and through the same codec, but without the noise of the line;
+and so is the stretch of the call that it takes. The first comparison tells what a caller gets, the second what of it is
+due to cutting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from loadtests import documents, machine
+from loadtests.calls import CODECS, RATE, Call, Turn, clips, encode, make_call
+from service.configure import load_settings
+from service.inference.backend import Backend
+from service.inference.backends.select import open_backend
+from service.inference.scores import recognition
+from service.model.store import find
+from service.preprocess.reader import open_reader
+from service.preprocess.utterances import cut_file
+from service.results import Clip, Floats
+
+TOLERANCE = 0.3
+FOUND_NEEDED = 0.95
+SAME_NEEDED = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What the service says of a stretch of a channel; times in seconds."""
+
+    channel: int
+    start: float
+    end: float
+    label: str
+
+    def meets(self, turn: Turn) -> bool:
+        """Whether it has any moment of a clip."""
+        return self.channel == turn.channel and self.start < turn.end and self.end > turn.start
+
+    def is_that_of(self, turn: Turn) -> bool:
+        """Whether it begins and ends where a clip does."""
+        near = abs(self.start - turn.start) <= TOLERANCE and abs(self.end - turn.end) <= TOLERANCE
+        return near and self.meets(turn)
+
+
+@dataclass(slots=True)
+class Counts:
+    """How often.
+
+    Attributes:
+        clips: there were.
+        found: a segment begins and ends within `TOLERANCE` where the clip does.
+        missed: no segment has any moment of the clip.
+        parted: several segments have.
+        same: of those found, the label is that of the clip alone.
+        same_stretch: of those found, the label is that of this stretch of the call, sent alone.
+        segments: there were.
+        stray: of those, they have no moment of any clip.
+    """
+
+    clips: int = 0
+    found: int = 0
+    missed: int = 0
+    parted: int = 0
+    same: int = 0
+    same_stretch: int = 0
+    segments: int = 0
+    stray: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        """Both together."""
+        mine, others = asdict(self), asdict(other)
+        return Counts(**{name: mine[name] + others[name] for name in mine})
+
+    @property
+    def found_share(self) -> float:
+        """Of the clips."""
+        return self.found / max(1, self.clips)
+
+    @property
+    def same_share(self) -> float:
+        """Of those found."""
+        return self.same / max(1, self.found)
+
+    @property
+    def met(self) -> bool:
+        """Whether both goals are."""
+        return self.found_share >= FOUND_NEEDED and self.same_share >= SAME_NEEDED
+
+
+@dataclass
+class Result:
+    """One call: its codec, the noise in each channel in dBFS, counts by channel, and seconds that were needed."""
+
+    codec: str
+    noise: tuple[float, float]
+    channels: dict[int, Counts] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def total(self) -> Counts:
+        """Both channels."""
+        return sum(self.channels.values(), Counts())
+
+
+class Labels:
+    """Scores clips with a model in this process."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def of(self, samples: Floats, sampling_rate: int) -> str:
+        """The label of one clip."""
+        (output,) = self._backend.run([Clip(samples, sampling_rate)]).clips
+        answer = recognition(output, self._backend.info, granularity="utterance", embedding="none")
+        return answer.labels[answer.best].en
+
+    def segments(self, data: bytes, seconds: float) -> Iterator[Segment]:
+        """The segments of a file, channel by channel as in a call."""
+        with open_reader(data, max_duration=seconds + 1) as reader:
+            for found in cut_file(reader, channels="split", start=None, end=None):
+                utterance = found.utterance
+                label = self.of(utterance.samples, reader.sampling_rate)
+                yield Segment(found.channel, utterance.start, utterance.end, label)
+
+    def clip(self, samples: Floats, codec: str) -> str:
+        """The label of a clip that is sent alone, at 8 kHz through a codec."""
+        with open_reader(encode(samples[None], codec), max_duration=60) as reader:
+            (block,) = reader.blocks()
+            return self.of(block[0], reader.sampling_rate)
+
+
+def judge(
+    turns: Iterable[Turn], segments: Iterable[Segment], alone: Sequence[str], stretches: Sequence[str]
+) -> dict[int, Counts]:
+    """Compare segments with what was said.
+
+    Args:
+        turns: the clips of a call.
+        segments: what the service found in it.
+        alone: the label of each clip alone.
+        stretches: the label of each clip's stretch of the call.
+
+    Returns:
+        By channel.
+    """
+    counts = {0: Counts(), 1: Counts()}
+    segments, turns = list(segments), list(turns)
+    for turn, label, stretch in zip(turns, alone, stretches, strict=True):
+        count = counts[turn.channel]
+        meeting = [segment for segment in segments if segment.meets(turn)]
+        count.clips += 1
+        count.missed += not meeting
+        count.parted += len(meeting) > 1
+        for segment in meeting:
+            if segment.is_that_of(turn):
+                count.found += 1
+                count.same += segment.label == label
+                count.same_stretch += segment.label == stretch
+                break
+    for segment in segments:
+        counts[segment.channel].segments += 1
+        counts[segment.channel].stray += not any(segment.meets(turn) for turn in turns)
+    return counts
+
+
+def measure(call: Call, codec: str, noise: tuple[float, float], labels: Labels) -> Result:
+    """Send a call through the service's path, and its clips by themselves."""
+    seconds = call.samples.shape[1] / RATE
+    data = encode(call.samples, codec)
+    began = time.perf_counter()
+    segments = list(labels.segments(data, seconds))
+    took = time.perf_counter() - began
+    alone = [labels.clip(turn.samples, codec) for turn in call.turns]
+    with open_reader(data, max_duration=seconds + 1) as reader:
+        heard = np.concatenate(list(reader.blocks()), axis=1)
+    stretches = [
+        labels.of(heard[turn.channel, round(turn.start * RATE) : round(turn.end * RATE)].copy(), RATE)
+        for turn in call.turns
+    ]
+    return Result(codec, noise, judge(call.turns, segments, alone, stretches), took)
+
+
+HEAD = (
+    "codec",
+    "noise, dBFS",
+    "channel",
+    "clips",
+    "found",
+    "in pieces",
+    "missed",
+    "label as alone",
+    "as the same stretch",
+    "segments",
+    "of no clip",
+)
+
+
+def markdown(results: Sequence[Result], facts: dict[str, str]) -> str:
+    """What was found, for a document."""
+    listed = documents.listed(facts, "date", "revision", "CPU", "command", "model", "calls")
+    return f"{listed}\n{documents.table(HEAD, (cells for result in results for cells in _rows(result)))}"
+
+
+def _rows(result: Result) -> Iterator[list[str]]:
+    noise = [f"{level:g}" for level in result.noise]
+    for name, level, counts in (
+        ("both", ", ".join(noise), result.total),
+        *((str(channel), noise[channel], counts) for channel, counts in result.channels.items()),
+    ):
+        yield [
+            result.codec,
+            level,
+            name,
+            str(counts.clips),
+            f"{counts.found_share:.1%}",
+            str(counts.parted),
+            str(counts.missed),
+            f"{counts.same_share:.1%}",
+            f"{counts.same_stretch / max(1, counts.found):.1%}",
+            str(counts.segments),
+            str(counts.stray),
+        ]
+
+
+def open_model(name: str) -> Backend:
+    """Load a model that is there, on the CPU."""
+    settings = load_settings(model=name)
+    stored = find(settings.model, cache=settings.cache_dir, offline=True)
+    return open_backend(stored.directory, stored.manifest, device="cpu")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and write; status 1 where a goal is missed."""
+    options = parser().parse_args(arguments)
+    backend = open_model(options.model)
+    sources = clips(options.audio, options.speakers)
+    results = []
+    for noise in options.noise or [(-60.0, -50.0)]:
+        call = make_call(sources, options.seconds, seed=options.seed, noise=tuple(noise))
+        for codec in options.codec:
+            results.append(measure(call, codec, tuple(noise), Labels(backend)))
+            print(documents.table(HEAD, _rows(results[-1])), f"{results[-1].seconds:.1f} s", flush=True)
+    facts = {
+        **machine.facts(),
+        "command": f"`python -m loadtests.long_call {' '.join(arguments if arguments is not None else sys.argv[1:])}`",
+        "model": f"{backend.info.id} ({backend.info.revision}), {backend.info.dtype}",
+        "calls": f"{options.seconds:g} s each, of {len(sources)} clips, seed {options.seed}",
+    }
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        found = {"facts": facts, "results": [asdict(result) for result in results]}
+        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if options.document:
+        documents.insert(options.document, options.name, markdown(results, facts))
+    return int(not all(result.total.met for result in results))
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
+    made = argparse.ArgumentParser(prog="python -m loadtests.long_call", description="How well calls are cut.")
+    made.add_argument("--seconds", type=float, default=3600.0, help="that each call lasts [3600]")
+    made.add_argument("--seed", type=int, default=1, help="of what is said when [1]")
+    made.add_argument("--audio", type=Path, help="a folder with flac files [the bundled clips]")
+    made.add_argument("--speakers", nargs="*", default=(), help="of EmoDB or RAVDESS [all]")
+    made.add_argument("--codec", nargs="+", choices=list(CODECS), default=["mu-law"])
+    made.add_argument(
+        "--noise", type=float, nargs=2, action="append", metavar="DBFS", help="in each channel; again for more calls"
+    )
+    made.add_argument("--model", default="tiny")
+    made.add_argument("--json", type=Path, help="write all figures there")
+    made.add_argument("--document", type=Path, help="put the table there, between its marks")
+    made.add_argument("--name", default="calls", help="of those marks [calls]")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loadtests import long_call
+from loadtests.calls import Turn, clips, encode, make_call
+from loadtests.long_call import Counts, Segment
+from service.preprocess.reader import open_reader
+from service.preprocess.utterances import cut_file
+
+NONE = np.empty(0, np.float32)
+
+
+def turn(channel: int, start: float, end: float) -> Turn:
+    return Turn("clip", channel, start, end, NONE)
+
+
+def test_segments_are_compared_with_what_was_said() -> None:
+    turns = [turn(0, 1, 4), turn(0, 6, 8), turn(1, 2, 5), turn(1, 7, 9), turn(1, 12, 14)]
+    segments = [
+        Segment(0, 1.2, 3.8, "sad"),  # found
+        Segment(0, 5.5, 8.0, "sad"),  # too early
+        Segment(0, 20, 21, "sad"),  # nobody
+        Segment(1, 2, 3, "sad"),  # in pieces
+        Segment(1, 3.8, 5, "sad"),
+        Segment(1, 7.25, 9.25, "happy"),  # found
+    ]
+    counts = long_call.judge(turns, segments, ["sad"] * 5, ["happy"] * 5)
+    assert counts[0] == Counts(clips=2, found=1, same=1, segments=3, stray=1)
+    assert counts[1] == Counts(clips=3, found=1, missed=1, parted=1, same_stretch=1, segments=3)
+    total = sum(counts.values(), Counts())
+    assert (total.clips, total.found, total.segments, total.stray) == (5, 2, 6, 1)
+    assert total.found_share == 0.4
+    assert total.same_share == 0.5
+    assert not total.met
+    assert Counts(clips=20, found=19, same=18).met
+
+
+def test_the_command_writes_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, figures = tmp_path / "page.md", tmp_path / "some" / "calls.json"
+    page.write_text("<!-- calls -->\nold\n<!-- end of calls -->\n")
+    arguments = ["--seconds", "20", "--noise", "-60", "-55", "--codec", "a-law", "--document", str(page)]
+    assert long_call.main([*arguments, "--json", str(figures)]) == 0
+    text = page.read_text()
+    assert "\nold\n" not in text
+    assert "- model: tiny (" in text
+    assert "| a-law | -60, -55 | both | " in text
+    assert "| a-law | -55 | 1 | " in text
+    assert "| a-law | -60, -55 | both | " in capsys.readouterr().out
+    (result,) = json.loads(figures.read_text())["results"]
+    assert result["channels"]["0"]["found"] == result["channels"]["0"]["clips"] > 0
+    assert result["seconds"] > 0
+
+
+def test_what_is_said_in_a_call_is_found() -> None:
+    call = make_call(clips(None), 300, seed=6)
+    with open_reader(encode(call.samples, "mu-law"), max_duration=400) as reader:
+        found = list(cut_file(reader, channels="split", start=None, end=None))
+    segments = [Segment(each.channel, each.utterance.start, each.utterance.end, "") for each in found]
+    none = [""] * len(call.turns)
+    counts = sum(long_call.judge(call.turns, segments, none, none).values(), Counts())
+    assert counts.clips > 60
+    assert counts.found_share >= long_call.FOUND_NEEDED
+    assert counts.missed == counts.stray == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("codec", ["mu-law", "gsm", "opus"])
+def test_what_is_found_in_a_call_is_labelled_as_alone(codec: str) -> None:
+    """Five minutes of the bundled clips; `docs/accuracy.md` has the figures of an hour."""
+    noise = (-60.0, -50.0)
+    call = make_call(clips(None), 300, seed=5, noise=noise)
+    counts = long_call.measure(call, codec, noise, long_call.Labels(long_call.open_model("tiny"))).total
+    assert counts.clips > 60
+    assert counts.met
+    assert counts.missed == counts.stray == 0
