@@ -69,7 +69,7 @@ class UtteranceCutter:
         self.speaking = False
         self._rate = sampling_rate
         self._shortest = round(shortest * FRAMES_PER_SECOND)
-        self._longest = round(longest * FRAMES_PER_SECOND)
+        self._longest = round((longest - 2 * _SOFT) * FRAMES_PER_SECOND)
         self._waiting: list[Floats] = []
         self._waiting_size = 0
         self._detector = SpeechDetector(sampling_rate)
