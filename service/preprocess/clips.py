@@ -69,7 +69,7 @@ def check_options(
         errors.append(FieldError("channels", message, "channel_out_of_range"))
     if start is not None and not 0 <= start < (float("inf") if duration is None else duration):
         message = (
-            "must not be negative" if duration is None else f"must lie within the audio, which lasts {duration:.3f} s"
+            "must be seconds from 0 on" if duration is None else f"must lie within the audio, which lasts {duration:.3f} s"
         )
         errors.append(FieldError("start", message, "start_out_of_range"))
     if end is not None and not end > max(0.0, start or 0.0):
