@@ -154,8 +154,10 @@ def test_speech_without_pauses(seconds: float) -> None:
 def test_other_lengths() -> None:
     found = cut(line(1.0, talk(20), 1.0), shortest=1.0, longest=4.0)
     assert all(1.0 <= utterance.seconds <= 4.0 for utterance in found)
-    with pytest.raises(ValueError, match="quarter"):
-        UtteranceCutter(RATE, shortest=2.0, longest=7.0)
+    assert all(each.seconds <= 2.0 for each in cut(line(1.0, talk(20), 1.0), shortest=0.5, longest=2.0))
+    for shortest, longest in ((2.0, 7.0), (0.0, 15.0), (0.1, 1.9)):
+        with pytest.raises(ValueError, match="quarter"):
+            UtteranceCutter(RATE, shortest=shortest, longest=longest)
 
 
 def test_samples_are_those_around_the_speech() -> None:
