@@ -117,7 +117,7 @@ def posting(url: str) -> Iterator[list[float]]:
 
 
 @pytest.mark.slow
-def test_short_requests_are_answered_while_long_ones_run() -> None:
+def test_short_requests_are_answered_while_long_ones_run(record_property: Callable[[str, object], None]) -> None:
     sound = recording(600, "mu-law")
     with serving() as (_, url):
         long = [threading.Thread(target=ask, args=(url, sound)) for _ in range(4)]
@@ -126,7 +126,9 @@ def test_short_requests_are_answered_while_long_ones_run() -> None:
                 each.start()
             for each in long:
                 each.join()
+        waits.sort()
+        record_property("waits", f"{len(waits)}, P50 {waits[len(waits) // 2]:.3f} s, longest {waits[-1]:.3f} s")
         assert len(waits) > 20
         # Eight utterances are before it at worst; each takes the embedded model far less than 0.2 s.
-        assert sorted(waits)[int(0.95 * len(waits))] < 2.0
+        assert waits[int(0.95 * len(waits))] < 2.0
         assert metric(url, "ser_segment_requests_in_flight ") == 0
