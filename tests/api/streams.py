@@ -46,10 +46,10 @@ class Talk:
         assert kind is None or event["type"] == kind, event
         return event
 
-    async def rest(self) -> list[dict[str, Any]]:
-        """All events until the service closes the stream."""
+    async def rest(self, seconds: float = PATIENCE) -> list[dict[str, Any]]:
+        """All events until the service closes the stream, which it does within so many seconds."""
         events = []
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(seconds):
             try:
                 while True:
                     events.append(json.loads(await self.connection.recv()))
