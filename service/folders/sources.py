@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
@@ -13,6 +15,7 @@ from typing import Any, Protocol, Self, cast
 from service.api.answers import model_summary
 from service.api.options import Options
 from service.client import CallFailed, Client, Problem, Retries, Unreachable
+from service.client.retries import may_be_repeated
 from service.client.types import ModelSummary
 from service.errors import BackendBroken, InferenceFailed, QueueFull, ServiceError, SetupError
 from service.folders.throttle import Throttle
@@ -27,7 +30,10 @@ Outcome = Mapping[str, object]
 """A result as the service answers it, with its `model` and without an `id`; or a `problem`."""
 
 _PATIENCE = 900.0
-"""Seconds for which a server may refuse or be away before a run gives up."""
+"""Seconds for which a server may refuse everything or be away before a run gives up."""
+
+_ABSENCE = (0.5, 2.0)
+"""Seconds from which to which a call is put off, by chance, when the server does not say when to come back."""
 
 _SILENCE = 3600.0
 """Seconds that it may take for one answer: more than it may be allowed itself, for the longest recordings."""
@@ -156,17 +162,18 @@ class ServerSource:
 
     def __init__(self, url: str, api_key: str | None, options: Options) -> None:
         try:
-            self._client = Client(url, api_key=api_key, timeout=_SILENCE, retries=Retries.for_seconds(_PATIENCE))
-        except ValueError as error:
-            raise SetupError(str(error)) from None
-        self._throttle = Throttle(lambda: self._client.refusals)
-        self._options: dict[str, Any] = options.model_dump(exclude_defaults=True)
-        try:
             with Client(url, api_key=api_key) as impatient:  # a wrong address shall not be waited for
                 self.model = _summary(impatient.models()[0])
+        except ValueError as error:
+            raise SetupError(str(error)) from None
         except CallFailed as error:
-            self._client.close()
             raise SetupError(f"{url}: {error.detail}") from error
+        # Refusals come back here, where fewer calls can be made of them; the client still holds all calls back.
+        once = Retries(attempts=1, seconds=_PATIENCE)
+        self._client = Client(url, api_key=api_key, timeout=_SILENCE, retries=once)
+        self._options: dict[str, Any] = options.model_dump(exclude_defaults=True)
+        self._throttle = Throttle()
+        self._answered_at = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -178,19 +185,38 @@ class ServerSource:
 
     def recognize(self, path: Path) -> Outcome:
         """As `Source` says."""
-        try:
-            with self._throttle.turn():
-                answer = self._client.recognize(path, **self._options)
-        except OSError as error:
-            return _unreadable(error)
-        except CallFailed as error:
-            if _is_about_the_file(error):
-                title = error.title if isinstance(error, Problem) else "There was no answer"
-                return _problem(error.code, title, error.detail, request_id=error.request_id)
-            raise SetupError(f"The server does not go on: {error}") from error
+        while True:
+            with self._throttle.turn() as turn:
+                try:
+                    answer = self._client.recognize(path, **self._options)
+                except OSError as error:
+                    return _unreadable(error)
+                except CallFailed as error:
+                    turn.refused = isinstance(error, Problem) and error.status == HTTPStatus.TOO_MANY_REQUESTS
+                    if not self._may_be_waited_out(error):
+                        return self._problem_of(error)
+                    wait = _asked_to_wait(error) or random.uniform(*_ABSENCE)  # noqa: S311 - spreads load
+                else:
+                    self._answered_at = time.monotonic()
+                    break
+            time.sleep(wait)
         if identity(answer["model"]) != identity(self.model):
             raise SetupError("The server answers with another model than when the run began.")
         return {name: value for name, value in answer.items() if name != "id"}
+
+    def _may_be_waited_out(self, error: CallFailed) -> bool:
+        """Whether the call was not taken and may be later; within the call's turn."""
+        if not may_be_repeated(error, changes_nothing=False) or _asked_to_wait(error) > _PATIENCE:
+            return False
+        # While another call is under way, the server may be busy with nothing but that.
+        return time.monotonic() - self._answered_at < _PATIENCE or not self._throttle.alone
+
+    def _problem_of(self, error: CallFailed) -> Outcome:
+        self._answered_at = time.monotonic()
+        if _is_about_the_file(error):
+            title = error.title if isinstance(error, Problem) else "There was no answer"
+            return _problem(error.code, title, error.detail, request_id=error.request_id)
+        raise SetupError(f"The server does not go on: {error}") from error
 
 
 def identity(model: ModelSummary) -> dict[str, str]:
@@ -200,6 +226,10 @@ def identity(model: ModelSummary) -> dict[str, str]:
 
 def _summary(model: ModelSummary) -> ModelSummary:
     return cast(ModelSummary, {name: model[name] for name in ModelSummary.__annotations__})  # type: ignore[literal-required]
+
+
+def _asked_to_wait(error: CallFailed) -> float:
+    return error.retry_after or 0.0 if isinstance(error, Problem) else 0.0
 
 
 def _is_about_the_file(error: CallFailed) -> bool:

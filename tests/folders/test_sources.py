@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from collections.abc import Iterator
@@ -178,6 +179,27 @@ def test_a_server_that_goes_away_ends_the_run_when_patience_is_over(
         source = ServerSource(server.url, None, Options())
     with source, pytest.raises(SetupError, match="does not go on"):
         source.recognize(*files(tmp_path, 1))
+
+
+def test_a_server_that_asks_to_come_back_another_day_ends_the_run(tmp_path: Path) -> None:
+    with (
+        scripted(MODELS, refusal(503, retry_after="7200", code="draining")) as server,
+        ServerSource(server.url, None, Options()) as source,
+    ):
+        for _ in range(2):
+            with pytest.raises(SetupError, match="503 draining"):
+                source.recognize(*files(tmp_path, 1))
+    assert len(server.asked) == 2
+
+
+def test_a_server_that_works_on_another_file_is_not_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_PATIENCE", 0.5)
+    monkeypatch.setattr(sources, "_ABSENCE", (0.01, 0.02))
+    long, *others = files(tmp_path, 3)
+    replies = [MODELS, dataclasses.replace(ANSWER, pause=1.0), *[refusal(retry_after=None)] * 4, ANSWER]
+    with scripted(*replies) as server, ServerSource(server.url, None, Options()) as source:
+        done = dict(work_off(source.recognize, [long, *others], 3, in_order=True))
+    assert [outcome["label"] for outcome in done.values()] == ["sad"] * 3
 
 
 def test_another_model_in_the_middle_ends_the_run(tmp_path: Path) -> None:
