@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -45,10 +46,10 @@ class Talk:
         assert kind is None or event["type"] == kind, event
         return event
 
-    async def rest(self) -> list[dict[str, Any]]:
-        """All events until the service closes the stream."""
+    async def rest(self, seconds: float = PATIENCE) -> list[dict[str, Any]]:
+        """All events until the service closes the stream, which it does within so many seconds."""
         events = []
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(seconds):
             try:
                 while True:
                     events.append(json.loads(await self.connection.recv()))
@@ -70,8 +71,15 @@ class Talk:
 
 
 @asynccontextmanager
-async def talking(port: int, headers: Mapping[str, str] | None = None, **options: Any) -> AsyncIterator[Talk]:
+async def talking(
+    port: int, headers: Mapping[str, str] | None = None, *, receive_buffer: int | None = None, **options: Any
+) -> AsyncIterator[Talk]:
     """A connection, aborted in the end where it is not closed by then."""
+    if receive_buffer is not None:
+        options["sock"] = own = socket.socket()
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        own.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(own, ("127.0.0.1", port))
     connection = await connect(
         f"ws://127.0.0.1:{port}/stream",
         additional_headers=headers,

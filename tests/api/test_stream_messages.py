@@ -27,7 +27,7 @@ def test_the_defaults() -> None:
         "channels": 1,
         "select": "mix",
         "window": 3.0,
-        "hop": 1.0,
+        "hop": None,
         "trim": False,
         "labels": None,
         "label_language": "en",
@@ -35,6 +35,9 @@ def test_the_defaults() -> None:
         "late": "skip",
     }
     assert (message.window_samples, message.hop_samples, message.shortest_samples) == (24_000, 8_000, 200)
+    short = parse(window=0.5)
+    assert isinstance(short, Start)
+    assert short.step == 0.5
 
 
 def test_everything_that_may_be_said() -> None:
