@@ -19,7 +19,7 @@ import pytest
 import service
 from service.cli import main
 from tests.client.scripted import refusal, scripted
-from tests.folders.test_sources import ANSWER, MODELS
+from tests.folders.served import ANSWER, MODELS
 from tests.test_server import serving
 
 EXAMPLES = Path(service.__file__).resolve().parent / "examples"
@@ -143,6 +143,12 @@ def test_flags_that_make_no_sense_are_usage_errors(
 ) -> None:
     assert main(["recognize", "a.wav", *flags]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_directory_without_audio_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("no audio")
+    assert main(["recognize", str(tmp_path), "--out", str(tmp_path / "r.jsonl")]) == 0
+    assert "no audio files" in capsys.readouterr().err
 
 
 def test_a_server_can_do_it_with_the_key_of_the_environment(
