@@ -1,6 +1,6 @@
 // The lines that do the same without the page.
 
-import { BASE } from './api.js';
+import { BASE, inSegments, LINES } from './api.js';
 import { find } from './dom.js';
 import { setText } from './language.js';
 
@@ -39,6 +39,9 @@ function write() {
 /** @param {Call} call */
 function curlLine({ name, options, key }) {
   const parts = ['curl'];
+  if (inSegments(options)) {
+    parts.push('--no-buffer', `-H ${shellWord(`Accept: ${LINES}`)}`);
+  }
   if (key) {
     parts.push('-H "Authorization: Bearer $API_KEY"');
   }
@@ -50,20 +53,27 @@ function curlLine({ name, options, key }) {
 
 /** @param {Call} call */
 function pythonLines({ name, options, key }) {
+  const stream = inSegments(options);
   const data = options.map(([option, value]) => `${pythonText(option)}: ${pythonText(value)}`).join(', ');
+  const headers = [
+    ...(key ? ['"Authorization": "Bearer " + os.environ["API_KEY"]'] : []),
+    ...(stream ? [`"Accept": ${pythonText(LINES)}`] : []),
+  ];
+  const modules = [...(stream ? ['import json'] : []), ...(key ? ['import os'] : [])];
   return [
-    ...(key ? ['import os', ''] : []),
+    ...(modules.length ? [...modules, ''] : []),
     'import requests',
     '',
     `with open(${pythonText(name)}, "rb") as file:`,
     '    response = requests.post(',
     `        ${pythonText(String(new URL('recognize', BASE)))},`,
-    ...(key ? ['        headers={"Authorization": "Bearer " + os.environ["API_KEY"]},'] : []),
+    ...(headers.length ? [`        headers={${headers.join(', ')}},`] : []),
     '        files={"file": file},',
     ...(data ? [`        data={${data}},`] : []),
+    ...(stream ? ['        stream=True,'] : []),
     '    )',
     'response.raise_for_status()',
-    'print(response.json())',
+    ...(stream ? ['for line in response.iter_lines():', '    print(json.loads(line))'] : ['print(response.json())']),
   ].join('\n');
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from math import isinf
 from typing import Protocol
@@ -83,13 +83,9 @@ class UtteranceCutter:
     @property
     def settled(self) -> float:
         """Seconds: no utterance that is still to come ends before."""
-        frames = []
-        if self._current:
-            half = self._longest // 2 - round(PAUSE_WHEN_SHORT * FRAMES_PER_SECOND)
-            frames = [self._current.end, self._current.start + half]
-        if not self._regions.open:
-            frames.append(self._regions.clear)
-        return self._seconds(min(frames))
+        # Of the current one it is known that it will not be cut off before.
+        half = self._longest // 2 - round(PAUSE_WHEN_SHORT * FRAMES_PER_SECOND)
+        return self._seconds(min(self._moments(lambda current: min(current.end, current.start + half))))
 
     def push(self, samples: Floats) -> list[Utterance]:
         """Take the next samples and return the utterances that are now complete, in order.
@@ -132,10 +128,15 @@ class UtteranceCutter:
         if self._current and self._parts(self._current, self._regions.clear):
             utterances += self._end(self._current)
         self.speaking = self._regions.open is not None
-        needed = min(self._regions.clear, self._current.start if self._current else self._regions.clear)
+        needed = min(self._moments(lambda current: current.start))
         self._trail.forget(needed)
         self._sound.forget(self._sample(needed) - round(CONTEXT * self._rate))
         return utterances
+
+    def _moments(self, of_current: Callable[[Region], int]) -> list[int]:
+        """A frame of the current utterance, and the first one of what is not known to be one: at least one of both."""
+        moments = [of_current(self._current)] if self._current else []
+        return moments if self._regions.open else [*moments, self._regions.clear]
 
     def _join(self, region: Region) -> list[Utterance]:
         """Add a region, which may be one that has grown, to the current utterance or begin one with it."""

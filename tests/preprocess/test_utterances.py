@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -246,6 +247,38 @@ def test_what_is_pushed_may_be_overwritten() -> None:
     assert np.array_equal((found + cutter.finish())[0].samples, cut(samples)[0].samples)
 
 
+def peak(seconds: int, part: Callable[[int], Floats], rate: int) -> int:
+    """Most bytes that a cutter has needed for so many pieces."""
+    cutter = UtteranceCutter(rate)
+    tracemalloc.start()
+    try:
+        for index in range(seconds):
+            cutter.push(part(index))
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def words(_: int) -> Floats:
+    """A second with a pause too short to end anything."""
+    return line(talk(0.8), 0.2)
+
+
+def endless(_: int) -> Floats:
+    """A second without any pause."""
+    return np.sin(np.arange(RATE) ** 1.5 / RATE).astype(np.float32) * np.linspace(0.05, 0.8, RATE, dtype=np.float32)
+
+
+def restless(index: int) -> Floats:
+    """Noise that wanders about the thresholds."""
+    return noise(1.0, -60 + 8 * np.sin(index) + 3 * np.sin(index / 7), seed=index)
+
+
+@pytest.mark.parametrize("part", [words, endless, restless])
+def test_memory_does_not_depend_on_the_length(part: Callable[[int], Floats]) -> None:
+    assert peak(400, part, RATE) < 1.2 * peak(40, part, RATE)
+
+
 def test_nothing_at_all() -> None:
     assert cut(np.empty(0, np.float32)) == []
     assert cut(np.empty(0, np.float32), sizes=[0, 0]) == []
@@ -313,6 +346,24 @@ def test_a_real_file() -> None:
         assert bounds([each.utterance for each in found]) == near((1, 4), (4.5, 8.5), (9, 12), (12.5, 15), (15, 16))
         assert found.duration == 16.0
         assert found.narrow_band
+
+
+@given(seed=st.integers(0, 1000), block=st.sampled_from([0.5, 1.0, 7.0]))
+@settings(max_examples=10, deadline=None)
+def test_utterances_come_in_the_order_of_their_ends(seed: int, block: float) -> None:
+    random = np.random.default_rng(seed)
+
+    def someone() -> Floats:
+        parts = [talk(random.uniform(0.4, 20), 1000) if number % 2 else random.uniform(0.3, 3) for number in range(8)]
+        return np.resize(line(*parts, rate=1000), 60_000)
+
+    samples = np.stack([someone() for _ in range(3)])
+    found = list(cut_file(Memory(samples, 1000, block), channels="split", start=None, end=None))
+    ends = [each.utterance.end for each in found]
+    assert ends == sorted(ends)
+    for index in range(3):
+        alone = cut(samples[index], 1000)
+        assert [each.utterance.end for each in found if each.channel == index] == [each.end for each in alone]
 
 
 def test_utterances_come_before_the_file_is_read() -> None:
