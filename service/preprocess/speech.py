@@ -31,8 +31,8 @@ FRAMES_PER_SECOND = 100
 BLOCK = 10
 """Frames for which the thresholds stay the same (100 ms)."""
 
-LOOK_AHEAD = 0.12
-"""Seconds of audio, at most, that must follow a frame until it is decided: the rest of its block, and two frames more.
+LOOK_AHEAD = 0.11
+"""Seconds of audio, at most, that must follow a frame until it is decided: the rest of its block, and one frame more.
 The first second is decided at its end, because before that nothing is known about the line."""
 
 ON_ABOVE_FLOOR = 6.0
@@ -110,6 +110,13 @@ class SpeechDetector:
         self._powers: NDArray[np.float64] = np.empty(0)  # measured and not yet decided
         self._power_before: float | None = None
         self._line = _Line()
+
+    @property
+    def due(self) -> int:
+        """How many samples there must have been, from the first one on, for the next frames to be decided."""
+        decided = self._measured - self._powers.size
+        ready = decided + BLOCK if self._line.known else _STEADY_BLOCKS * BLOCK
+        return sample_of(ready + 1, self._rate)
 
     def push(self, samples: Floats) -> Frames:
         """Take float32 samples of shape (time,), which must be finite; return the frames that are now decided."""

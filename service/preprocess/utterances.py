@@ -51,8 +51,8 @@ class UtteranceCutter:
       `shortest` is left.
     - Clicks and steady sounds are no utterances.
 
-    An utterance comes out at the latest 0.12 s (`speech.LOOK_AHEAD`) after the pause that ends it: 0.62 s after speech
-    ends, 0.72 s where it is short. What comes out does not depend on how the samples were split into pushes. Memory is
+    An utterance comes out at the latest 0.11 s (`speech.LOOK_AHEAD`) after the pause that ends it: 0.61 s after speech
+    ends, 0.71 s where it is short. What comes out does not depend on how the samples were split into pushes. Memory is
     that of some `longest` + 10 seconds of samples, beside what one push brings.
 
     Args:
@@ -95,7 +95,7 @@ class UtteranceCutter:
         """
         self._waiting.append(samples.copy())
         self._waiting_size += samples.size
-        if self._waiting_size * FRAMES_PER_SECOND < self._rate:  # less than a frame: tiny pushes would cost much
+        if self._sound.end + self._waiting_size < self._detector.due:  # so that small pushes cost little
             return []
         return self._mark(self._detector.push(self._take_waiting()))
 

@@ -48,6 +48,23 @@ def test_recognize_json_is_one_document_a_line_with_the_options_applied(capsys: 
     assert documents[0]["model"]["demonstration"] is True
 
 
+def test_recognize_prints_a_line_for_each_segment(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recognize", "--option", "granularity=segment", str(EXAMPLES / "happy.wav")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("happy.wav (3.10 s)")
+    assert lines[1].split()[-2] == "happy"
+    assert "s of speech: happy" in lines[2]
+    assert len(lines) == 3
+
+
+def test_segments_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--option", "granularity=segment", "--option", "channels=split"]
+    assert main(["recognize", "--json", *options, str(EXAMPLES / "happy.wav")]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [segment["label"] for segment in document["channels"][0]["segments"]] == ["happy"]
+    assert document["model"]["demonstration"] is True
+
+
 def test_recognize_goes_on_after_a_bad_file_and_fails_in_the_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

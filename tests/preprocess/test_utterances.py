@@ -196,7 +196,7 @@ def test_an_utterance_comes_out_soon_after_it_ends(level: float, pushed: float) 
         if found := cutter.push(samples[begin : begin + size]):
             break
         assert not cutter.speaking or 1.0 <= begin / RATE <= 4.4 + pushed
-    assert begin / RATE + pushed - found[0].end <= 0.63 + pushed
+    assert begin / RATE + pushed - found[0].end <= 0.57 + pushed
 
 
 def test_speaking() -> None:
@@ -276,7 +276,7 @@ def restless(index: int) -> Floats:
 
 @pytest.mark.parametrize("part", [words, endless, restless])
 def test_memory_does_not_depend_on_the_length(part: Callable[[int], Floats]) -> None:
-    assert peak(400, part, RATE) < 1.2 * peak(40, part, RATE)
+    assert peak(120, part, RATE) < 1.2 * peak(40, part, RATE)
 
 
 def test_nothing_at_all() -> None:
