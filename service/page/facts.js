@@ -15,7 +15,7 @@ const STAGES = /** @type {const} */ (['decode', 'queue', 'preprocess', 'inferenc
  * @param {import('./api.js').Stretch | null} found.speech
  * @param {number | null} found.speechSeconds where segments were asked for
  */
-export function showFacts(job, { answer, timings }, { speech, speechSeconds }) {
+export function showFacts(job, { answer, timings, cached }, { speech, speechSeconds }) {
   const { audio, model } = answer;
   /** @type {Fact[]} */
   const facts = [];
@@ -28,9 +28,11 @@ export function showFacts(job, { answer, timings }, { speech, speechSeconds }) {
     facts.push(['facts.service', null, milliseconds(service)]);
   }
   if (!job.stored) {
+    facts.push(['facts.wall', null, milliseconds(job.wall)]);
+  }
+  if (!job.stored && !cached) {
     const factor = (service ?? job.wall) / 1000 / audio.duration;
     const values = { factor: factor.toPrecision(2), times: Math.round(1 / factor) };
-    facts.push(['facts.wall', null, milliseconds(job.wall)]);
     facts.push(['facts.factor', factor < 0.5 ? 'facts.factor.value' : 'facts.factor.slow', values]);
   }
   facts.push([

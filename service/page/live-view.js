@@ -12,6 +12,8 @@ import { Bars, EmotionBox } from './scores.js';
 const MOST_LISTED = 100;
 /** Milliseconds between two things said to screen readers. */
 const SAY_EVERY = 5000;
+/** What there is nothing in before something is heard. */
+const HEARD = ['live-heard', 'live-said', 'live-facts'];
 const NUMBERS = ['live-delay', 'live-count', 'live-skipped'];
 
 /** @typedef {import('./live-record.js').LiveRecord} LiveRecord */
@@ -66,6 +68,9 @@ export class LiveView {
     if (hadFocus) {
       const next = !going ? start : stop.disabled ? this.card : stop;
       next.focus({ preventScroll: true });
+    }
+    for (const id of HEARD) {
+      find(id, HTMLElement).hidden = this.record === null && state !== 'running' && state !== 'ending';
     }
     for (const id of ['live-window', 'live-hop']) {
       find(id, HTMLInputElement).disabled = going;

@@ -31,6 +31,7 @@ def show_table_with_an_error(page: Page) -> None:
 
 
 def show_live(page: Page) -> None:
+    page.evaluate("for (const id of ['window', 'hop']) { document.querySelector(`#live-${id}`).value = '0.5'; }")
     page.locator("#listen").click()
     expect(page.locator("#live-count")).to_have_text(re.compile("[1-9]"))
 
@@ -167,7 +168,7 @@ def test_the_whole_way_by_keys(page: Page) -> None:
     expect(page.locator("#player[data-ready]")).to_be_visible()
     passed = tab_to("take-chart")
     assert {"compute", "play", "tracks", "draw-stacked", "take-result", "take-frames"} <= set(passed)
-    assert {"granularity", "window", "hop", "embedding", "channels", "label_language", "trim", "code-curl"} <= set(
+    assert {"granularity", "window", "hop", "embedding", "channels", "label_language", "trim", "code-shell"} <= set(
         tab_to("copy")
     )
 
