@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-
-import httpx
 
 from loadtests import documents, machine
 from loadtests.arrivals import Arrivals, Outcome, Target
@@ -30,6 +28,7 @@ from loadtests.counts import accepted_is_answered, scrape
 from loadtests.processes import serving_with
 from loadtests.steps import Step, statuses
 from loadtests.worker import Worker
+from service.client import Client
 
 CALLERS = (1, 2, 4, 8, 16, 32)
 SHARES = (0.5, 0.7, 0.8, 0.9, 1.0, 1.2)
@@ -125,9 +124,8 @@ def measure(url: str, options: argparse.Namespace) -> Result:
 
 def described(url: str) -> str:
     """The model that a server has."""
-    with httpx.Client(base_url=url, timeout=60) as client:
-        model: dict[str, Any] = client.get("/models", headers=dict(Target(url).headers)).raise_for_status().json()
-    first = model["models"][0]
+    with Client(url, api_key=os.environ.get("LOAD_API_KEY")) as client:
+        first = client.models()[0]
     return f"{first['id']} ({first['revision']}), {first['dtype']} on {first['device']} with {first['backend']}"
 
 

@@ -1,4 +1,4 @@
-"""The command `emotion2vec-service`: serve · recognize · models."""
+"""The command `emotion2vec-service`: serve · recognize · stream · models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from service import __version__
-from service.commands import models, recognize, serve
+from service.commands import models, recognize, serve, stream
 from service.errors import InvalidRequest, SetupError
 
 
@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="emotion2vec-service", description="Speech emotion recognition.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (serve, recognize, models):
+    for command in (serve, recognize, stream, models):
         command.add_parser(commands)
     return parser
 

@@ -27,6 +27,9 @@ from service.settings import ENV_PREFIX, Settings
 from service.yaml_file import read_yaml
 
 CONFIG_VARIABLE = "SER_CONFIG"
+CLIENT_KEY_VARIABLE = "SER_API_KEY"
+"""The key with which a command calls a server: no setting, and easily mistaken for that of the server's own keys."""
+
 _ENVIRONMENT = "environment"
 
 NO_FLAG = frozenset({"api_keys"})
@@ -37,7 +40,9 @@ _NEVER_EMPTY = frozenset({"api_keys", "api_keys_file"})
 
 
 def load_settings(config: Path | None = None, **flags: Any) -> Settings:
-    """Merge defaults, the YAML file, the environment and flags.
+    """Merge defaults, the YAML file, the environment and flags, for a command that serves nobody.
+
+    The key with which commands call a server may be in the environment then.
 
     Args:
         config: the YAML file; None takes the one that `SER_CONFIG` names, if any.
@@ -46,20 +51,24 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
     Raises:
         SettingsInvalid: if a name is unknown or a value bad; the text names every one and where it came from.
     """
-    return trace_settings(config, **flags)[0]
+    return _merged(config, flags, [each for each in _variables() if each.name.upper() != CLIENT_KEY_VARIABLE])[0]
 
 
 def trace_settings(config: Path | None = None, **flags: Any) -> tuple[Settings, dict[str, str]]:
-    """Like `load_settings`, but also says by field where each value came from, defaults left out.
+    """Merge them for a server; also says by field where each value came from, defaults left out.
 
     Raises:
         SettingsInvalid: as `load_settings` does.
     """
+    return _merged(config, flags, list(_variables()))
+
+
+def _merged(config: Path | None, flags: dict[str, Any], variables: list[_Given]) -> tuple[Settings, dict[str, str]]:
     path = config or (Path(named) if (named := os.environ.get(CONFIG_VARIABLE)) else None)
     file_values = read_yaml(path) if path else {}
     given = [
         *(_Given(str(path), name, name, value) for name, value in file_values.items()),
-        *_variables(),
+        *variables,
         *(_Given("flags", name, name, value) for name, value in flags.items()),
     ]
     problems = [f"{each.source}: {problem}" for each in given if (problem := _problem(each))]

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from service.api.answers import file_result
 from service.api.options import Options
 from service.api.schemas import FileResult, SegmentedResult
 from service.api.segments import KeptSegments, Recording, Tally
 from service.api.steps import decode_clips, score_outputs
-from service.inference.backend import Backend
 from service.inference.scores import resolve_labels
+from service.results import BatchOutput, Clip, ModelInfo
+
+
+class Runner(Protocol):
+    """What of a `service.inference.backend.Backend` is needed here."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """Which model answers."""
+
+    def run(self, clips: Sequence[Clip]) -> BatchOutput:
+        """What the model finds in the clips."""
 
 
 def recognize_file(
-    backend: Backend, path: Path, options: Options, *, max_duration: float, longest_clip: float | None = None
+    backend: Runner, path: Path, options: Options, *, max_duration: float, longest_clip: float | None = None
 ) -> FileResult | SegmentedResult:
     """Recognise one audio file; the result is that of `POST /recognize` without `id` and `model`.
 
@@ -41,7 +53,7 @@ def recognize_file(
 
 
 def _recognize_segments(
-    backend: Backend, file: BinaryIO, options: Options, labels: tuple[int, ...] | None, max_duration: float
+    backend: Runner, file: BinaryIO, options: Options, labels: tuple[int, ...] | None, max_duration: float
 ) -> SegmentedResult:
     recording = Recording(file, options, max_duration)
     try:

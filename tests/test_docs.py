@@ -45,7 +45,15 @@ def test_every_claim_about_security_has_its_test_and_its_settings() -> None:
     ]
     assert missing == []
     limits = {name for name in Settings.model_fields if name.startswith(("max_", "rate_", "api_", "public_"))}
-    limits |= {"timeout", "body_timeout", "body_idle_timeout", "header_timeout", "trusted_proxies", "cors_origins"}
+    limits |= {
+        "timeout",
+        "segment_timeout",
+        "body_timeout",
+        "body_idle_timeout",
+        "header_timeout",
+        "trusted_proxies",
+        "cors_origins",
+    }
     assert limits <= set(re.findall(r"`([a-z_]+)`", text))
 
 

@@ -42,6 +42,10 @@ def decode_samples(data: bytes, start: Start) -> Floats:
     return np.stack(choose(samples, start.select)) if samples.size else np.empty((start.kept_channels, 0), np.float32)
 
 
+_SMALL = 4096
+"""Samples that are not worth giving back."""
+
+
 class SampleBuffer:
     """The latest samples of some channels, in one block of memory that is reused.
 
@@ -86,15 +90,18 @@ class SampleBuffer:
     def forget(self, before: int) -> None:
         """Drop the samples before number `before`."""
         self._begin = max(self._begin, min(self._end, self._end - (self.total - before)))
+        kept = self._end - self._begin
+        if self._block.shape[1] > max(_SMALL, 8 * kept):  # a large message has come and gone
+            self._move(np.empty((len(self._block), 2 * kept), np.float32))
 
     def _make_room(self, size: int) -> None:
-        """Move what is kept to the beginning: of the same block where it fills half of it at most, else of another."""
-        kept = self._block[:, self._begin : self._end]
-        needed = kept.shape[1] + size
+        """Move what is kept to the beginning of the block, or of a larger one where that would come too often."""
+        kept = self._end - self._begin
         capacity = self._block.shape[1]
-        if not needed <= capacity < 8 * needed or kept.shape[1] * 2 > capacity:
-            block = np.empty((len(self._block), 2 * needed), np.float32)
-        else:
-            block = self._block
-        block[:, : kept.shape[1]] = kept
-        self._block, self._begin, self._end = block, 0, kept.shape[1]
+        fits = kept + size <= capacity and 2 * kept <= capacity
+        self._move(self._block if fits else np.empty((len(self._block), 2 * (kept + size)), np.float32))
+
+    def _move(self, block: Floats) -> None:
+        kept = self._end - self._begin
+        block[:, :kept] = self._block[:, self._begin : self._end]
+        self._block, self._begin, self._end = block, 0, kept

@@ -21,6 +21,7 @@ _MAX_CHANNELS = 8
 _MAX_LABELS = 64
 _MAX_ERRORS = 20
 _MIN_SECONDS = 0.1
+_HOP = 1.0
 _MAX_SECONDS = 30.0
 _MAX_WINDOW_SAMPLES = 2 * 48_000 * 30
 """Samples over all channels that a window may have, which bounds the memory of a stream: 30 s of stereo at 48 kHz."""
@@ -58,7 +59,7 @@ class Start(_Message):
     channels: Annotated[int, Field(ge=1, le=_MAX_CHANNELS)] = 1
     select: Literal["mix", "split"] | Annotated[int, Field(ge=0, lt=_MAX_CHANNELS)] = "mix"
     window: _Seconds = 3.0
-    hop: _Seconds = 1.0
+    hop: _Seconds | None = None
     trim: bool = False
     labels: Annotated[list[str], Field(min_length=1, max_length=_MAX_LABELS)] | None = None
     label_language: LabelLanguage = "en"
@@ -83,7 +84,12 @@ class Start(_Message):
     @property
     def hop_samples(self) -> int:
         """Samples from one window to the next."""
-        return round(self.hop * self.sampling_rate)
+        return round(self.step * self.sampling_rate)
+
+    @property
+    def step(self) -> float:
+        """Seconds from one window to the next: a second, if nothing else was said and windows are no shorter."""
+        return min(_HOP, self.window) if self.hop is None else self.hop
 
     @property
     def shortest_samples(self) -> int:
@@ -185,7 +191,7 @@ def _misfits(start: Start) -> list[FieldError]:
     errors = []
     if isinstance(start.select, int) and start.select >= start.channels:
         errors.append(FieldError("select", f"there are {start.channels} channels, counted from 0", "out_of_range"))
-    if start.hop > start.window:
+    if start.step > start.window:
         errors.append(FieldError("hop", "must not be longer than window", "conflict"))
     kept = start.kept_channels
     if start.window_samples * kept > _MAX_WINDOW_SAMPLES:

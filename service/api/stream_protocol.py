@@ -34,6 +34,8 @@ _PIECE = 2048
 """Bytes that are taken apart in one go: some 300 messages at most, which takes about two milliseconds."""
 
 _MAX_FRAGMENTS = 256
+_CLOSE_SECONDS = 3.0
+"""Seconds in which a client may answer that the stream is closed, and read why."""
 _TOO_BIG = 1009
 _BAD_TEXT = 1007
 
@@ -49,7 +51,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self.logger = _logger
         self.conn = _Handshake(max_size=self.config.ws_max_size, logger=_logger)
-        self.close_timeout = 3.0
+        self.close_timeout = _CLOSE_SECONDS
         self._rest = bytearray()
         self._turn: asyncio.Handle | None = None
         self._abort: asyncio.TimerHandle | None = None

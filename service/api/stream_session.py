@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from service.api.answers import model_summary
@@ -75,7 +74,7 @@ class Session:
         self._notes = context.notes.stream = StreamNotes()
         self._waiting: asyncio.Timeout | None = None
         """Of the message that is waited for at this moment."""
-        self._cut_short = False
+        self._cut_short = asyncio.Event()  # by draining, before the client has ended it
 
     async def run(self) -> None:
         """Lead the stream to its end and close it; raises nothing that concerns the stream."""
@@ -100,7 +99,7 @@ class Session:
         except BaseExceptionGroup as failures:
             gone = failures.subgroup(WebSocketDisconnect)
             raise (gone or failures).exceptions[0] from None
-        if self._cut_short:
+        if self._cut_short.is_set():
             raise Draining("The service is shutting down; another instance will take the stream.")
 
     async def _serve(self, start: Start) -> None:
@@ -111,14 +110,14 @@ class Session:
             "id": self._context.id,
             "model": model_summary(self._model),
             "window": start.window,
-            "hop": start.hop,
+            "hop": start.step,
         }
         self._parts.metrics.stream_events.labels("ready").inc()
         self._outbox.force(b"".join(encode(ready)))
         async with asyncio.TaskGroup() as group:
             sending = group.create_task(self._outbox.send(self._socket))
             reading = group.create_task(self._read(start, agenda, answers))
-            watching = group.create_task(self._watch_draining())
+            watching = group.create_task(self._watch_draining(agenda))
             await answers.run()
             self._outbox.close()
             await sending
@@ -127,9 +126,9 @@ class Session:
 
     async def _receive_start(self, deadline: float) -> Start:
         message = await self._receive(deadline)
-        if "text" not in message:
+        if not isinstance(message, str):
             raise InvalidMessage("Before any audio comes a start message, as text.")
-        start = parse_message(message["text"])
+        start = parse_message(message)
         if not isinstance(start, Start):
             raise InvalidMessage("Before anything else comes a start message.")
         return start
@@ -140,65 +139,64 @@ class Session:
         ears = Ears(start)
         idle = self._settings.stream_idle_timeout
         deadline = loop.time() + idle
-        while not self._draining.is_set():
-            message = await self._receive(deadline)
-            if self._draining.is_set() and not message:
-                break
-            if "text" in message:
-                if isinstance(parse_message(message["text"]), Start):
+        while (message := await self._receive(deadline)) is not None:
+            if isinstance(message, str):
+                if isinstance(parse_message(message), Start):
                     raise InvalidMessage("The stream has started already.")
                 break
-            data = message["bytes"]
-            if len(data) > _AT_ONCE * start.sample_bytes:
-                heard = await in_pool(self._parts.streams.pool, None, ears.hear, data)
+            if len(message) > _AT_ONCE * start.sample_bytes:
+                heard = await in_pool(self._parts.streams.pool, None, ears.hear, message)
             else:
-                heard = ears.hear(data)
+                heard = ears.hear(message)
+                await asyncio.sleep(0)  # hundreds of small messages may have come at once
             agenda.add(*heard, loop.time())
             self._context.notes.audio_seconds = agenda.seconds
             if agenda.seconds > self._settings.max_stream_duration:
                 raise self._too_long()
             answers.tell()
             await answers.caught_up()
-            if data:
+            if message:
                 deadline = loop.time() + idle
-        else:
-            self._cut_short = True
         agenda.end(await in_pool(self._parts.streams.pool, None, ears.finish), loop.time())
         answers.tell()
-        while not self._cut_short:
+        if not self._cut_short.is_set():
             await self._receive(None)
             raise InvalidMessage("Nothing may come after the end message.")
 
-    async def _receive(self, deadline: float | None) -> Message:
-        """The next message, either with `text` or with `bytes`; without either where draining has begun meanwhile.
+    async def _receive(self, deadline: float | None) -> str | bytes | None:
+        """The next message, text or audio; None where draining cuts the stream short.
 
         Raises:
             WebSocketDisconnect: if the client is gone.
             StreamIdle: if nothing comes until `deadline`.
             MessageTooLarge: if it has too many bytes.
         """
+        if self._cut_short.is_set():
+            return None
         try:
             async with asyncio.timeout_at(deadline) as self._waiting:
                 message = await self._socket.receive()
         except TimeoutError:
-            if self._draining.is_set():
-                return {}
+            if self._cut_short.is_set():
+                return None
             raise StreamIdle("No audio has come for too long.") from None
         finally:
             self._waiting = None
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message["code"])
-        text = message.get("text")
+        text: str | None = message.get("text")
         if text is None:
-            return {"bytes": message["bytes"]}
+            return bytes(message["bytes"])
         if len(text) > MAX_TEXT:
             raise MessageTooLarge(f"A message that is no audio may have {MAX_TEXT} characters.")
-        return {"text": text}
+        return text
 
-    async def _watch_draining(self) -> None:
+    async def _watch_draining(self, agenda: Agenda) -> None:
         await self._draining.wait()
-        if self._waiting is not None:
-            self._waiting.reschedule(asyncio.get_running_loop().time())
+        if not agenda.ended:
+            self._cut_short.set()
+            if self._waiting is not None:
+                self._waiting.reschedule(asyncio.get_running_loop().time())
 
     def _too_long(self) -> AudioTooLong:
         return AudioTooLong(f"A stream may last {self._settings.max_stream_duration:g} seconds.")

@@ -13,6 +13,7 @@ from service.client.blocking import Client
 from service.client.errors import CallFailed, Disconnected, Problem, TimedOut, Unreachable
 from service.client.files import File
 from service.client.retries import Retries
+from service.client.streams import Stream, StreamEvent, StreamOptions, open_stream
 from service.client.types import Answer, BatchAnswer, Event, ModelDetails, Options
 
 __all__ = [
@@ -28,6 +29,10 @@ __all__ = [
     "Options",
     "Problem",
     "Retries",
+    "Stream",
+    "StreamEvent",
+    "StreamOptions",
     "TimedOut",
     "Unreachable",
+    "open_stream",
 ]

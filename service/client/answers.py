@@ -33,7 +33,7 @@ def problem_of(response: httpx.Response, request_id: str) -> Problem:
     document = _json(response.content)
     retry_after = seconds_until(response.headers.get("Retry-After"))
     if isinstance(document, dict) and isinstance(document.get("code"), str):
-        return _problem(document, request_id, response.status_code, retry_after)
+        return problem_in(document, request_id, response.status_code, retry_after)
     phrase = response.reason_phrase or "no reason given"
     code = HTTPStatus(response.status_code).name.lower() if response.status_code in set(HTTPStatus) else _UNEXPECTED
     return Problem(
@@ -77,12 +77,22 @@ class Events:
             raise _foreign(HTTPStatus.OK, self._request_id)
         kind = event.get("type")
         if kind == "problem":
-            raise _problem(event.get("problem", event), self._request_id, HTTPStatus.OK, None)
+            raise problem_in(event, self._request_id)
         self._finished = kind == "result"
         return cast(Event, event)
 
 
-def _problem(document: dict[str, Any], request_id: str, status: int, retry_after: float | None) -> Problem:
+def problem_in(
+    document: dict[str, Any], request_id: str, status: int = HTTPStatus.OK, retry_after: float | None = None
+) -> Problem:
+    """The problem that a problem document tells of.
+
+    Args:
+        document: it, of which anything may be missing.
+        request_id: where it does not say.
+        status: where it does not say.
+        retry_after: seconds, where the response has said.
+    """
     errors = document.get("errors")
     return Problem(
         str(document.get("detail", "")),

@@ -204,10 +204,20 @@ class SegmentEvent(Segment):
     type: Literal["segment"]
 
 
+class StageSeconds(TypedDict):
+    """Seconds that the server spent in each stage, over all segments; they go on at the same time."""
+
+    decode: float
+    queue: float
+    preprocess: float
+    inference: float
+
+
 class ResultEvent(FileResult):
     """The last event: the result over all of the file, without its segments."""
 
     type: Literal["result"]
+    timings: StageSeconds
 
 
 Event: TypeAlias = StartEvent | SegmentEvent | ResultEvent

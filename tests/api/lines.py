@@ -16,9 +16,9 @@ NDJSON = "application/x-ndjson"
 _KNOWN: dict[str, TypeAdapter[Any]] = {"start": TypeAdapter(StartLine), "problem": TypeAdapter(ProblemLine)}
 
 
-async def ask(client: httpx.AsyncClient, sound: bytes, lines: bool = False, **options: str) -> httpx.Response:
+async def ask(client: httpx.AsyncClient, sound: bytes, accept: str = "*/*", **options: str) -> httpx.Response:
     """The answer for a recording."""
-    headers = {"Content-Type": "audio/wav", **({"Accept": NDJSON} if lines else {})}
+    headers = {"Content-Type": "audio/wav", "Accept": accept}
     return await client.post("/recognize", content=sound, headers=headers, params={"granularity": "segment", **options})
 
 
@@ -33,7 +33,7 @@ async def whole(client: httpx.AsyncClient, sound: bytes, **options: str) -> dict
 
 async def streamed(client: httpx.AsyncClient, sound: bytes, **options: str) -> list[dict[str, Any]]:
     """The lines for a recording, checked."""
-    return parsed(await ask(client, sound, lines=True, **options))
+    return parsed(await ask(client, sound, NDJSON, **options))
 
 
 def parsed(response: httpx.Response) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -35,8 +36,9 @@ async def listening(
     grace: int = 5,
     max_header_bytes: int = 32_768,
     max_headers: int = 100,
+    send_buffer: int | None = None,
 ) -> AsyncIterator[int]:
-    """Serve `app` on a free port, which is given."""
+    """Serve `app` on a free port, which is given; the kernel may hold `send_buffer` bytes that are not read."""
     config = uvicorn.Config(
         app,
         port=0,
@@ -54,6 +56,9 @@ async def listening(
     async with asyncio.timeout(PATIENCE):
         while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.005)
+    if send_buffer is not None:
+        for each in server.servers[0].sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # connections inherit it
     try:
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:

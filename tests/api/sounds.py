@@ -27,9 +27,7 @@ def talk(seconds: float, *, rate: int = RATE, pitch: float = 220.0, level: float
     return (level * loudness * np.sin(2 * np.pi * pitch * time)).astype(np.float32)
 
 
-def call(
-    seconds: float, *channels: Sequence[tuple[float, float]], rate: int = 8000, container: str = "WAV"
-) -> bytes:
+def call(seconds: float, *channels: Sequence[tuple[float, float]], rate: int = 8000, container: str = "WAV") -> bytes:
     """A file whose channels are silent but for talk from and to the seconds given, at various pitches."""
     samples = np.zeros((round(seconds * rate), len(channels)), np.float32)
     number = 0

@@ -230,7 +230,7 @@ def with_socket(app: FastAPI) -> FastAPI:
         await websocket.send_text("welcome")
         await websocket.close()
 
-    app.add_api_websocket_route("/stream", stream)
+    app.add_api_websocket_route("/socket", stream)
     return app
 
 
@@ -242,8 +242,8 @@ async def websocket(app: FastAPI, headers: dict[str, str], *, denial: bool = Tru
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "scheme": "ws",
-        "path": "/stream",
-        "raw_path": b"/stream",
+        "path": "/socket",
+        "raw_path": b"/socket",
         "query_string": b"",
         "subprotocols": [],
         "client": ("192.0.2.1", 1),

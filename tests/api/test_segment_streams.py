@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from time import monotonic
 from typing import Any
@@ -170,34 +170,25 @@ MANY = call(120.0, *[[(start, start + 2.0) for start in range(1, 116, 4)]] * 8, 
 """Eight channels with thirty utterances each."""
 
 
-@contextmanager
-def deaf(port: int, sound: bytes) -> Iterator[socket.socket]:
-    """A client that has asked for lines, and reads none."""
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect(("127.0.0.1", port))
-        asking = head(len(sound), PATH + "&channels=split").replace(
-            b"\r\n\r\n", f"\r\nAccept: {NDJSON}\r\n\r\n".encode()
-        )
-        connection.sendall(asking + sound)
-        connection.setblocking(False)
-        yield connection
-
-
 @pytest.mark.usefixtures("_impatient")
 async def test_who_reads_nothing_stops_the_work_and_is_cut_off(
     new_app: Callable[..., FastAPI], recognizer: RecognizerDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So that some lines fill what the kernel takes off the server's hands.
     monkeypatch.setattr("service.api.answers._name", lambda label, _: label.en + 20_000 * "x")
+    asking = head(len(MANY), f"{PATH}&channels=split").replace(b"\r\n\r\n", f"\r\nAccept: {NDJSON}\r\n\r\n".encode())
+    loop = asyncio.get_running_loop()
     async with listening(new_app()) as port:
-        loop = asyncio.get_running_loop()
-        with await loop.run_in_executor(None, lambda: deaf(port, MANY).__enter__()):
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.setblocking(False)
+            await loop.sock_connect(deaf, ("127.0.0.1", port))
+            await loop.sock_sendall(deaf, asking + MANY)
             await until(lambda: len(recognizer.clips) > 0)
             began = monotonic()
             await until(lambda: recognizer.permits == 0)
             assert monotonic() - began < 10
-    assert len(recognizer.clips) < 120  # of 240
+    assert len(recognizer.clips) < 120  # of 232
 
 
 # Deadlines, limits, the end of the service.
@@ -296,7 +287,7 @@ async def test_draining_finishes_what_can_be(control: FakeControl) -> None:
 async def test_draining_ends_the_rest_with_a_problem(control: FakeControl) -> None:
     control.run_gate.clear()
     async with engine_behind(control) as (engine, client):
-        asking = asyncio.create_task(ask(client, CALL, lines=True))
+        asking = asyncio.create_task(ask(client, CALL, accept=NDJSON))
         await until(control.running.is_set)
         draining = asyncio.create_task(engine.drain(0.1))
         problem_at_the_end(parsed(await asking), 503, "draining")

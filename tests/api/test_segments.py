@@ -15,7 +15,7 @@ from service.errors import InferenceFailed, InvalidOptions, QueueFull, ServiceEr
 from tests.api.answers import fields, problem
 from tests.api.conftest import serving
 from tests.api.double import RecognizerDouble
-from tests.api.lines import ask, parsed, problem_at_the_end, streamed, whole
+from tests.api.lines import NDJSON, ask, parsed, problem_at_the_end, streamed, whole
 from tests.api.sounds import call, wav
 from tests.inference.fake_backend import WIDTH
 
@@ -190,12 +190,14 @@ async def test_other_granularities_are_one_document_whatever_is_accepted(client:
         ({"start": "20"}, {"start": "start_out_of_range"}),
     ],
 )
-@pytest.mark.parametrize("lines", [False, True])
+@pytest.mark.parametrize("accept", ["*/*", NDJSON])
 async def test_options_that_do_not_fit(
-    client: httpx.AsyncClient, options: dict[str, str], faults: dict[str, str], lines: bool
+    client: httpx.AsyncClient, options: dict[str, str], faults: dict[str, str], accept: str
 ) -> None:
-    response = await ask(client, CALL, lines=lines, **options)
-    if lines and "start" in options:  # whether it lies in the file shows at its end, when the answer has begun
+    response = await ask(client, CALL, accept=accept, **options)
+    if (
+        accept == NDJSON and "start" in options
+    ):  # whether it lies in the file shows at its end, when the answer has begun
         problem_at_the_end(parsed(response), 422, InvalidOptions.code)
     else:
         assert fields(problem(response, 422, InvalidOptions.code)) == faults
@@ -205,11 +207,11 @@ async def test_options_that_do_not_fit(
     ("sound", "status", "code"),
     [(b"no audio", 415, "audio_not_decodable"), (b"", 422, "audio_empty"), (CALL[:5000], 422, "audio_truncated")],
 )
-@pytest.mark.parametrize("lines", [False, True])
+@pytest.mark.parametrize("accept", ["*/*", NDJSON])
 async def test_what_is_no_audio_is_refused_before_an_answer_begins(
-    client: httpx.AsyncClient, recognizer: RecognizerDouble, sound: bytes, status: int, code: str, lines: bool
+    client: httpx.AsyncClient, recognizer: RecognizerDouble, sound: bytes, status: int, code: str, accept: str
 ) -> None:
-    problem(await ask(client, sound, lines=lines), status, code)
+    problem(await ask(client, sound, accept=accept), status, code)
     assert recognizer.permits == 0
 
 

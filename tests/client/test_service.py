@@ -18,6 +18,7 @@ import service
 from service.api import options as server_options
 from service.api.app import create_app
 from service.client import Answer, AsyncClient, BatchAnswer, Client, ModelDetails, Options, Problem, Retries
+from service.client.types import ResultEvent, SegmentEvent, StartEvent
 from service.errors import QueueFull
 from service.metrics import Metrics
 from service.settings import Settings
@@ -58,6 +59,8 @@ def test_the_options_are_those_of_the_service() -> None:
         {"granularity": "frame", "window": 1, "labels": ["angry", "sad"], "label_language": "zh"},
         {"embedding": "frame", "start": 0.5, "end": 1.5, "trim": False},
         {"embedding": "utterance", "encoding": "base64", "channels": 0},
+        {"granularity": "segment", "embedding": "utterance"},
+        {"granularity": "segment", "channels": "split"},
     ],
 )
 async def test_answers_have_the_shape_that_their_type_says(options: Any) -> None:
@@ -65,10 +68,23 @@ async def test_answers_have_the_shape_that_their_type_says(options: Any) -> None
         answer = await client.recognize(HAPPY, timeout=30, request_id="mine", **options)
         check(Answer, answer)
         assert answer["id"] == "mine"
+        if options.get("granularity") == "segment":
+            return
         batch = await client.recognize_batch([HAPPY, b"no audio"], **options)
         check(BatchAnswer, batch)
         assert batch["items"][0]["filename"] == "happy.wav"
         assert batch["items"][1]["problem"]["code"] == "audio_not_decodable"
+
+
+@pytest.mark.parametrize("channels", ["mix", "split"])
+async def test_events_have_the_shape_that_their_type_says(channels: Any) -> None:
+    async with client_of(app_of(RecognizerDouble())) as client:
+        events = [event async for event in client.segments(HAPPY, channels=channels)]
+        assert [event["type"] for event in events] == ["start", "segment", "result"]
+        for kind, event in zip((StartEvent, SegmentEvent, ResultEvent), events, strict=True):
+            check(kind, event)
+        with pytest.raises(Problem, match="415 audio_not_decodable"):
+            await anext(client.segments(b"no audio"))
 
 
 async def test_models_and_readiness_of_the_service() -> None:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import random
+import signal
 import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import service
 from service.cli import main
+from tests.client.scripted import refusal, scripted
+from tests.folders.test_sources import ANSWER, MODELS
+from tests.test_server import serving
 
 EXAMPLES = Path(service.__file__).resolve().parent / "examples"
 
@@ -64,3 +74,174 @@ def test_recognition_on_the_cpu_never_imports_torch() -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout.splitlines()[-1] == "[]"
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.read_bytes().splitlines()]
+
+
+def test_a_folder_becomes_rows_that_equal_the_printed_documents(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r.jsonl"
+    assert main(["recognize", str(EXAMPLES), "--out", str(out)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("6 files in ")  # and no progress bar, which is for terminals
+    assert main(["recognize", str(EXAMPLES), "--json"]) == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    by_name = {row.pop("file"): row for row in rows(out)}
+    assert [Path(document["file"]).name for document in printed] == sorted(by_name)
+    for document in printed:
+        row = by_name[Path(document.pop("file")).name]
+        assert {name: row[name] for name in row if name not in ("size", "modified")} == document
+
+
+def test_parquet_has_the_same_rows(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    out = tmp_path / "r.parquet"
+    (tmp_path / "bad.wav").write_text("no audio")
+    files = [str(EXAMPLES / "happy.wav"), str(tmp_path / "bad.wav")]
+    assert main(["recognize", *files, "--out", str(out), "--option", "embedding=utterance"]) == 1
+    table = {row["label"]: row for row in parquet.read_table(out).to_pylist()}
+    assert table["happy"]["scores"][0]["label"] == "angry"
+    assert len(table["happy"]["embedding"]) > 100
+    assert table[None]["problem"]["code"] == "audio_not_decodable"
+
+
+def test_segments_of_a_folder(tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    assert main(["recognize", str(EXAMPLES / "happy.wav"), "--out", str(out), "--option", "granularity=segment"]) == 0
+    (row,) = rows(out)
+    assert [segment["label"] for segment in row["segments"]] == ["happy"]
+
+
+def test_another_question_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "r.jsonl"
+    rest = [str(EXAMPLES / "happy.wav"), "--out", str(out)]
+    assert main(["recognize", *rest]) == 0
+    assert main(["recognize", *rest, "--option", "trim=false"]) == 1
+    assert 'options {}, not {"trim":false}' in capsys.readouterr().err
+    assert main(["recognize", str(EXAMPLES.parent / "page"), *rest]) == 1
+    assert "root" in capsys.readouterr().err
+    assert len(rows(out)) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--out", "r.csv"], ".parquet"),
+        (["--out", "r.jsonl", "--json"], "--json"),
+        (["--retry-failed"], "--out"),
+        (["--concurrency", "0"], "--concurrency"),
+        (["--url", "http://127.0.0.1:1", "--model", "tiny", "--config", "c.yaml"], "--config, --model"),
+        (["--url", "http://127.0.0.1:1", "--option", "timeout=3"], "timeout"),
+    ],
+)
+def test_flags_that_make_no_sense_are_usage_errors(
+    flags: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["recognize", "a.wav", *flags]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_server_can_do_it_with_the_key_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SER_API_KEY", "0123456789abcdef")
+    with scripted(MODELS, refusal(), ANSWER) as server:
+        assert main(["recognize", str(EXAMPLES), "--url", server.url, "--json"]) == 0
+    documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [document["label"] for document in documents] == ["sad"] * 6
+    assert {asked.headers["x-api-key"] for asked in server.asked} == {"0123456789abcdef"}
+
+
+def test_the_key_for_a_server_is_in_nobodys_way_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SER_API_KEY", "0123456789abcdef")
+    assert main(["recognize", str(EXAMPLES / "happy.wav")]) == 0
+
+
+def test_recognition_by_a_server_loads_no_model() -> None:
+    with scripted(MODELS, ANSWER) as server:
+        program = (
+            "import sys; from service.cli import main; "
+            f"status = main(['recognize', {str(EXAMPLES / 'happy.wav')!r}, '--url', {server.url!r}]); "
+            "heavy = {'onnxruntime', 'torch', 'fastapi'} & set(sys.modules); "
+            "print(sorted(heavy)); sys.exit(status)"
+        )
+        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
+def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "service.cli", "recognize", str(EXAMPLES), "--out", str(tmp_path / "r.jsonl")]
+    terminal, other_end = pty.openpty()
+    termios.tcsetwinsize(other_end, (24, 80))
+    with os.fdopen(terminal, "rb", buffering=0) as shown:
+        subprocess.run(command, stderr=other_end, check=True, timeout=60)
+        os.close(other_end)
+        assert b"6/6" in shown.read(65_536)
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    (tmp_path / "calls").mkdir()
+    for index in range(400):
+        (tmp_path / "calls" / f"{index}.wav").symlink_to(EXAMPLES / "happy.wav")
+    command = [sys.executable, "-m", "service.cli", "recognize", str(tmp_path / "calls"), "--out", str(out)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not (out.exists() and out.stat().st_size):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "goes on from here" in told
+    assert "Traceback" not in told
+    done = len(rows(out))
+    assert 0 < done < 400
+    (tmp_path / "calls" / "0.wav").unlink()
+    for index in range(20, 400):
+        (tmp_path / "calls" / f"{index}.wav").unlink()
+    assert main(command[3:]) == 0
+    names = [row["file"] for row in rows(out)]
+    assert len(names) == len(set(names))
+    assert {f"{index}.wav" for index in range(1, 20)} <= set(names)
+
+
+@pytest.mark.slow
+def test_the_command_that_is_killed_anywhere_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    (tmp_path / "calls").mkdir()
+    clips = sorted(EXAMPLES.glob("*.[wf][al]*"))
+    for index in range(300):
+        (tmp_path / "calls" / f"{index:03}{clips[index % 6].suffix}").symlink_to(clips[index % 6])
+    command = [sys.executable, "-m", "service.cli", "recognize", str(tmp_path / "calls"), "--out", str(out)]
+    kills = 0
+    while kills < 8:
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            time.sleep(random.uniform(0.2, 2.0))
+            process.kill()
+        kills += 1
+    assert main(command[3:]) == 0
+    found = rows(out)
+    assert sorted(row["file"] for row in found) == sorted(path.name for path in (tmp_path / "calls").iterdir())
+    expected = {path.name: path.resolve().stem for path in (tmp_path / "calls").iterdir()}
+    assert all(row["label"] == expected[row["file"]] for row in found)
+
+
+@pytest.mark.slow
+def test_rows_of_a_server_equal_those_of_this_process(tmp_path: Path) -> None:
+    options = ["--option", "embedding=utterance", "--option", "channels=split"]
+    local, remote = tmp_path / "local.jsonl", tmp_path / "remote.jsonl"
+    assert main(["recognize", str(EXAMPLES), "--out", str(local), *options]) == 0
+    with serving() as (_, url):
+        assert main(["recognize", str(EXAMPLES), "--out", str(remote), "--url", url, *options]) == 0
+        segments = ["--option", "granularity=segment"]
+        assert main(["recognize", str(EXAMPLES), "--out", str(tmp_path / "s.jsonl"), "--url", url, *segments]) == 0
+    assert main(["recognize", str(EXAMPLES), "--out", str(tmp_path / "t.jsonl"), *segments]) == 0
+
+    def by_name(out: Path) -> list[dict[str, Any]]:
+        return sorted(rows(out), key=lambda row: str(row["file"]))
+
+    assert by_name(remote) == by_name(local)
+    assert by_name(tmp_path / "s.jsonl") == by_name(tmp_path / "t.jsonl")

@@ -23,6 +23,7 @@ from service.errors import (
     ModelLoading,
     QueueFull,
     ServiceError,
+    TooManyStreams,
     WorkerDead,
 )
 from service.inference.backend import BatchLimits
@@ -200,6 +201,22 @@ class TestAdmission:
             with engine.admit(), engine.admit():
                 pass
             assert registry.get_sample_value("ser_requests_rejected_total", {"reason": "queue_full"}) == 1
+
+    async def test_streams_have_permits_of_their_own(self) -> None:
+        async with running(FakeControl(), replace(QUICK, max_requests=1, max_streams=2)) as (engine, registry):
+            with engine.admit(), engine.admit_stream() as first, engine.admit_stream() as second:
+                assert not first.is_set()
+                assert not second.is_set()
+                with pytest.raises(TooManyStreams) as refused, engine.admit_stream():
+                    pass
+                assert refused.value.retry_after == 10.0
+                assert registry.get_sample_value("ser_streams") == 2
+                assert registry.get_sample_value("ser_streams_limit") == 2
+                assert registry.get_sample_value("ser_requests_in_flight") == 1
+            with pytest.raises(KeyError), engine.admit_stream():
+                raise KeyError
+            assert registry.get_sample_value("ser_streams") == 0
+            assert registry.get_sample_value("ser_requests_rejected_total", {"reason": "too_many_streams"}) == 1
 
     async def test_a_full_queue_admits_nobody(self) -> None:
         control = FakeControl()
@@ -516,6 +533,18 @@ class TestDraining:
                 await until(lambda: engine.health().state == "draining")
                 await asyncio.sleep(0.02)
                 assert not drain.done()
+                assert await outcome(submit(engine, make_clip())) is None
+                assert not drain.done()
+            await asyncio.wait_for(drain, PATIENCE)
+
+    async def test_streams_are_told_and_have_their_last_clips_answered(self) -> None:
+        control = FakeControl()
+        async with running(control) as (engine, _):
+            with engine.admit_stream() as ending:
+                drain = asyncio.create_task(engine.drain(100 * PATIENCE))
+                await asyncio.wait_for(ending.wait(), PATIENCE)
+                with pytest.raises(Draining), engine.admit_stream():
+                    pass
                 assert await outcome(submit(engine, make_clip())) is None
                 assert not drain.done()
             await asyncio.wait_for(drain, PATIENCE)

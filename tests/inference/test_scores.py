@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from service.errors import InferenceFailed, InvalidOptions
-from service.inference.scores import recognition, resolve_labels
-from service.results import ClipOutput, Floats, Label, ModelInfo, Recognition, Span
+from service.inference.scores import WeightedMean, recognition, resolve_labels, weighted
+from service.results import ClipOutput, EmbeddingChoice, Floats, Label, ModelInfo, Recognition, Span
 from tests.inference.fake_backend import LABELS, answer, make_clip, model_info
 
 MODEL = model_info()
@@ -250,3 +252,53 @@ class TestResolveLabels:
         spellings = st.sampled_from(["en", "zh", "native"])
         names = [getattr(LABELS[index], data.draw(spellings)) for index in indices]
         assert resolve_labels(names, MODEL) == tuple(indices)
+
+
+class TestWeighted:
+    @staticmethod
+    def answers(count: int, embedding: EmbeddingChoice = "none") -> list[Recognition]:
+        return [
+            recognition(output_of(random_logits(5, seed=seed)), MODEL, granularity="segment", embedding=embedding)
+            for seed in range(count)
+        ]
+
+    def test_longer_ones_count_for_more(self) -> None:
+        one, other = self.answers(2)
+        mean = weighted([one, other], [9.0, 1.0])
+        assert mean is not None
+        np.testing.assert_allclose(mean.scores, 0.9 * one.scores + 0.1 * other.scores, atol=1e-6)
+        assert mean.scores.dtype == np.float32
+        assert mean.scores.sum() == pytest.approx(1, abs=1e-6)
+        assert mean.labels == one.labels
+        assert (mean.embedding, mean.frames, mean.speech) == (None, None, None)
+
+    def test_embeddings_are_weighted_as_well(self) -> None:
+        answers = self.answers(3, "utterance")
+        vectors = [np.full(4, value, np.float32) for value in (1, 2, 5)]
+        answers = [replace(answer, embedding=vector) for answer, vector in zip(answers, vectors, strict=True)]
+        mean = weighted(answers, [2.0, 1.0, 1.0])
+        assert mean is not None
+        assert mean.embedding is not None
+        assert mean.embedding.tolist() == [2.25] * 4
+        assert mean.embedding.dtype == np.float32
+
+    def test_one_alone_is_itself(self) -> None:
+        (answer,) = self.answers(1)
+        mean = weighted([answer], [0.3])
+        assert mean is not None
+        np.testing.assert_allclose(mean.scores, answer.scores, rtol=1e-6)
+
+    def test_without_speech_there_is_no_answer(self) -> None:
+        assert weighted([], []) is None
+        assert WeightedMean().seconds == 0
+
+    def test_thousands_lose_no_precision(self) -> None:
+        answers = self.answers(7) * 1000
+        mean, whole = weighted(answers, [1.7] * 7000), weighted(answers[:7], [1.0] * 7)
+        assert mean is not None
+        assert whole is not None
+        np.testing.assert_allclose(mean.scores, whole.scores, rtol=1e-6)
+
+    def test_each_has_its_duration(self) -> None:
+        with pytest.raises(ValueError, match="shorter"):
+            weighted(self.answers(2), [1.0])

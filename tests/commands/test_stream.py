@@ -1,0 +1,213 @@
+"""`emotion2vec-service stream`, against a server in another thread."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from prometheus_client import CollectorRegistry
+
+from service.api.app import create_app
+from service.cli import main
+from service.metrics import Metrics
+from service.settings import Settings
+from tests.api.double import RecognizerDouble
+from tests.api.sockets import listening
+from tests.api.streams import RATE, words
+from tests.audio_samples import AMR
+
+KEY = "0123456789abcdef-first"
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A server that wants a key."""
+    found: list[str] = []
+    ready, over = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        recognizer = RecognizerDouble()
+        app = create_app(recognizer, Settings(api_keys=KEY), Metrics(CollectorRegistry()))  # type: ignore[arg-type]
+        async with listening(app) as port:
+            found.append(f"http://127.0.0.1:{port}")
+            ready.set()
+            await asyncio.to_thread(over.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    ready.wait(20)
+    yield found[0]
+    over.set()
+    thread.join(20)
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THE_KEY", KEY)
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Path:
+    path = tmp_path / "call.wav"
+    left, right = words(2.5), words(0.5, 2.2)
+    both = np.zeros((max(left.size, right.size), 2), "<i2")
+    both[: left.size, 0], both[: right.size, 1] = left, right
+    soundfile.write(path, both, RATE)
+    return path
+
+
+def run(*arguments: str | Path) -> int:
+    return main(["stream", *map(str, arguments), "--api-key-env", "THE_KEY"])
+
+
+def test_a_file_as_text(url: str, call: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(call, "--url", url, "--window", "2") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("utterance     1.0 –     3.")
+    assert sum(line.startswith("window") for line in lines) == 5
+    assert lines[-2].startswith("result over 6.2 s") or lines[-2].startswith("result over ")
+    assert "s of speech: " in lines[-1]
+
+
+def test_a_file_as_json_by_channel(url: str, call: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        run(call, "--url", url, "--channels", "split", "--labels", "happy,sad", "--label-language", "zh", "--json") == 0
+    )
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {event["channel"] for event in events[:-1]} == {0, 1}
+    assert [row["label"] for row in events[0]["scores"]] == ["开心", "难过"]
+    assert [channel["channel"] for channel in events[-1]["channels"]] == [0, 1]
+
+
+def test_channels_as_text(url: str, call: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(call, "--url", url, "--channels", "split", "--trim") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("channel 1  " in line for line in lines[:-2])
+    assert [line.partition(",")[0] for line in lines[-2:]] == ["  channel 0", "  channel 1"]
+    assert run(call, "--url", url, "--channels", "1", "--hop", "0.5", "--window", "1") == 0
+    assert "channel" not in capsys.readouterr().out
+
+
+def test_a_compressed_file_as_it_plays(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It lasts a second and a half, and cannot be over before."""
+    before = asyncio.new_event_loop()
+    began = before.time()
+    assert run(AMR, "--url", url, "--realtime", "--window", "0.5", "--json") == 0
+    took = before.time() - began
+    before.close()
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert events[-1]["type"] == "result"
+    assert took > events[-1]["duration"] > 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (["{here}/none.wav"], 1, "No such file"),
+        (["{here}/text.wav"], 1, "not audio"),
+        (["{here}/call.wav", "--window", "99"], 1, "422 invalid_options: window must be seconds, 0.1 to 30."),
+        (["{here}/call.wav", "--labels", "bored"], 1, "labels must be different ones of"),
+        (["{here}/call.wav", "--channels", "5"], 1, "select"),
+        (["{here}/call.wav", "--url", "http://127.0.0.1:1"], 1, "No connection"),
+        (["{here}/call.wav", "--url", "nowhere"], 2, "the URL must begin with"),
+        (["{here}/call.wav", "--api-key-env", "NO_KEY"], 2, "NO_KEY holds no API key"),
+    ],
+)
+def test_what_goes_wrong_is_told(
+    url: str, call: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, told: str
+) -> None:
+    (call.parent / "text.wav").write_text("no sound")
+    given = [each.format(here=call.parent) for each in arguments]
+    given += [] if "--url" in given else ["--url", url]
+    given += [] if "--api-key-env" in given else ["--api-key-env", "THE_KEY"]
+    assert main(["stream", *given]) == status
+    assert told in capsys.readouterr().err
+
+
+def test_without_a_key(url: str, call: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stream", str(call), "--url", url]) == 1
+    assert "401 key_missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("channels", ["left", "-1", "1.5", "²"])
+def test_channels_that_are_none(channels: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("call.wav", f"--channels={channels}")
+    assert "must be mix, split, or the index" in capsys.readouterr().err
+
+
+def test_a_file_that_breaks_off_ends_the_stream(url: str, call: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At once, and not when the service has waited long enough for more."""
+    data = call.read_bytes()
+    call.write_bytes(data[: len(data) // 2])
+    assert run(call, "--url", url) == 1
+    assert "ends before" in capsys.readouterr().err
+
+
+class Microphone:
+    """What `sounddevice.RawInputStream` is: calls back from a thread of its own."""
+
+    opened: list[dict[str, Any]] = []  # noqa: RUF012
+
+    def __init__(self, *, callback: Any, **wishes: Any) -> None:
+        self.opened.append(wishes)
+        self._callback = callback
+        self._thread = threading.Thread(target=self._speak)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._thread.join(10)
+
+    def close(self) -> None:
+        self.opened[-1]["closed"] = True
+
+    def _speak(self) -> None:
+        samples = words(2.5, rate=16_000)
+        for begin in range(0, samples.size, 1600):
+            self._callback(memoryview(samples[begin : begin + 1600].tobytes()), 1600, None, None)
+        signal.raise_signal(signal.SIGINT)  # as Ctrl+C does
+
+
+class NoMicrophone(Exception):
+    pass
+
+
+def test_the_microphone_until_somebody_interrupts(
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = SimpleNamespace(RawInputStream=Microphone, PortAudioError=NoMicrophone)
+    monkeypatch.setitem(sys.modules, "sounddevice", module)
+    assert run("mic", "--url", url, "--json") == 0
+    out, err = capsys.readouterr()
+    events = [json.loads(line) for line in out.splitlines()]
+    assert events[-1]["duration"] == pytest.approx(4.5)
+    assert events[-1]["speech_seconds"] == pytest.approx(2.5, abs=0.3)
+    assert "Ctrl+C" in err
+    assert Microphone.opened == [
+        {"samplerate": 16_000, "channels": 1, "dtype": "int16", "blocksize": 1600, "closed": True}
+    ]
+
+
+def test_no_microphone(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(**_: Any) -> None:
+        raise NoMicrophone("no default input device")
+
+    module = SimpleNamespace(RawInputStream=none, PortAudioError=NoMicrophone)
+    monkeypatch.setitem(sys.modules, "sounddevice", module)
+    assert run("mic", "--url", url) == 1
+    assert "no default input device" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    assert run("mic", "--url", url) == 1
+    assert "emotion2vec-service[mic]" in capsys.readouterr().err

@@ -1,0 +1,69 @@
+"""A source that needs no model, and the program of a run with it that tests kill.
+
+python -m tests.folders.sources DIRECTORY OUT SECONDS_A_FILE
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from service.api.options import Options
+from service.client.types import ModelSummary
+from service.folders.finding import find_files
+from service.folders.rows import write_rows
+
+MODEL: ModelSummary = {
+    "id": "m",
+    "revision": "r1",
+    "backend": "onnx",
+    "device": "cpu",
+    "dtype": "fp32",
+    "demonstration": False,
+}
+
+
+class SourceDouble:
+    """Implements `service.folders.sources.Source`: what it answers is what is in the file.
+
+    Attributes:
+        asked: the names of files, in the order in which they were asked for.
+        failing: names of files that have a problem.
+    """
+
+    at_once = 3
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.model = MODEL
+        self.asked: list[str] = []
+        self.failing: set[str] = set()
+        self._seconds = seconds
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> SourceDouble:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def recognize(self, path: Path) -> Mapping[str, object]:
+        with self._lock:
+            self.asked.append(path.name)
+        time.sleep(self._seconds)
+        if path.name in self.failing:
+            return {"problem": {"code": "audio_empty", "title": "Empty", "detail": "Nothing is in it."}}
+        return {"model": self.model, "audio": {"duration": 1.0}, "label": path.read_text(), "score": 0.5}
+
+
+if __name__ == "__main__":
+    write_rows(
+        find_files([Path(sys.argv[1])]),
+        SourceDouble(float(sys.argv[3])),
+        Options(),
+        Path(sys.argv[2]),
+        threads=3,
+        again=False,
+    )

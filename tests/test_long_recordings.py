@@ -1,0 +1,131 @@
+"""Recordings of up to an hour, with real servers and the embedded model."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+from loadtests.calls import clips, encode, make_call
+from tests.api.lines import NDJSON
+from tests.audio_samples import encode as encode_clip
+from tests.audio_samples import speech
+from tests.test_server import metric, resident_bytes, serving
+
+PATIENCE = 900.0
+
+
+def recording(seconds: float, codec: str) -> bytes:
+    """A two-channel call at 8 kHz."""
+    return encode(make_call(clips(None), seconds, seed=3).samples, codec)
+
+
+@dataclass
+class Answered:
+    """What came of a recording: all lines, when the first segment came, and when the last line did (seconds)."""
+
+    lines: list[dict[str, object]] = field(default_factory=list)
+    first: float = 0.0
+    last: float = 0.0
+
+    @property
+    def segments(self) -> int:
+        return sum(line["type"] == "segment" for line in self.lines)
+
+
+def ask(url: str, sound: bytes, **options: str) -> Answered:
+    """The lines for a recording; times count from the end of the upload, nearly."""
+    answered = Answered()
+    headers = {"Content-Type": "audio/wav", "Accept": NDJSON}
+    params = {"granularity": "segment", "channels": "split", **options}
+    with (
+        httpx.Client(base_url=url, timeout=PATIENCE) as client,
+        client.stream("POST", "/recognize", content=sound, headers=headers, params=params) as response,
+    ):
+        assert response.status_code == 200, response.read()
+        began = time.monotonic()
+        for text in response.iter_lines():
+            answered.lines.append(json.loads(text))
+            answered.last = time.monotonic() - began
+            if not answered.first and answered.segments:
+                answered.first = answered.last
+    assert answered.lines[-1]["type"] == "result", answered.lines[-1]
+    return answered
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("codec", ["mu-law", "opus"])  # decoded in the process, and in a child
+def test_memory_does_not_grow_with_the_recording(codec: str, record_property: Callable[[str, object], None]) -> None:
+    peaks, answers = {}, {}
+    for seconds in (300, 3600):
+        sound = recording(seconds, codec)
+        with serving() as (process, url):
+            answers[seconds] = ask(url, sound)
+            peaks[seconds] = resident_bytes(process)
+    for name, value in (("peaks", peaks), ("first", answers[3600].first), ("last", answers[3600].last)):
+        record_property(name, str(value))
+    assert answers[3600].segments > 10 * answers[300].segments > 100
+    assert peaks[3600] <= 1.2 * peaks[300]
+    assert answers[3600].first < 0.1 * answers[3600].last
+
+
+@pytest.mark.slow
+def test_the_document_for_an_hour_takes_little_memory_too() -> None:
+    peaks = {}
+    for seconds in (300, 3600):
+        sound = recording(seconds, "mu-law")
+        with serving() as (process, url):
+            response = httpx.post(
+                f"{url}/recognize",
+                content=sound,
+                headers={"Content-Type": "audio/wav"},
+                params={"granularity": "segment", "channels": "split"},
+                timeout=PATIENCE,
+            )
+            assert response.status_code == 200
+            peaks[seconds] = resident_bytes(process)
+    assert peaks[3600] <= 1.2 * peaks[300]
+
+
+@contextmanager
+def posting(url: str) -> Iterator[list[float]]:
+    """Short clips, one after the other in the background; how long each has waited for its answer."""
+    sound, waits, over = encode_clip("wav-s16", speech(), 16_000), [], threading.Event()
+
+    def post() -> None:
+        with httpx.Client(base_url=url, timeout=PATIENCE) as client:
+            while not over.wait(0.05):
+                began = time.monotonic()
+                response = client.post("/recognize", content=sound, headers={"Content-Type": "audio/wav"})
+                assert response.status_code == 200
+                waits.append(time.monotonic() - began)
+
+    thread = threading.Thread(target=post)
+    thread.start()
+    try:
+        yield waits
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.slow
+def test_short_requests_are_answered_while_long_ones_run() -> None:
+    sound = recording(600, "mu-law")
+    with serving() as (_, url):
+        long = [threading.Thread(target=ask, args=(url, sound)) for _ in range(4)]
+        with posting(url) as waits:
+            for each in long:
+                each.start()
+            for each in long:
+                each.join()
+        assert len(waits) > 20
+        # Eight utterances are before it at worst; each takes the embedded model far less than 0.2 s.
+        assert sorted(waits)[int(0.95 * len(waits))] < 2.0
+        assert metric(url, "ser_segment_requests_in_flight ") == 0
