@@ -2,7 +2,7 @@
 
 import { inSegments } from './api.js';
 import { find, make } from './dom.js';
-import { clock, milliseconds } from './format.js';
+import { length, milliseconds } from './format.js';
 
 const STAGES = /** @type {const} */ (['decode', 'queue', 'preprocess', 'inference']);
 
@@ -38,14 +38,14 @@ export function showFacts(job, { answer, timings, cached }, { speech, speechSeco
   facts.push([
     'facts.audio',
     'facts.audio.value',
-    { duration: audio.duration.toFixed(2), rate: audio.sampling_rate, channels: audio.channels },
+    { duration: length(audio.duration), rate: audio.sampling_rate, channels: audio.channels },
   ]);
   if (speech) {
     const values = { start: speech.start.toFixed(2), end: speech.end.toFixed(2) };
     facts.push(['facts.speech', 'facts.speech.value', values]);
   }
   if (speechSeconds !== null) {
-    facts.push(['facts.speech', null, clock(speechSeconds, 1)]);
+    facts.push(['facts.speech', null, length(speechSeconds)]);
   }
   if (audio.narrow_band) {
     facts.push(['facts.band', 'facts.band.narrow', {}]);

@@ -2,7 +2,7 @@
 
 import { find, make } from './dom.js';
 import { emoji, emotionOf } from './emotions.js';
-import { clock, percent } from './format.js';
+import { clock, length, percent } from './format.js';
 import { setEmotion, setText } from './language.js';
 import { LiveTimeline } from './live-timeline.js';
 import { showLevel } from './microphone.js';
@@ -153,7 +153,7 @@ export class LiveView {
     const none = record.labels.map((label) => ({ label, score: 0 }));
     this.emotion.show(result);
     this.bars.move(result.scores.length ? result.scores : none);
-    find('live-speech', HTMLElement).textContent = clock(result.speech_seconds, 1);
+    find('live-speech', HTMLElement).textContent = length(result.speech_seconds);
   }
 
   /**
