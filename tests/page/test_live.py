@@ -7,7 +7,10 @@ import io
 import json
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +20,7 @@ from websockets.sync.client import connect
 from tests.page.browser import INSECURE_HOST
 from tests.page.conftest import OpenPage
 from tests.page.held import Held, until
-from tests.page.stored_answers import MODEL_FLAGS, stored
+from tests.page.stored_answers import MODEL_FLAGS, SERVICE, stored
 from tests.page.test_record import refuse
 from tests.page.test_timeline import colours
 from tests.page.test_upload import take
@@ -132,6 +135,24 @@ def test_without_a_microphone_it_says_why(open_page: OpenPage, service_url: str)
     insecure = open_page(service_url.replace("127.0.0.1", INSECURE_HOST))
     insecure.get_by_role("button", name="Live").click()
     expect(insecure.locator("#live-notice")).to_contain_text("only on https://")
+
+
+def test_the_lines_of_code_do_the_same(page: Page, tmp_path: Path) -> None:
+    refuse(page, "NotAllowedError")
+    go_live(page, window="1.5", hop="0.5")
+    clip = SERVICE / "examples" / "happy.wav"
+    page.set_input_files("#files", clip)
+    expect(page.locator("#result-name")).to_have_text("happy.wav")
+    line = page.locator("#code").inner_text().replace("emotion2vec-service", f"{sys.executable} -m service.cli", 1)
+    page.get_by_role("radio", name="Python").check()
+    lines = page.locator("#code").inner_text()
+    (tmp_path / "happy.wav").write_bytes(clip.read_bytes())
+    printed = [
+        subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60).stdout
+        for command in (["bash", "-c", line.replace(" mic ", " happy.wav ", 1)], [sys.executable, "-c", lines])
+    ]
+    assert [text.count("window ") + text.count("'type': 'window'") for text in printed] == [5, 5]
+    assert [text.count("result") for text in printed] == [1, 1]
 
 
 def test_what_the_service_says_is_shown(page: Page) -> None:
