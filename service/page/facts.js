@@ -2,7 +2,7 @@
 
 import { inSegments } from './api.js';
 import { find, make } from './dom.js';
-import { clock, milliseconds } from './format.js';
+import { length, milliseconds } from './format.js';
 
 const STAGES = /** @type {const} */ (['decode', 'queue', 'preprocess', 'inference']);
 
@@ -15,7 +15,7 @@ const STAGES = /** @type {const} */ (['decode', 'queue', 'preprocess', 'inferenc
  * @param {import('./api.js').Stretch | null} found.speech
  * @param {number | null} found.speechSeconds where segments were asked for
  */
-export function showFacts(job, { answer, timings }, { speech, speechSeconds }) {
+export function showFacts(job, { answer, timings, cached }, { speech, speechSeconds }) {
   const { audio, model } = answer;
   /** @type {Fact[]} */
   const facts = [];
@@ -28,22 +28,24 @@ export function showFacts(job, { answer, timings }, { speech, speechSeconds }) {
     facts.push(['facts.service', null, milliseconds(service)]);
   }
   if (!job.stored) {
+    facts.push(['facts.wall', null, milliseconds(job.wall)]);
+  }
+  if (!job.stored && !cached) {
     const factor = (service ?? job.wall) / 1000 / audio.duration;
     const values = { factor: factor.toPrecision(2), times: Math.round(1 / factor) };
-    facts.push(['facts.wall', null, milliseconds(job.wall)]);
     facts.push(['facts.factor', factor < 0.5 ? 'facts.factor.value' : 'facts.factor.slow', values]);
   }
   facts.push([
     'facts.audio',
     'facts.audio.value',
-    { duration: audio.duration.toFixed(2), rate: audio.sampling_rate, channels: audio.channels },
+    { duration: length(audio.duration), rate: audio.sampling_rate, channels: audio.channels },
   ]);
   if (speech) {
     const values = { start: speech.start.toFixed(2), end: speech.end.toFixed(2) };
     facts.push(['facts.speech', 'facts.speech.value', values]);
   }
   if (speechSeconds !== null) {
-    facts.push(['facts.speech', null, clock(speechSeconds, 1)]);
+    facts.push(['facts.speech', null, length(speechSeconds)]);
   }
   if (audio.narrow_band) {
     facts.push(['facts.band', 'facts.band.narrow', {}]);

@@ -25,6 +25,15 @@ export function clock(seconds, digits = 0) {
   return hours ? `${hours}:${String(minutes).padStart(2, '0')}:${rest}` : `${minutes}:${rest}`;
 }
 
+/**
+ * How long something lasts: in seconds, from a minute on in minutes.
+ *
+ * @param {number} seconds
+ */
+export function length(seconds) {
+  return seconds < 60 ? `${seconds.toFixed(2)} s` : clock(seconds, 1);
+}
+
 /** @param {number} seconds */
 export function roundSeconds(seconds) {
   return Number(seconds.toFixed(6));

@@ -9,7 +9,7 @@ const VIEW = 60;
 const AXIS = 20;
 const UTTERANCES = 30;
 const GAP = 6;
-const STEPS = [10, 30, 60, 300, 600, 1800, 3600];
+const STEPS = [1, 2, 5, 10, 30, 60, 300, 600, 1800, 3600];
 
 /** The drawing. */
 export class LiveTimeline {

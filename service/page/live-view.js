@@ -2,7 +2,7 @@
 
 import { find, make } from './dom.js';
 import { emoji, emotionOf } from './emotions.js';
-import { clock, percent } from './format.js';
+import { clock, length, percent } from './format.js';
 import { setEmotion, setText } from './language.js';
 import { LiveTimeline } from './live-timeline.js';
 import { showLevel } from './microphone.js';
@@ -12,6 +12,8 @@ import { Bars, EmotionBox } from './scores.js';
 const MOST_LISTED = 100;
 /** Milliseconds between two things said to screen readers. */
 const SAY_EVERY = 5000;
+/** What there is nothing in before something is heard. */
+const HEARD = ['live-heard', 'live-said', 'live-facts'];
 const NUMBERS = ['live-delay', 'live-count', 'live-skipped'];
 
 /** @typedef {import('./live-record.js').LiveRecord} LiveRecord */
@@ -66,6 +68,9 @@ export class LiveView {
     if (hadFocus) {
       const next = !going ? start : stop.disabled ? this.card : stop;
       next.focus({ preventScroll: true });
+    }
+    for (const id of HEARD) {
+      find(id, HTMLElement).hidden = this.record === null && state !== 'running' && state !== 'ending';
     }
     for (const id of ['live-window', 'live-hop']) {
       find(id, HTMLInputElement).disabled = going;
@@ -148,7 +153,7 @@ export class LiveView {
     const none = record.labels.map((label) => ({ label, score: 0 }));
     this.emotion.show(result);
     this.bars.move(result.scores.length ? result.scores : none);
-    find('live-speech', HTMLElement).textContent = clock(result.speech_seconds, 1);
+    find('live-speech', HTMLElement).textContent = length(result.speech_seconds);
   }
 
   /**

@@ -22,11 +22,25 @@ export function isLiveOpen() {
 }
 
 /**
+ * What is asked for in the card, as the API has it.
+ *
+ * @returns {import('./api.js').Options}
+ */
+export function liveOptions() {
+  const { value: window } = find('live-window', HTMLInputElement);
+  const { value: hop } = find('live-hop', HTMLInputElement);
+  return [
+    ['window', window || '3'],
+    ['hop', hop || '1'],
+  ];
+}
+
+/**
  * Connect the buttons, once.
  *
  * @param {object} on
  * @param {() => import('./stream.js').Start} on.wishes beside those of this card, as the API has them
- * @param {() => void} on.changed called when the card has come or gone
+ * @param {() => void} on.changed called when the card has come or gone, or something else is asked for in it
  */
 export function startLive({ wishes, changed }) {
   const opener = find('listen', HTMLButtonElement);
@@ -39,6 +53,7 @@ export function startLive({ wishes, changed }) {
     view.card.focus();
     listen(wishes);
   });
+  find('live-options', HTMLElement).addEventListener('input', changed);
   find('live-start', HTMLButtonElement).addEventListener('click', () => listen(wishes));
   find('live-stop', HTMLButtonElement).addEventListener('click', () => session?.stop());
   find('live-close', HTMLButtonElement).addEventListener('click', () => {
@@ -76,11 +91,10 @@ async function listen(wishes) {
   session = mine;
   view.notify(make('p', { class: 'sentence', text: 'record.asking' }));
   view.become('asking');
-  const length = Number(find('live-window', HTMLInputElement).value) || 3;
-  const hop = Number(find('live-hop', HTMLInputElement).value) || 1;
+  const options = Object.fromEntries(liveOptions().map(([name, value]) => [name, Number(value)]));
   let problem;
   try {
-    problem = await mine.run({ window: length, hop, ...wishes() });
+    problem = await mine.run({ ...options, ...wishes() });
   } catch (error) {
     if (session === mine) {
       fail(make('p', { class: 'sentence', text: explainMicrophone(error) }));

@@ -8,7 +8,7 @@ import { startFiles } from './files.js';
 import { Job, Runner } from './jobs.js';
 import { askForKey, followKey, hasKey } from './key.js';
 import { renameEmotions, setText, startLanguage, switchLanguage } from './language.js';
-import { isLiveOpen, startLive } from './live.js';
+import { isLiveOpen, liveOptions, startLive } from './live.js';
 import { chooseSegments, chosenOptions, sameOptions, startOptions } from './options.js';
 import { startRecorder } from './recorder.js';
 import { announce, showResult, startResult } from './result.js';
@@ -95,7 +95,13 @@ function draw() {
   document.body.classList.toggle('empty', selected === null && !isLiveOpen());
   showTable(jobs, selected, { select, remove });
   showResult(selected, options);
-  showSnippets({ name: selected?.name ?? 'speech.wav', options, key: hasKey() });
+  const live = isLiveOpen() ? [...liveOptions(), ...languageOption()] : null;
+  showSnippets({ name: selected?.name ?? 'speech.wav', options, live, key: hasKey() });
+}
+
+/** What live streams take from the options of files. */
+function languageOption() {
+  return chosenOptions().filter(([name]) => name === 'label_language');
 }
 
 /** Show which model answers, as soon as it does. */
@@ -140,7 +146,7 @@ startOptions(drawSoon);
 startFiles(takeFiles);
 startRecorder((file) => takeFiles([file]));
 startLive({
-  wishes: () => Object.fromEntries(chosenOptions().filter(([name]) => name === 'label_language')),
+  wishes: () => Object.fromEntries(languageOption()),
   changed: drawSoon,
 });
 startExamples((name, blob, answer, options) => {

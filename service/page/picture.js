@@ -1,7 +1,7 @@
 // The result as one picture: emotion, bars, and what is drawn of the audio.
 
 import { colourOf, emoji, emotionName, emotionOf } from './emotions.js';
-import { percent } from './format.js';
+import { length, percent } from './format.js';
 import { language, message } from './language.js';
 import { themeColour } from './theme.js';
 import { drawnTracks } from './tracks.js';
@@ -56,7 +56,7 @@ export async function drawPicture({ name, answered, result }) {
   }
   const { model, audio } = answered.answer;
   const about = message('model.about', { id: model.id, dtype: model.dtype, device: model.device });
-  write(context, `${about} · ${model.revision} · ${audio.duration.toFixed(2)} s`, 0, 30, {
+  write(context, `${about} · ${model.revision} · ${length(audio.duration)}`, 0, 30, {
     style: '14px',
     colour: '--muted',
   });

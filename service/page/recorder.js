@@ -18,7 +18,7 @@ const EXTENSIONS = /** @type {Record<string, string>} */ ({
 /** @param {(file: File) => void} take called with each recording */
 export function startRecorder(take) {
   const start = find('record', HTMLButtonElement);
-  const choose = find('choose', HTMLButtonElement);
+  const ways = find('ways', HTMLElement);
   const panel = find('recorder', HTMLElement);
   const stop = find('record-stop', HTMLButtonElement);
   const discard = find('record-discard', HTMLButtonElement);
@@ -36,7 +36,7 @@ export function startRecorder(take) {
       const stream = await openMicrophone();
       showNotice(notice, null);
       panel.hidden = false;
-      choose.hidden = start.hidden = true;
+      ways.hidden = true;
       stop.focus();
       file = await record(stream, stop, discard);
       if (file?.size === 0) {
@@ -47,7 +47,7 @@ export function startRecorder(take) {
       showNotice(notice, explainMicrophone(error));
     }
     panel.hidden = true;
-    choose.hidden = start.hidden = start.disabled = false;
+    ways.hidden = start.disabled = false;
     start.focus();
     if (file) {
       take(file);

@@ -6,7 +6,7 @@ import { clock, percent, roundSeconds } from './format.js';
 import { setEmotion, setText } from './language.js';
 
 /** More rows make browsers slow; the CSV has all. */
-const MOST_ROWS = 2000;
+const MOST_ROWS = 1000;
 
 /** @typedef {import('./api.js').Segment} Segment */
 /** @typedef {{play: (segment: Segment) => void, point: (segment: Segment | null) => void}} On */

@@ -2,7 +2,7 @@
 
 import { find, make } from './dom.js';
 import { emoji, emotionOf } from './emotions.js';
-import { clock, milliseconds, percent } from './format.js';
+import { length, milliseconds, percent } from './format.js';
 import { setEmotion, setLabel, setText } from './language.js';
 import { problemMessage } from './sentences.js';
 import { stateMessage } from './states.js';
@@ -228,15 +228,10 @@ class Row {
     this.element.lastElementChild?.before(
       outcome(job),
       make('td', { class: 'number' }, best ? percent(best.score) : ''),
-      make('td', { class: 'number' }, done ? duration(done.answer.audio.duration) : ''),
+      make('td', { class: 'number' }, done ? length(done.answer.audio.duration) : ''),
       make('td', { class: 'number' }, done && !job.stored ? milliseconds(job.wall) : ''),
     );
   }
-}
-
-/** @param {number} seconds */
-function duration(seconds) {
-  return seconds < 60 ? `${seconds.toFixed(2)} s` : clock(seconds);
 }
 
 /** @param {Job} job */

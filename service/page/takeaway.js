@@ -57,8 +57,8 @@ export function offerTakeaway(what) {
   offer('take-embedding', what.result.embedding !== undefined, 'take.embedding.ask');
   offer('take-frames', what.result.frames !== undefined, 'take.frames.ask');
   const { segments } = what.result;
-  find('take-frames', HTMLElement).parentElement?.toggleAttribute('hidden', segments !== undefined);
-  find('take-segments', HTMLElement).hidden = !segments?.[0]?.embedding;
+  find('take-frames-part', HTMLElement).hidden = segments !== undefined;
+  find('take-segments-part', HTMLElement).hidden = !segments?.[0]?.embedding;
 }
 
 /**

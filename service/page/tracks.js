@@ -11,7 +11,9 @@ import { showNotice } from './sentences.js';
 import { showStretches, stretches } from './stretches.js';
 import { followTheme } from './theme.js';
 import { Timeline } from './timeline.js';
+import { keyTarget } from './track-keys.js';
 import { Waveform } from './waveform.js';
+import { keepInSight, resetZoom, startZoom } from './zoom.js';
 
 const tracks = find('tracks', HTMLElement);
 const playButton = find('play', HTMLButtonElement);
@@ -47,6 +49,7 @@ export function startTracks() {
   tracks.addEventListener('click', (event) => moveTo(momentOf(event).time, true));
   tracks.addEventListener('keydown', onKey);
   playButton.addEventListener('click', toggle);
+  startZoom();
   for (const id of ['draw-stacked', 'draw-lines']) {
     find(id, HTMLInputElement).addEventListener('change', () => {
       if (shown?.timeline) {
@@ -98,6 +101,7 @@ export async function showTracks({ blob, audio, result, channel, scored, lanes }
       : null;
   const main = Math.max(0, lanes?.findIndex((lane) => lane.channel === channel) ?? 0);
   shown = { duration, waveform, player: null, timeline, lanes: drawn, main, readings };
+  resetZoom(duration);
   setUp(shown);
   if (timeline) {
     timeline.stacked = find('draw-stacked', HTMLInputElement).checked;
@@ -181,6 +185,7 @@ function setUp({ duration, timeline, lanes, readings }) {
   ])) {
     find(id, HTMLElement).hidden = !there;
   }
+  setText(find('player-keys', HTMLElement), lanes ? 'player.keys.segments' : 'player.keys');
   if (readings) {
     makeReadout(readings.emotions);
   }
@@ -210,41 +215,17 @@ function onKey(event) {
   if (!shown) {
     return;
   }
-  const step = Math.max(0.1, shown.duration / 100);
-  const targets = /** @type {Record<string, number>} */ ({
-    ArrowLeft: position - step,
-    ArrowDown: position - step,
-    ArrowRight: position + step,
-    ArrowUp: position + step,
-    PageUp: nextStart(shown, -1),
-    PageDown: nextStart(shown, 1),
-    Home: 0,
-    End: shown.duration,
-  });
+  const { duration, lanes, main } = shown;
+  const starts = lanes ? lanes.lanes[main].segments.map(({ start }) => start) : null;
+  const target = keyTarget(event.key, { position, duration, starts });
   if (event.key === ' ' || event.key === 'Enter') {
     toggle();
-  } else if (event.key in targets) {
-    moveTo(targets[event.key], false);
+  } else if (target !== null) {
+    moveTo(target, false);
   } else {
     return;
   }
   event.preventDefault();
-}
-
-/**
- * Where the next segment begins, or the one before; without segments a larger step.
- *
- * @param {Shown} shown
- * @param {1 | -1} direction
- */
-function nextStart({ duration, lanes, main }, direction) {
-  if (!lanes) {
-    return position + (direction * duration) / 10;
-  }
-  const starts = lanes.lanes[main].segments.map(({ start }) => start);
-  const found =
-    direction > 0 ? starts.find((start) => start > position + 0.01) : starts.findLast((s) => s < position - 0.01);
-  return found ?? position;
 }
 
 function toggle() {
@@ -265,6 +246,7 @@ function moveTo(time, play) {
     return;
   }
   position = Math.min(Math.max(time, 0), shown.duration);
+  keepInSight(position / shown.duration);
   if (shown.player && (play || shown.player.playing)) {
     shown.player.play(position);
   }
@@ -297,7 +279,8 @@ function follow() {
   position = player.position;
   draw();
   cancelAnimationFrame(frame);
-  if (player.playing) {
+  if (player.playing && shown) {
+    keepInSight(position / shown.duration);
     frame = requestAnimationFrame(follow);
   }
 }

@@ -196,7 +196,7 @@ export class Waveform {
       const label = time < 60 || step < 1 ? `${Number(time.toFixed(1))} s` : clock(time);
       const size = context.measureText(label).width;
       if (mark === 0 || at + size / 2 <= width) {
-        context.fillText(label, mark === 0 ? 0 : at - size / 2, height - 5);
+        context.fillText(label, mark === 0 ? 4 : at - size / 2, height - 5); // beside the playhead
       }
     }
   }

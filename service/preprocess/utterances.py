@@ -39,6 +39,7 @@ _STEADY = 5.0
 """Decibels between the 10th and the 90th percentile of an utterance's levels, below which it is a tone or noise. Speech
 has over 10 as soon as it is twice as loud as the noise."""
 
+_LEAST = 2.0
 _NONE: Floats = np.empty(0, np.float32)
 
 
@@ -58,19 +59,19 @@ class UtteranceCutter:
     Args:
         sampling_rate: in Hz, at least 1000.
         shortest: seconds; at most a quarter of `longest`.
-        longest: seconds.
+        longest: seconds, at least 2.
 
     Attributes:
         speaking: whether there is speech at the end of what was pushed, or was 0.2 s before.
     """
 
     def __init__(self, sampling_rate: int, *, shortest: float = SHORTEST, longest: float = LONGEST) -> None:
-        if not 0 < shortest <= longest / 4:
-            raise ValueError("`shortest` must be above 0, and at most a quarter of `longest`")
+        if not (0 < shortest <= longest / 4 and longest >= _LEAST):
+            raise ValueError("`shortest` must be above 0, and at most a quarter of `longest`, which takes 2 s or more")
         self.speaking = False
         self._rate = sampling_rate
         self._shortest = round(shortest * FRAMES_PER_SECOND)
-        self._longest = round(longest * FRAMES_PER_SECOND)
+        self._longest = round((longest - 2 * _SOFT) * FRAMES_PER_SECOND)
         self._waiting: list[Floats] = []
         self._waiting_size = 0
         self._detector = SpeechDetector(sampling_rate)

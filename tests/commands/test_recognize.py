@@ -126,6 +126,15 @@ def test_parquet_has_the_same_rows(tmp_path: Path) -> None:
     assert table[None]["problem"]["code"] == "audio_not_decodable"
 
 
+def test_segments_are_printed_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recognize", "--option", "granularity=segment", str(EXAMPLES / "happy.wav")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("happy.wav (3.10 s)")
+    assert lines[1].split()[-2] == "happy"
+    assert "s of speech: happy" in lines[2]
+    assert len(lines) == 3
+
+
 def test_segments_of_a_folder(tmp_path: Path) -> None:
     out = tmp_path / "r.jsonl"
     assert main(["recognize", str(EXAMPLES / "happy.wav"), "--out", str(out), "--option", "granularity=segment"]) == 0

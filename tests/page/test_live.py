@@ -6,7 +6,11 @@ import csv
 import io
 import json
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,14 +20,15 @@ from websockets.sync.client import connect
 from tests.page.browser import INSECURE_HOST
 from tests.page.conftest import OpenPage
 from tests.page.held import Held, until
-from tests.page.stored_answers import stored
+from tests.page.stored_answers import MODEL_FLAGS, SERVICE, stored
 from tests.page.test_record import refuse
 from tests.page.test_timeline import colours
 from tests.page.test_upload import take
+from tests.test_server import serving
 
 MODEL = stored()["answers"]["happy.wav"]["model"]
 SCORES = [{"label": "happy", "score": 0.75}, {"label": "sad", "score": 0.25}]
-KEY = "0123456789/(odd)'=%41"
+KEY = "0123456789+abcdef/~"
 
 Hold = Callable[..., Held]
 
@@ -56,7 +61,7 @@ def test_from_the_microphone_to_the_result(page: Page) -> None:
     expect(page.get_by_role("button", name="Start again")).to_be_focused()
     expect(page.locator("#live-what")).to_have_text("All utterances")
     expect(page.locator("#live-utterances li")).not_to_have_count(0)
-    expect(page.locator("#live-speech")).to_have_text(re.compile(r"^0:0\d\.\d$"))
+    expect(page.locator("#live-speech")).to_have_text(re.compile(r"^\d\.\d\d s$"))
 
     name, content = take(page, "live.json")
     kept = json.loads(content)
@@ -68,7 +73,7 @@ def test_from_the_microphone_to_the_result(page: Page) -> None:
     assert kept["duration"] == pytest.approx(kept["windows"][-1]["end"], abs=0.3)
     best = max(kept["scores"], key=lambda row: row["score"])
     assert (kept["label"], kept["score"]) == (best["label"], best["score"])
-    assert page.locator("#live-emotion .in-english").inner_text() == kept["label"]
+    assert page.locator("#live-emotion .in-english").text_content() == kept["label"]
 
     header, *rows = csv.reader(io.StringIO(take(page, "windows.csv")[1].decode("utf-8-sig")))
     assert header[:3] == ["start", "end", "angry"]
@@ -92,23 +97,22 @@ def test_closing_the_card_ends_the_stream(hold: Hold, open_page: OpenPage) -> No
     until(lambda: held.count("ser_streams") == 0)
 
 
-def test_a_service_that_goes_away_and_one_that_is_full(hold: Hold, open_page: OpenPage) -> None:
-    held = hold(max_streams=1)
-    page = open_page(held.url, statuses=True)
-    notice = page.locator("#live-notice")
-    with connect(f"{held.url.replace('http', 'ws')}/stream"):
-        until(lambda: held.count("ser_streams") == 1)
-        go_live(page)
-        expect(notice).to_contain_text("does not open a live stream right now")
-        expect(page.locator("#live-state")).to_have_text("Not running")
-    until(lambda: held.count("ser_streams") == 0)
-    page.get_by_role("button", name="Start again").click()
-    expect(page.locator("#live-count")).to_have_text(re.compile("[1-9]"))
-    held.end()
-    expect(notice).to_contain_text(re.compile("shutting down|connection to the service was lost"))
-    expect(page.get_by_role("button", name="windows.csv")).to_be_visible()  # what came until then
-    page.get_by_role("button", name="Start again").click()
-    expect(notice).to_contain_text("The service cannot be reached")
+def test_a_service_that_is_full_and_one_that_goes_away(open_page: OpenPage) -> None:
+    with serving(*MODEL_FLAGS, "--max-streams", "1") as (process, url):
+        page = open_page(url, statuses=True)
+        notice = page.locator("#live-notice")
+        with connect(f"{url.replace('http', 'ws')}/stream"):
+            go_live(page)
+            expect(notice).to_contain_text("does not open a live stream right now")
+            expect(page.locator("#live-state")).to_have_text("Not running")
+        page.get_by_role("button", name="Start again").click()
+        expect(page.locator("#live-count")).to_have_text(re.compile("[1-9]"))
+        process.send_signal(signal.SIGTERM)
+        expect(notice).to_contain_text("The service is shutting down.")
+        expect(page.get_by_role("button", name="windows.csv")).to_be_visible()  # what came until then
+        process.wait(10)
+        page.get_by_role("button", name="Start again").click()
+        expect(notice).to_contain_text("The service cannot be reached")
 
 
 def test_a_key_is_asked_for(hold: Hold, open_page: OpenPage) -> None:
@@ -131,6 +135,24 @@ def test_without_a_microphone_it_says_why(open_page: OpenPage, service_url: str)
     insecure = open_page(service_url.replace("127.0.0.1", INSECURE_HOST))
     insecure.get_by_role("button", name="Live").click()
     expect(insecure.locator("#live-notice")).to_contain_text("only on https://")
+
+
+def test_the_lines_of_code_do_the_same(page: Page, tmp_path: Path) -> None:
+    refuse(page, "NotAllowedError")
+    go_live(page, window="1.5", hop="0.5")
+    clip = SERVICE / "examples" / "happy.wav"
+    page.set_input_files("#files", clip)
+    expect(page.locator("#result-name")).to_have_text("happy.wav")
+    line = page.locator("#code").inner_text().replace("emotion2vec-service", f"{sys.executable} -m service.cli", 1)
+    page.get_by_role("radio", name="Python").check()
+    lines = page.locator("#code").inner_text()
+    (tmp_path / "happy.wav").write_bytes(clip.read_bytes())
+    printed = [
+        subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60).stdout
+        for command in (["bash", "-c", line.replace(" mic ", " happy.wav ", 1)], [sys.executable, "-c", lines])
+    ]
+    assert [text.count("window ") + text.count("'type': 'window'") for text in printed] == [5, 5]
+    assert [text.count("result") for text in printed] == [1, 1]
 
 
 def test_what_the_service_says_is_shown(page: Page) -> None:

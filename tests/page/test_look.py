@@ -10,6 +10,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from service.api.problems import STATUSES
+from service.errors import ServiceError
 from tests.page.conftest import OpenPage
 from tests.page.stored_answers import SERVICE
 
@@ -31,6 +33,7 @@ def show_table_with_an_error(page: Page) -> None:
 
 
 def show_live(page: Page) -> None:
+    page.evaluate("for (const id of ['window', 'hop']) { document.querySelector(`#live-${id}`).value = '0.5'; }")
     page.locator("#listen").click()
     expect(page.locator("#live-count")).to_have_text(re.compile("[1-9]"))
 
@@ -117,6 +120,20 @@ def test_both_languages_have_all_messages(page: Page) -> None:
         assert key in english
 
 
+def leaves(kind: type[ServiceError]) -> list[type[ServiceError]]:
+    """The classes under `kind` that are raised."""
+    return [leaf for under in kind.__subclasses__() for leaf in leaves(under)] or [kind]
+
+
+def test_every_error_that_a_request_may_have_is_a_sentence() -> None:
+    english = (PAGE / "languages" / "en.js").read_text(encoding="utf-8")
+    codes = {leaf.code for kind in STATUSES if kind is not ServiceError for leaf in leaves(kind)}
+    # Only a program that is wrong gets these; the page shows their titles.
+    ours = {"malformed_request", "headers_too_large", "invalid_message", "message_too_large"}
+    assert ours < codes
+    assert [code for code in sorted(codes - ours) if f"'problem.{code}':" not in english] == []
+
+
 def test_the_theme_can_be_chosen_and_is_remembered(open_page: OpenPage) -> None:
     def background(page: Page) -> str:
         colour: str = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -167,7 +184,7 @@ def test_the_whole_way_by_keys(page: Page) -> None:
     expect(page.locator("#player[data-ready]")).to_be_visible()
     passed = tab_to("take-chart")
     assert {"compute", "play", "tracks", "draw-stacked", "take-result", "take-frames"} <= set(passed)
-    assert {"granularity", "window", "hop", "embedding", "channels", "label_language", "trim", "code-curl"} <= set(
+    assert {"granularity", "window", "hop", "embedding", "channels", "label_language", "trim", "code-shell"} <= set(
         tab_to("copy")
     )
 

@@ -154,8 +154,10 @@ def test_speech_without_pauses(seconds: float) -> None:
 def test_other_lengths() -> None:
     found = cut(line(1.0, talk(20), 1.0), shortest=1.0, longest=4.0)
     assert all(1.0 <= utterance.seconds <= 4.0 for utterance in found)
-    with pytest.raises(ValueError, match="quarter"):
-        UtteranceCutter(RATE, shortest=2.0, longest=7.0)
+    assert all(each.seconds <= 2.0 for each in cut(line(1.0, talk(20), 1.0), shortest=0.5, longest=2.0))
+    for shortest, longest in ((2.0, 7.0), (0.0, 15.0), (0.1, 1.9)):
+        with pytest.raises(ValueError, match="quarter"):
+            UtteranceCutter(RATE, shortest=shortest, longest=longest)
 
 
 def test_samples_are_those_around_the_speech() -> None:
@@ -228,6 +230,40 @@ def test_the_result_does_not_depend_on_how_samples_are_split(sizes: list[int], r
     for one, other in zip(together, split, strict=True):
         assert (one.start, one.end, one.offset) == (other.start, other.end, other.offset)
         assert np.array_equal(one.samples, other.samples)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    parts=st.lists(st.tuples(st.floats(-90, 0), st.floats(0.01, 9), st.booleans()), min_size=1, max_size=12),
+    sizes=st.lists(st.integers(0, 5000), max_size=40),
+)
+def test_whatever_is_heard(parts: list[tuple[float, float, bool]], sizes: list[int]) -> None:
+    rate = 1000
+    sounds = [noise(seconds, level, rate, seed) for seed, (level, seconds, _) in enumerate(parts)]
+    for sound, (_, _, even) in zip(sounds, parts, strict=True):
+        if not even:  # a syllable each eighth of a second
+            sound *= np.abs(np.sin(np.arange(sound.size) / 40)) ** 3
+    samples = np.concatenate(sounds)
+    cutter = UtteranceCutter(rate)
+    found: list[Utterance] = []
+    rest, settled = samples, 0.0
+    for size in [*sizes, rest.size]:
+        new = cutter.push(rest[:size])
+        rest = rest[size:]
+        assert all(utterance.end >= settled for utterance in new)
+        assert cutter.settled >= settled
+        settled = cutter.settled
+        found += new
+    last = cutter.finish()
+    assert all(utterance.end >= settled for utterance in last)
+    found += last
+    assert np.array_equal(bounds(found), bounds(cut(samples, rate)))
+    for utterance in found:
+        assert 0 <= utterance.offset <= utterance.start < utterance.end <= samples.size / rate
+        assert utterance.seconds <= 15.0
+        first = round(utterance.offset * rate)
+        assert np.array_equal(utterance.samples, samples[first : first + utterance.samples.size])
+    assert all(one.end <= other.start for one, other in pairwise(found))
 
 
 def test_samples_one_by_one() -> None:
