@@ -50,6 +50,9 @@ _MEDIA_TYPES = {
     ".wav": "audio/wav",
 }
 
+_NO_MODULES = ("vendor/", "saved-theme", "microphone-worklet")
+"""Scripts that the page loads later or otherwise than as modules of its own."""
+
 page_router = APIRouter(include_in_schema=False)
 docs_router = APIRouter(include_in_schema=False)
 
@@ -103,7 +106,7 @@ def _version() -> str:
 def _index(docs: bool) -> str:
     assets = f"page/{_version()}"
     # Modules are found one by one as each is read; this lets the browser ask for all of them at once.
-    modules = [path for path in _files() if path.endswith(".js") and not path.startswith(("vendor/", "saved-theme"))]
+    modules = [path for path in _files() if path.endswith(".js") and not path.startswith(_NO_MODULES)]
     preloads = "".join(f'  <link rel="modulepreload" href="{assets}/{path}">\n' for path in modules)
     template = Template(_files()["index.html"].decode())
     return template.substitute(assets=assets, preloads=preloads, docs_hidden="" if docs else "hidden")

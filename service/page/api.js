@@ -1,40 +1,31 @@
 // The service's public HTTP API, and its answers.
 
+import { AnswerLines } from './answer-lines.js';
 import { keyHeaders } from './key.js';
+import { Problem, readProblem } from './problem.js';
 
 /** @typedef {{label: string, score: number}} LabelScore */
 /** @typedef {number[] | number[][] | {dtype: 'float32', shape: number[], data: string}} Embedding */
 /** @typedef {{start: number, hop: number, window: number, labels: string[], scores: number[][]}} Frames */
 /** @typedef {{start: number, end: number}} Stretch */
 /** @typedef {{id: string, revision: string, backend: string, device: string, dtype: string, demonstration: boolean}} Model */
-/** @typedef {{label: string, score: number, scores: LabelScore[], embedding?: Embedding, frames?: Frames}} Result */
-/** @typedef {Result & {channel: number, speech: Stretch | null}} ChannelResult */
-/** @typedef {{duration: number, sampling_rate: number, channels: number, speech?: Stretch | null}} Audio */
+/** Without speech, label and score are null and there are no scores. */
+/** @typedef {{label: string | null, score: number | null, scores: LabelScore[], embedding?: Embedding}} Overall */
+/** @typedef {{start: number, end: number, channel?: number, label: string, score: number, scores: LabelScore[], embedding?: Embedding}} Segment */
+/** @typedef {Overall & {frames?: Frames, segments?: Segment[]}} Result */
+/** @typedef {Result & {channel: number, speech?: Stretch | null, speech_seconds?: number}} ChannelResult */
+/** @typedef {{duration: number, sampling_rate: number, channels: number, narrow_band?: boolean, speech?: Stretch | null, speech_seconds?: number}} Audio */
 /** @typedef {{id: string, model: Model, audio: Audio, channels?: ChannelResult[]} & Partial<Result>} Answer */
 /** @typedef {{state: 'receiving' | 'decoding' | 'queued' | 'running' | 'unknown', ahead?: {clips: number, audio_seconds: number, wait: number | null}}} RequestState */
 /** @typedef {{decode: number, queue: number, preprocess: number, inference: number}} Timings milliseconds */
 /** @typedef {{answer: Answer, text: string, timings: Timings | null, cached: boolean}} Answered */
 /** @typedef {[string, string][]} Options names and values, as the API has them */
 
+/** The media type of answers that come line by line. */
+export const LINES = 'application/x-ndjson';
+
 /** Where the API is: two folders above the files of the page, whatever a proxy puts before it. */
 export const BASE = new URL('../../', import.meta.url);
-
-/** Something that went wrong, as a problem document says it, or `server_gone`, `bad_answer`, `cancelled`. */
-export class Problem extends Error {
-  /**
-   * @param {string} code
-   * @param {{status?: number, title?: string, detail?: string, retryAfter?: number | null, errors?: {field: string, message: string}[]}} [facts]
-   */
-  constructor(code, { status = 0, title = '', detail = '', retryAfter = null, errors = [] } = {}) {
-    super(code);
-    this.code = code;
-    this.status = status;
-    this.title = title;
-    this.detail = detail;
-    this.retryAfter = retryAfter;
-    this.errors = errors;
-  }
-}
 
 /** An id that nobody guesses, also where the page is not in a secure context. */
 export function newRequestId() {
@@ -52,10 +43,11 @@ export function newRequestId() {
  * @param {boolean} request.anew do not take the answer from a cache
  * @param {AbortSignal} request.signal aborting it closes the connection, on which the service gives up the work
  * @param {(share: number) => void} request.onUpload called with 0 to 1
+ * @param {(segments: Segment[]) => void} request.onSegments called with all that have come, whenever some more have
  * @returns {Promise<Answered>}
  * @throws {Problem}
  */
-export function recognize({ blob, name, options, id, anew, signal, onUpload }) {
+export function recognize({ blob, name, options, id, anew, signal, onUpload, onSegments }) {
   const form = new FormData();
   for (const [option, value] of options) {
     form.append(option, value);
@@ -72,25 +64,33 @@ export function recognize({ blob, name, options, id, anew, signal, onUpload }) {
     for (const [header, value] of Object.entries(keyHeaders())) {
       request.setRequestHeader(header, value);
     }
+    const lines = inSegments(options) ? new AnswerLines(onSegments) : null;
+    if (lines) {
+      request.setRequestHeader('Accept', LINES);
+      request.addEventListener('progress', () => request.status === 200 && lines.take(request.responseText));
+    }
     const abort = () => request.abort();
     signal.addEventListener('abort', abort, { once: true });
     request.upload.addEventListener('progress', (event) => onUpload(event.total ? event.loaded / event.total : 0));
     request.upload.addEventListener('load', () => onUpload(1));
     request.addEventListener('loadend', () => signal.removeEventListener('abort', abort));
     request.addEventListener('abort', () => reject(new Problem('cancelled')));
-    request.addEventListener('error', () => reject(new Problem('server_gone')));
+    request.addEventListener('error', async () => {
+      reject(new Problem((await isReadable(blob)) ? 'server_gone' : 'file_unreadable'));
+    });
     request.addEventListener('load', () => {
       const header = (/** @type {string} */ name) => request.getResponseHeader(name);
       if (request.status === 200) {
         try {
+          const answer = lines ? lines.finish(request.responseText) : JSON.parse(request.responseText);
           resolve({
-            answer: JSON.parse(request.responseText),
-            text: request.responseText,
-            timings: readTimings(header('Server-Timing')),
+            answer,
+            text: lines ? JSON.stringify(answer) : request.responseText,
+            timings: lines ? lines.timings : readTimings(header('Server-Timing')),
             cached: header('X-Cache') === 'hit',
           });
-        } catch {
-          reject(new Problem('bad_answer', { status: 200 }));
+        } catch (error) {
+          reject(error instanceof Problem ? error : new Problem('bad_answer', { status: 200 }));
         }
       } else {
         reject(readProblem(request.status, request.responseText, header('Retry-After')));
@@ -98,6 +98,15 @@ export function recognize({ blob, name, options, id, anew, signal, onUpload }) {
     });
     request.send(form);
   });
+}
+
+/**
+ * Whether these options ask for segments, which come as they are ready.
+ *
+ * @param {Options} options
+ */
+export function inSegments(options) {
+  return options.some(([name, value]) => name === 'granularity' && value === 'segment');
 }
 
 /**
@@ -138,22 +147,17 @@ export async function servedModel() {
 }
 
 /**
- * @param {number} status
- * @param {string} text of the body
- * @param {string | null} retryAfter
+ * Whether a file is still there to be read, and is one: a folder that is dropped looks like a file.
+ *
+ * @param {Blob} blob
  */
-function readProblem(status, text, retryAfter) {
-  const seconds = retryAfter === null ? null : Number.parseFloat(retryAfter);
-  let document;
+async function isReadable(blob) {
   try {
-    document = JSON.parse(text);
+    await blob.slice(0, 1).arrayBuffer();
+    return true;
   } catch {
-    // a proxy's own page
+    return false;
   }
-  const facts = { status, retryAfter: Number.isNaN(seconds) ? null : seconds };
-  return typeof document?.code === 'string'
-    ? new Problem(document.code, { ...document, ...facts })
-    : new Problem('bad_answer', facts);
 }
 
 /**

@@ -3,7 +3,7 @@
 import { find, make } from './dom.js';
 import { emoji, emotionOf } from './emotions.js';
 import { setEmotion } from './language.js';
-import { showNotice } from './problems.js';
+import { showNotice } from './sentences.js';
 
 /** @typedef {{options: Record<string, string>, answers: Record<string, import('./api.js').Answer>}} Stored */
 

@@ -1,6 +1,8 @@
 // What an answer took, and what gave it.
 
+import { inSegments } from './api.js';
 import { find, make } from './dom.js';
+import { length, milliseconds } from './format.js';
 
 const STAGES = /** @type {const} */ (['decode', 'queue', 'preprocess', 'inference']);
 
@@ -9,30 +11,44 @@ const STAGES = /** @type {const} */ (['decode', 'queue', 'preprocess', 'inferenc
 /**
  * @param {import('./jobs.js').Job} job that is done
  * @param {import('./api.js').Answered} answered
- * @param {import('./api.js').Stretch | null} speech
+ * @param {object} found in the channel on show
+ * @param {import('./api.js').Stretch | null} found.speech
+ * @param {number | null} found.speechSeconds where segments were asked for
  */
-export function showFacts(job, { answer, timings }, speech) {
+export function showFacts(job, { answer, timings, cached }, { speech, speechSeconds }) {
   const { audio, model } = answer;
   /** @type {Fact[]} */
   const facts = [];
   showStages(timings);
   find('facts-untimed', HTMLElement).hidden = !job.stored;
-  if (timings) {
-    const service = STAGES.reduce((sum, stage) => sum + timings[stage], 0);
-    const factor = service / 1000 / audio.duration;
-    const values = { factor: factor.toPrecision(2), times: Math.round(1 / factor) };
+  // Segments go through the stages side by side, so that their sum is no time that passed.
+  const whole = timings && !inSegments(job.options);
+  const service = whole ? STAGES.reduce((sum, stage) => sum + timings[stage], 0) : null;
+  if (service !== null) {
     facts.push(['facts.service', null, milliseconds(service)]);
+  }
+  if (!job.stored) {
     facts.push(['facts.wall', null, milliseconds(job.wall)]);
+  }
+  if (!job.stored && !cached) {
+    const factor = (service ?? job.wall) / 1000 / audio.duration;
+    const values = { factor: factor.toPrecision(2), times: Math.round(1 / factor) };
     facts.push(['facts.factor', factor < 0.5 ? 'facts.factor.value' : 'facts.factor.slow', values]);
   }
   facts.push([
     'facts.audio',
     'facts.audio.value',
-    { duration: audio.duration.toFixed(2), rate: audio.sampling_rate, channels: audio.channels },
+    { duration: length(audio.duration), rate: audio.sampling_rate, channels: audio.channels },
   ]);
   if (speech) {
     const values = { start: speech.start.toFixed(2), end: speech.end.toFixed(2) };
     facts.push(['facts.speech', 'facts.speech.value', values]);
+  }
+  if (speechSeconds !== null) {
+    facts.push(['facts.speech', null, length(speechSeconds)]);
+  }
+  if (audio.narrow_band) {
+    facts.push(['facts.band', 'facts.band.narrow', {}]);
   }
   facts.push([
     'facts.model',
@@ -73,9 +89,4 @@ function showStages(timings) {
       );
     }),
   );
-}
-
-/** @param {number} duration milliseconds */
-export function milliseconds(duration) {
-  return duration < 1000 ? `${duration.toFixed(duration < 10 ? 1 : 0)} ms` : `${(duration / 1000).toFixed(2)} s`;
 }

@@ -1,7 +1,9 @@
 // Files on their way through the service: two at a time, and again later where the service is busy.
 
-import { newRequestId, Problem, recognize, requestState } from './api.js';
+import { inSegments, newRequestId, recognize, requestState } from './api.js';
 import { askForKey } from './key.js';
+import { mediaDuration } from './player.js';
+import { Problem } from './problem.js';
 
 const AT_ONCE = 2;
 const MOST_TRIES = 8;
@@ -31,6 +33,10 @@ export class Job extends EventTarget {
     this.retryIn = 0;
     /** @type {import('./api.js').Answered | null} */
     this.answered = null;
+    /** @type {import('./api.js').Segment[]} those that have come while there is no answer */
+    this.segments = [];
+    /** @type {number | null} seconds, where this browser knows it before the service has said it */
+    this.duration = null;
     /** @type {import('./api.js').Options} as they were sent */
     this.options = [];
     /** Whether the answer was computed earlier, and came with the page. */
@@ -93,7 +99,8 @@ export class Runner {
    * @param {Job} job
    */
   add(job) {
-    Object.assign(job, { cancelling: new AbortController(), answered: null, stored: false, problem: null });
+    const fresh = { answered: null, segments: [], stored: false, problem: null };
+    Object.assign(job, { cancelling: new AbortController(), ...fresh });
     job.become('pending');
     this.waiting.push(job);
     this.#next();
@@ -153,9 +160,15 @@ async function attempt(job, options, signal) {
   const id = newRequestId();
   const over = new AbortController();
   const began = performance.now();
+  const states = new AbortController();
   let questions = 0;
-  job.uploaded = 0;
+  Object.assign(job, { options, segments: [], uploaded: 0 });
   job.become('uploading');
+  if (inSegments(options) && job.duration === null) {
+    mediaDuration(job.blob).then((duration) => {
+      job.duration = duration;
+    });
+  }
   try {
     const answered = await recognize({
       blob: job.blob,
@@ -171,11 +184,16 @@ async function attempt(job, options, signal) {
         job.uploaded = share;
         job.become(share < 1 ? 'uploading' : 'received');
         if (share === 1 && questions++ === 0) {
-          followRequest(job, id, AbortSignal.any([signal, over.signal]));
+          followRequest(job, id, AbortSignal.any([signal, over.signal, states.signal]));
         }
       },
+      onSegments(segments) {
+        states.abort(); // from now on they tell where it is
+        job.segments = segments;
+        job.become('running');
+      },
     });
-    Object.assign(job, { answered, options, problem: null, wall: performance.now() - began });
+    Object.assign(job, { answered, problem: null, wall: performance.now() - began });
     over.abort();
     job.become('done');
     return null;

@@ -37,6 +37,20 @@ export function keyHeaders() {
 }
 
 /**
+ * The same for a WebSocket, for which scripts can set no headers: protocols to choose from, of which the service takes
+ * the first.
+ *
+ * @returns {string[]}
+ */
+export function keyProtocols() {
+  if (key === null) {
+    return [];
+  }
+  const escaped = encodeURIComponent(key).replace(/[()]/g, (bracket) => (bracket === '(' ? '%28' : '%29'));
+  return ['emotion2vec.stream', `bearer.${escaped}`];
+}
+
+/**
  * Ask the person for a key; several requests that need one at the same time ask once.
  *
  * @returns {Promise<boolean>} whether one was given

@@ -8,10 +8,11 @@ import { startFiles } from './files.js';
 import { Job, Runner } from './jobs.js';
 import { askForKey, followKey, hasKey } from './key.js';
 import { renameEmotions, setText, startLanguage, switchLanguage } from './language.js';
-import { chosenOptions, sameOptions, startOptions } from './options.js';
-import { showNotice } from './problems.js';
+import { isLiveOpen, liveOptions, startLive } from './live.js';
+import { chooseSegments, chosenOptions, sameOptions, startOptions } from './options.js';
 import { startRecorder } from './recorder.js';
 import { announce, showResult, startResult } from './result.js';
+import { showNotice } from './sentences.js';
 import { showSnippets, startSnippets } from './snippets.js';
 import { showTable, startTable } from './table.js';
 import { startTakeaway } from './takeaway.js';
@@ -91,9 +92,16 @@ function drawSoon() {
 
 function draw() {
   const options = chosenOptions();
+  document.body.classList.toggle('empty', selected === null && !isLiveOpen());
   showTable(jobs, selected, { select, remove });
   showResult(selected, options);
-  showSnippets({ name: selected?.name ?? 'speech.wav', options, key: hasKey() });
+  const live = isLiveOpen() ? [...liveOptions(), ...languageOption()] : null;
+  showSnippets({ name: selected?.name ?? 'speech.wav', options, live, key: hasKey() });
+}
+
+/** What live streams take from the options of files. */
+function languageOption() {
+  return chosenOptions().filter(([name]) => name === 'label_language');
 }
 
 /** Show which model answers, as soon as it does. */
@@ -111,7 +119,7 @@ async function showModel() {
     enter.hidden = true;
     showNotice(notice, model.demonstration ? 'model.demonstration' : null);
   } catch (error) {
-    const { status, retryAfter } = /** @type {import('./api.js').Problem} */ (error);
+    const { status, retryAfter } = /** @type {import('./problem.js').Problem} */ (error);
     enter.hidden = status !== 401;
     showNotice(notice, status === 401 ? 'model.key' : status === 503 ? 'model.loading' : 'model.unreachable');
     if (status !== 401) {
@@ -126,10 +134,21 @@ startTracks();
 startTakeaway();
 startSnippets();
 startTable({ jobs: () => jobs, redraw: drawSoon, clear });
-startResult({ compute, cancel: (job) => job.cancel() });
+startResult({
+  compute,
+  cancel: (job) => job.cancel(),
+  segment(job) {
+    chooseSegments();
+    compute(job);
+  },
+});
 startOptions(drawSoon);
 startFiles(takeFiles);
 startRecorder((file) => takeFiles([file]));
+startLive({
+  wishes: () => Object.fromEntries(languageOption()),
+  changed: drawSoon,
+});
 startExamples((name, blob, answer, options) => {
   let job = jobs.find((each) => each.name === name && each.blob.size === blob.size);
   if (!job) {

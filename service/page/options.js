@@ -11,8 +11,16 @@ const form = find('options', HTMLFormElement);
  */
 export function startOptions(changed) {
   const update = () => {
-    find('over-time', HTMLElement).hidden = value('granularity') !== 'frame';
+    const granularity = value('granularity');
+    find('over-time', HTMLElement).hidden = granularity !== 'frame';
+    find('about-segments', HTMLElement).hidden = granularity !== 'segment';
     find('one-channel', HTMLElement).hidden = value('channels') !== 'one';
+    const embedding = /** @type {HTMLSelectElement} */ (form.elements.namedItem('embedding'));
+    const ofFrames = /** @type {HTMLOptionElement} */ (embedding.querySelector('[value=frame]'));
+    ofFrames.disabled = granularity === 'segment'; // segments have one each, their frames none
+    if (ofFrames.disabled && ofFrames.selected) {
+      embedding.value = 'utterance';
+    }
     changed();
   };
   form.addEventListener('input', update);
@@ -28,8 +36,11 @@ export function startOptions(changed) {
 export function chosenOptions() {
   /** @type {import('./api.js').Options} */
   const options = [];
-  if (value('granularity') === 'frame') {
-    options.push(['granularity', 'frame']);
+  const granularity = value('granularity');
+  if (granularity !== 'utterance') {
+    options.push(['granularity', granularity]);
+  }
+  if (granularity === 'frame') {
     for (const name of ['window', 'hop']) {
       if (value(name)) {
         options.push([name, value(name)]);
@@ -39,7 +50,7 @@ export function chosenOptions() {
   if (value('embedding') !== 'none') {
     options.push(['embedding', value('embedding')]);
   }
-  if (value('embedding') === 'frame') {
+  if (value('embedding') === 'frame' || (value('embedding') === 'utterance' && granularity === 'segment')) {
     options.push(['encoding', 'base64']); // as numbers, minutes of them would be hundreds of megabytes
   }
   const channels = value('channels') === 'one' ? value('channel') || '0' : value('channels');
@@ -53,6 +64,13 @@ export function chosenOptions() {
     options.push(['trim', 'false']);
   }
   return options;
+}
+
+/** Ask for segments from now on. */
+export function chooseSegments() {
+  const choice = /** @type {RadioNodeList} */ (form.elements.namedItem('granularity'));
+  choice.value = 'segment';
+  form.dispatchEvent(new Event('input'));
 }
 
 /**

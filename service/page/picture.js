@@ -1,8 +1,8 @@
 // The result as one picture: emotion, bars, and what is drawn of the audio.
 
 import { colourOf, emoji, emotionName, emotionOf } from './emotions.js';
+import { length, percent } from './format.js';
 import { language, message } from './language.js';
-import { percent } from './segments.js';
 import { themeColour } from './theme.js';
 import { drawnTracks } from './tracks.js';
 
@@ -14,6 +14,7 @@ const HEADING = 40;
 const BAR = 28;
 const FOOTER = 40;
 const WAVEFORM = 150;
+const AXIS = 24;
 const TIMELINE = 220;
 const FONT = 'system-ui, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif';
 const EMOJI = '"Apple Color Emoji", "Segoe UI Emoji", "Noto Color Emoji", sans-serif';
@@ -26,9 +27,10 @@ const EMOJI = '"Apple Color Emoji", "Segoe UI Emoji", "Noto Color Emoji", sans-s
  * @returns {Promise<Blob>} PNG
  */
 export async function drawPicture({ name, answered, result }) {
-  const { waveform, timeline } = drawnTracks();
+  const { waveform, timeline, lanes } = drawnTracks();
   const upper = Math.max(BAR * result.scores.length, 200) + 24;
-  const height = 2 * MARGIN + HEADING + upper + WAVEFORM + (timeline ? TIMELINE + 8 : 0) + FOOTER;
+  const wave = waveform?.fine ? WAVEFORM : AXIS;
+  const height = 2 * MARGIN + HEADING + upper + wave + (timeline ? TIMELINE + 8 : 0) + (lanes?.height ?? 0) + FOOTER;
   const canvas = document.createElement('canvas');
   canvas.width = WIDTH * SCALE;
   canvas.height = height * SCALE;
@@ -42,15 +44,19 @@ export async function drawPicture({ name, answered, result }) {
   drawEmotion(context, result);
   drawBars(context, result);
   context.translate(0, upper);
-  waveform?.paint(context, INNER, WAVEFORM, 0);
-  context.translate(0, WAVEFORM + 8);
+  waveform?.paint(context, INNER, wave, 0);
+  context.translate(0, wave + 8);
   if (timeline) {
     context.drawImage(await timeline.picture(INNER * SCALE, TIMELINE * SCALE), 0, 0, INNER, TIMELINE);
     context.translate(0, TIMELINE);
   }
+  if (lanes) {
+    lanes.paint(context, INNER);
+    context.translate(0, lanes.height);
+  }
   const { model, audio } = answered.answer;
   const about = message('model.about', { id: model.id, dtype: model.dtype, device: model.device });
-  write(context, `${about} · ${model.revision} · ${audio.duration.toFixed(2)} s`, 0, 30, {
+  write(context, `${about} · ${model.revision} · ${length(audio.duration)}`, 0, 30, {
     style: '14px',
     colour: '--muted',
   });
@@ -64,11 +70,15 @@ export async function drawPicture({ name, answered, result }) {
  * @param {import('./api.js').Result} result
  */
 function drawEmotion(context, { label, score }) {
+  if (label === null) {
+    write(context, message('result.nobody'), 0, 100, { style: '600 34px' });
+    return;
+  }
   const emotion = emotionOf(label);
   write(context, emoji(emotion), 0, 88, { style: '84px', font: EMOJI });
   const names = `${emotionName(emotion, 'en')} ${emotionName(emotion, 'zh')}`;
   write(context, names, 0, 148, { style: '600 34px' });
-  write(context, percent(score), 0, 186, { style: '24px', colour: '--muted' });
+  write(context, percent(score ?? 0), 0, 186, { style: '24px', colour: '--muted' });
 }
 
 /**

@@ -1,81 +1,120 @@
-// The timeline in words: stretches in which one emotion is the strongest. Also what screen readers get of it.
+// The segments of a recording as a table: what screen readers get of them, and what becomes a CSV.
 
-import { make } from './dom.js';
+import { find, make } from './dom.js';
 import { emoji, emotionOf } from './emotions.js';
-import { setEmotion } from './language.js';
+import { clock, percent, roundSeconds } from './format.js';
+import { setEmotion, setText } from './language.js';
 
-const MOST_ROWS = 200;
+/** More rows make browsers slow; the CSV has all. */
+const MOST_ROWS = 1000;
 
-/** @typedef {{from: number, to: number, emotion: string, score: number}} Segment */
+/** @typedef {import('./api.js').Segment} Segment */
+/** @typedef {{play: (segment: Segment) => void, point: (segment: Segment | null) => void}} On */
+
+/** @type {Map<Segment, HTMLTableRowElement>} */
+const rows = new Map();
+/** @type {HTMLTableRowElement | null} */
+let marked = null;
 
 /**
- * The stretches of scores over time.
+ * Show segments, in the order of time. Those that are shown already stay as they are.
  *
- * @param {import('./api.js').Frames} frames
- * @returns {Segment[]}
+ * @param {Segment[]} segments
+ * @param {On} on
  */
-export function segments({ start, hop, window, labels, scores }) {
-  /** @type {(Segment & {rows: number})[]} */
-  const found = [];
-  scores.forEach((row, index) => {
-    const score = Math.max(...row);
-    const emotion = emotionOf(labels[row.indexOf(score)]);
-    const last = found.at(-1);
-    const middle = start + index * hop + window / 2;
-    const to = index === scores.length - 1 ? middle + window / 2 : middle + hop / 2;
-    if (last?.emotion === emotion) {
-      last.to = to;
-      last.score += score;
-      last.rows++;
-    } else {
-      found.push({ from: index ? middle - hop / 2 : start, to, emotion, score, rows: 1 });
-    }
-  });
-  return found.map(({ from, to, emotion, score, rows }) => ({ from, to, emotion, score: score / rows }));
+export function showSegments(segments, on) {
+  const body = find('segments', HTMLTableSectionElement);
+  const shown = segments.slice(0, MOST_ROWS);
+  if (!shown.length || !rows.has(shown[0])) {
+    body.replaceChildren();
+    rows.clear();
+  }
+  for (const segment of shown.slice(rows.size)) {
+    const row = makeRow(segment, on);
+    rows.set(segment, row);
+    body.append(row);
+  }
+  const split = segments.some(({ channel }) => channel !== undefined);
+  find('segments-table', HTMLElement).classList.toggle('unsplit', !split);
+  find('segments-more', HTMLElement).hidden = segments.length <= MOST_ROWS;
+  setText(find('segments-more', HTMLElement), 'segments.more', { count: segments.length - MOST_ROWS });
+  find('segments-scroll', HTMLElement).hidden = segments.length === 0;
+  setText(find('segments-count', HTMLElement), 'segments.count', { count: segments.length });
 }
 
 /**
- * Fill the table.
+ * Let one row stand out.
  *
- * @param {HTMLTableSectionElement} body
- * @param {Segment[]} rows
- * @param {((time: number) => void) | null} play null where nothing can be played
+ * @param {Segment | null} segment
+ * @param {boolean} follow whether to scroll to it within the table
  */
-export function showSegments(body, rows, play) {
-  const shown = rows.slice(0, MOST_ROWS).map(({ from, to, emotion, score }) => {
-    const name = make('span');
-    setEmotion(name, emotion);
-    const time = from.toFixed(2);
-    const button = make(
-      'button',
-      {
-        type: 'button',
-        class: 'small',
-        label: 'timeline.play',
-        values: { time },
-        hidden: play === null,
-        click: () => play?.(from),
-      },
-      '▶',
-    );
-    return make(
-      'tr',
-      {},
-      make('td', { class: 'number' }, time),
-      make('td', { class: 'number' }, to.toFixed(2)),
-      make('td', {}, make('span', { class: 'emoji', 'aria-hidden': 'true' }, emoji(emotion)), ' ', name),
-      make('td', { class: 'number' }, percent(score)),
-      make('td', {}, button),
-    );
-  });
-  body.replaceChildren(...shown);
-  if (rows.length > MOST_ROWS) {
-    const values = { count: rows.length - MOST_ROWS };
-    body.append(make('tr', {}, make('td', { colspan: 5, text: 'timeline.more', values })));
+export function markSegment(segment, follow) {
+  const row = (segment && rows.get(segment)) ?? null;
+  if (row === marked) {
+    return;
+  }
+  marked?.classList.remove('selected');
+  row?.classList.add('selected');
+  marked = row;
+  if (row && follow) {
+    const box = find('segments-scroll', HTMLElement);
+    const below = row.offsetTop + row.offsetHeight - box.scrollTop - box.clientHeight;
+    const above = box.scrollTop + row.offsetHeight - row.offsetTop; // the heading stays on top of the rows
+    box.scrollTop += Math.max(below, 0) - Math.max(above, 0);
   }
 }
 
-/** @param {number} score */
-export function percent(score) {
-  return `${(100 * score).toFixed(1)} %`;
+/**
+ * Segments as rows of a CSV.
+ *
+ * @param {Segment[]} segments
+ */
+export function segmentRows(segments) {
+  const labels = segments[0]?.scores.map(({ label }) => label) ?? [];
+  return [
+    ['start', 'end', 'channel', 'label', 'score', ...labels],
+    ...segments.map(({ start, end, channel, label, score, scores }) => [
+      roundSeconds(start),
+      roundSeconds(end),
+      channel ?? '',
+      label,
+      score,
+      ...scores.map((each) => each.score),
+    ]),
+  ];
+}
+
+/**
+ * @param {Segment} segment
+ * @param {On} on
+ */
+function makeRow(segment, { play, point }) {
+  const { start, end, channel, label, score } = segment;
+  const emotion = emotionOf(label);
+  const name = make('span');
+  setEmotion(name, emotion);
+  const time = clock(start, 1);
+  const button = make(
+    'button',
+    { type: 'button', class: 'small', label: 'timeline.play.clock', values: { time } },
+    '▶',
+  );
+  const row = make(
+    'tr',
+    {},
+    make('td', { class: 'number' }, time),
+    make('td', { class: 'number' }, clock(end, 1)),
+    make('td', { class: 'number channel' }, channel === undefined ? '' : String(channel)),
+    make('td', {}, make('span', { class: 'emoji', 'aria-hidden': 'true' }, emoji(emotion)), ' ', name),
+    make('td', { class: 'number' }, percent(score)),
+    make('td', { class: 'playing' }, button),
+  );
+  row.addEventListener('click', () => play(segment));
+  for (const event of ['pointerenter', 'focusin']) {
+    row.addEventListener(event, () => point(segment));
+  }
+  for (const event of ['pointerleave', 'focusout']) {
+    row.addEventListener(event, () => point(null));
+  }
+  return row;
 }

@@ -1,6 +1,6 @@
 // The lines that do the same without the page.
 
-import { BASE } from './api.js';
+import { BASE, inSegments, LINES } from './api.js';
 import { find } from './dom.js';
 import { setText } from './language.js';
 
@@ -8,11 +8,12 @@ import { setText } from './language.js';
  * @typedef {object} Call
  * @property {string} name of the file
  * @property {import('./api.js').Options} options
+ * @property {import('./api.js').Options | null} live options of a live stream where one is on show
  * @property {boolean} key whether a key is needed
  */
 
 /** @type {Call} */
-let shown = { name: '', options: [], key: false };
+let shown = { name: '', options: [], live: null, key: false };
 
 /** Start the choice between languages, and the button that copies. */
 export function startSnippets() {
@@ -33,12 +34,21 @@ export function showSnippets(call) {
 
 function write() {
   const python = find('code-python', HTMLInputElement).checked;
-  find('code', HTMLElement).textContent = python ? pythonLines(shown) : curlLine(shown);
+  const { live, ...call } = shown;
+  find('code-shell-name', HTMLElement).textContent = live ? 'Shell' : 'curl';
+  if (live) {
+    find('code', HTMLElement).textContent = python ? livePythonLines(live, call) : liveShellLine(live, call);
+  } else {
+    find('code', HTMLElement).textContent = python ? pythonLines(call) : curlLine(call);
+  }
 }
 
-/** @param {Call} call */
+/** @param {Omit<Call, 'live'>} call */
 function curlLine({ name, options, key }) {
   const parts = ['curl'];
+  if (inSegments(options)) {
+    parts.push('--no-buffer', `-H ${shellWord(`Accept: ${LINES}`)}`);
+  }
   if (key) {
     parts.push('-H "Authorization: Bearer $API_KEY"');
   }
@@ -48,22 +58,80 @@ function curlLine({ name, options, key }) {
   return parts.join(' \\\n  ');
 }
 
-/** @param {Call} call */
+/** @param {Omit<Call, 'live'>} call */
 function pythonLines({ name, options, key }) {
+  const stream = inSegments(options);
   const data = options.map(([option, value]) => `${pythonText(option)}: ${pythonText(value)}`).join(', ');
+  const headers = [
+    ...(key ? ['"Authorization": "Bearer " + os.environ["API_KEY"]'] : []),
+    ...(stream ? [`"Accept": ${pythonText(LINES)}`] : []),
+  ];
+  const modules = [...(stream ? ['import json'] : []), ...(key ? ['import os'] : [])];
   return [
-    ...(key ? ['import os', ''] : []),
+    ...(modules.length ? [...modules, ''] : []),
     'import requests',
     '',
     `with open(${pythonText(name)}, "rb") as file:`,
     '    response = requests.post(',
     `        ${pythonText(String(new URL('recognize', BASE)))},`,
-    ...(key ? ['        headers={"Authorization": "Bearer " + os.environ["API_KEY"]},'] : []),
+    ...(headers.length ? [`        headers={${headers.join(', ')}},`] : []),
     '        files={"file": file},',
     ...(data ? [`        data={${data}},`] : []),
+    ...(stream ? ['        stream=True,'] : []),
     '    )',
     'response.raise_for_status()',
-    'print(response.json())',
+    ...(stream ? ['for line in response.iter_lines():', '    print(json.loads(line))'] : ['print(response.json())']),
+  ].join('\n');
+}
+
+/**
+ * @param {import('./api.js').Options} live
+ * @param {{key: boolean}} call
+ */
+function liveShellLine(live, { key }) {
+  return [
+    'emotion2vec-service stream mic',
+    ...live.map(([option, value]) => `--${option.replace('_', '-')} ${shellWord(value)}`),
+    ...(key ? ['--api-key-env API_KEY'] : []),
+    `--url ${shellWord(String(BASE))}`,
+  ].join(' \\\n  ');
+}
+
+/**
+ * @param {import('./api.js').Options} live
+ * @param {{name: string, key: boolean}} call
+ */
+function livePythonLines(live, { name, key }) {
+  const wishes = live.map(([option, value]) => `${option}=${/^[\d.]+$/.test(value) ? value : pythonText(value)}`);
+  return [
+    'import asyncio',
+    ...(key ? ['import os'] : []),
+    '',
+    'import soundfile',
+    'from service.client import open_stream',
+    '',
+    'async def send(stream, samples):',
+    '    await stream.send(samples.tobytes())',
+    '    await stream.end()',
+    '',
+    'async def main():',
+    `    samples, rate = soundfile.read(${pythonText(name)}, dtype="int16", always_2d=True)`,
+    '    async with (',
+    '        open_stream(',
+    `            ${pythonText(String(BASE))},`,
+    '            sampling_rate=rate,',
+    '            encoding="s16le",',
+    '            channels=samples.shape[1],',
+    ...(key ? ['            api_key=os.environ["API_KEY"],'] : []),
+    ...[...wishes, 'late="wait"'].map((wish) => `            ${wish},`),
+    '        ) as stream,',
+    '        asyncio.TaskGroup() as tasks,',
+    '    ):',
+    '        tasks.create_task(send(stream, samples))',
+    '        async for event in stream:',
+    '            print(event)',
+    '',
+    'asyncio.run(main())',
   ].join('\n');
 }
 

@@ -1,8 +1,9 @@
 // Where a job is, in words and as steps.
 
 import { find } from './dom.js';
+import { clock } from './format.js';
 import { setText } from './language.js';
-import { problemMessage } from './problems.js';
+import { problemMessage } from './sentences.js';
 
 const STEPS = ['upload', 'queue', 'model'];
 const STEP_OF = /** @type {Record<string, number>} */ ({
@@ -37,6 +38,10 @@ export function stateMessage(job) {
   if (job.state === 'queued') {
     return { key: 'step.queue', values: {} };
   }
+  const end = reached(job);
+  if (job.state === 'running' && end !== null) {
+    return { key: 'state.segments', values: { count: job.segments.length, time: clock(end) } };
+  }
   return { key: `state.${job.state}`, values: {} };
 }
 
@@ -46,11 +51,12 @@ export function stateMessage(job) {
  * @param {import('./jobs.js').Job} job
  */
 export function showSteps(job) {
-  const reached = STEP_OF[job.state] ?? -1;
+  const now = STEP_OF[job.state] ?? -1;
+  const end = reached(job);
   for (const [number, step] of STEPS.entries()) {
     const element = find(`step-${step}`, HTMLElement);
-    element.dataset.reached = number < reached ? 'past' : number === reached ? 'now' : 'ahead';
-    if (number === reached) {
+    element.dataset.reached = number < now ? 'past' : number === now ? 'now' : 'ahead';
+    if (number === now) {
       element.setAttribute('aria-current', 'step');
     } else {
       element.removeAttribute('aria-current');
@@ -59,11 +65,22 @@ export function showSteps(job) {
   const bar = find('progress', HTMLProgressElement);
   if (job.state === 'uploading') {
     bar.value = job.uploaded;
+  } else if (job.state === 'running' && end !== null && job.duration !== null) {
+    bar.value = Math.min(1, end / job.duration);
   } else {
     bar.removeAttribute('value');
   }
   const { key, values } = stateMessage(job);
   setText(find('state', HTMLElement), key, values);
+}
+
+/**
+ * How far into the recording segments have come.
+ *
+ * @param {import('./jobs.js').Job} job
+ */
+export function reached({ segments }) {
+  return segments.at(-1)?.end ?? null;
 }
 
 /** @param {number} bytes */

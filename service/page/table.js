@@ -2,10 +2,9 @@
 
 import { find, make } from './dom.js';
 import { emoji, emotionOf } from './emotions.js';
-import { milliseconds } from './facts.js';
+import { length, milliseconds, percent } from './format.js';
 import { setEmotion, setLabel, setText } from './language.js';
-import { problemMessage } from './problems.js';
-import { percent } from './segments.js';
+import { problemMessage } from './sentences.js';
 import { stateMessage } from './states.js';
 import { csvBlob, save } from './takeaway.js';
 
@@ -49,7 +48,10 @@ export function startTable({ jobs, redraw, clear }) {
   find('table-csv', HTMLButtonElement).addEventListener('click', () =>
     save('emotions.csv', csvBlob(tableRows(jobs()))),
   );
-  find('table-clear', HTMLButtonElement).addEventListener('click', clear);
+  find('table-clear', HTMLButtonElement).addEventListener('click', () => {
+    find('choose', HTMLButtonElement).focus();
+    clear();
+  });
 }
 
 /**
@@ -108,8 +110,8 @@ function tableRows(jobs) {
           job.name,
           'channel' in result ? Number(result.channel) : '',
           ...facts,
-          result.label,
-          result.score,
+          result.label ?? '',
+          result.score ?? '',
           job.answered?.answer.audio.duration ?? '',
           job.stored ? '' : Math.round(job.wall),
           ...emotions.map((emotion) => scores.get(emotion) ?? ''),
@@ -130,10 +132,20 @@ function results(job) {
   return answer ? (answer.channels ?? [/** @type {import('./api.js').Result} */ (answer)]) : [];
 }
 
-/** @param {Job} job */
+/**
+ * The strongest emotion of all channels, none where nobody speaks in any.
+ *
+ * @param {Job} job
+ */
 function strongest(job) {
-  const found = results(job);
-  return found.length ? found.reduce((one, other) => (other.score > one.score ? other : one)) : undefined;
+  /** @type {{label: string, score: number} | undefined} */
+  let best;
+  for (const { label, score } of results(job)) {
+    if (label !== null && score !== null && score > (best?.score ?? -1)) {
+      best = { label, score };
+    }
+  }
+  return best;
 }
 
 /** @param {Job[]} jobs */
@@ -167,11 +179,22 @@ class Row {
     this.element = make('tr', {}, make('th', { scope: 'row' }, this.open), make('td', {}, this.remove));
     this.element.addEventListener('click', (event) => {
       if (event.target === this.remove) {
+        if (!job.active) {
+          this.#passFocus();
+        }
         on.remove(job);
       } else {
         on.select(job);
       }
     });
+  }
+
+  /** The focus must not vanish with the row. */
+  #passFocus() {
+    const { nextElementSibling, previousElementSibling, parentElement } = this.element;
+    const next = (nextElementSibling ?? previousElementSibling)?.querySelector('.open');
+    const last = (parentElement?.childElementCount ?? 0) <= 2; // of one file there is no table
+    (last || !(next instanceof HTMLElement) ? find('choose', HTMLButtonElement) : next).focus({ preventScroll: true });
   }
 
   /** @param {boolean} selected */
@@ -183,20 +206,29 @@ class Row {
     } else {
       this.open.removeAttribute('aria-current');
     }
-    const state = JSON.stringify([job.state, job.uploaded, job.ahead, job.retryIn, job.stored, job.wall]);
+    const state = JSON.stringify([
+      job.state,
+      job.uploaded,
+      job.ahead,
+      job.segments.length,
+      job.retryIn,
+      job.stored,
+      job.wall,
+    ]);
     if (state === this.drawn) {
       return;
     }
     this.drawn = state;
     setLabel(this.remove, job.active ? 'table.cancel' : 'table.remove', { name: job.name });
     const done = job.state === 'done' ? job.answered : null;
+    const best = done ? strongest(job) : undefined;
     for (const cell of [...this.element.children].slice(1, -1)) {
       cell.remove();
     }
     this.element.lastElementChild?.before(
       outcome(job),
-      make('td', { class: 'number' }, done ? percent(strongest(job)?.score ?? 0) : ''),
-      make('td', { class: 'number' }, done ? `${done.answer.audio.duration.toFixed(2)} s` : ''),
+      make('td', { class: 'number' }, best ? percent(best.score) : ''),
+      make('td', { class: 'number' }, done ? length(done.answer.audio.duration) : ''),
       make('td', { class: 'number' }, done && !job.stored ? milliseconds(job.wall) : ''),
     );
   }
@@ -214,6 +246,9 @@ function outcome(job) {
       cell.append(' ', make('span', { class: 'badge', text: 'result.stored' }));
     }
     return cell;
+  }
+  if (job.state === 'done') {
+    return make('td', { text: 'result.nobody' });
   }
   const { key, values } = job.state === 'failed' && job.problem ? problemMessage(job.problem) : stateMessage(job);
   return make('td', { class: job.state, text: key, values });

@@ -2,6 +2,7 @@
 
 import { encodeCsv } from './csv.js';
 import { find } from './dom.js';
+import { roundSeconds } from './format.js';
 import { setText } from './language.js';
 import { encodeNpy, readEmbedding } from './npy.js';
 import { drawPicture } from './picture.js';
@@ -13,6 +14,7 @@ import { drawPicture } from './picture.js';
  * @property {string} name of the file
  * @property {import('./api.js').Answered} answered
  * @property {import('./api.js').Result} result of the channel on show
+ * @property {number | null} channel its number, where channels were split
  */
 
 /** @type {Shown | null} */
@@ -26,14 +28,24 @@ export function startTakeaway() {
   ) =>
     find(id, HTMLButtonElement).addEventListener('click', async () => {
       if (shown) {
+        const { name, channel } = shown;
         const [suffix, blob] = await give(shown);
-        save(`${stem(shown.name)}.${suffix}`, blob);
+        const part = channel === null || suffix === 'result.json' ? '' : `.channel-${channel}`;
+        save(`${stem(name)}${part}.${suffix}`, blob);
       }
     });
   on('take-result', ({ answered }) => ['result.json', new Blob([answered.text], { type: 'application/json' })]);
   on('take-embedding', ({ result }) => {
     const { values, shape } = readEmbedding(/** @type {import('./api.js').Embedding} */ (result.embedding));
     return ['embedding.npy', new Blob([encodeNpy(values, shape)])];
+  });
+  on('take-segments', ({ result }) => {
+    const rows = (result.segments ?? []).map(({ embedding }) => readEmbedding(/** @type {any} */ (embedding)).values);
+    const values = new Float32Array(rows.length * rows[0].length);
+    rows.forEach((row, index) => {
+      values.set(row, index * row.length);
+    });
+    return ['segments.npy', new Blob([encodeNpy(values, [rows.length, rows[0].length])])];
   });
   on('take-frames', ({ result }) => ['frames.csv', csvBlob(frameRows(/** @type {any} */ (result.frames)))]);
   on('take-chart', async (what) => ['chart.png', await drawPicture(what)]);
@@ -44,6 +56,9 @@ export function offerTakeaway(what) {
   shown = what;
   offer('take-embedding', what.result.embedding !== undefined, 'take.embedding.ask');
   offer('take-frames', what.result.frames !== undefined, 'take.frames.ask');
+  const { segments } = what.result;
+  find('take-frames-part', HTMLElement).hidden = segments !== undefined;
+  find('take-segments-part', HTMLElement).hidden = !segments?.[0]?.embedding;
 }
 
 /**
@@ -70,10 +85,13 @@ export function save(name, blob) {
 
 /** @param {import('./api.js').Frames} frames */
 function frameRows({ start, hop, window, labels, scores }) {
-  const seconds = (/** @type {number} */ value) => Number(value.toFixed(6));
   return [
     ['start', 'end', ...labels],
-    ...scores.map((row, index) => [seconds(start + index * hop), seconds(start + index * hop + window), ...row]),
+    ...scores.map((row, index) => [
+      roundSeconds(start + index * hop),
+      roundSeconds(start + index * hop + window),
+      ...row,
+    ]),
   ];
 }
 
@@ -89,7 +107,11 @@ function offer(id, there, ask) {
   setText(note, ask);
 }
 
-/** @param {string} name */
-function stem(name) {
+/**
+ * A file's name without its ending.
+ *
+ * @param {string} name
+ */
+export function stem(name) {
   return name.replace(/\.[^.]*$/, '') || name;
 }

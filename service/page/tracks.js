@@ -1,32 +1,41 @@
-// Waveform and timeline under one another, with one position for both: pointing, playing, keys.
+// Waveform, timeline and segments under one another, with one position for all: pointing, playing, keys.
 
-import { find, make } from './dom.js';
-import { colourOf, emoji, emotionOf } from './emotions.js';
-import { followLanguage, message, setEmotion, setLabel, setText } from './language.js';
-import { Player } from './player.js';
-import { showNotice } from './problems.js';
-import { percent, segments, showSegments } from './segments.js';
+import { find } from './dom.js';
+import { clock } from './format.js';
+import { Lanes } from './lanes.js';
+import { followLanguage, message, setLabel, setText } from './language.js';
+import { openSound } from './player.js';
+import { FrameReadings, makeReadout, SegmentReadings, strongestIn, writeReadout } from './readout.js';
+import { markSegment, showSegments } from './segments.js';
+import { showNotice } from './sentences.js';
+import { showStretches, stretches } from './stretches.js';
 import { followTheme } from './theme.js';
-import { columns, scoresAt, Timeline } from './timeline.js';
-import { clock, decodeAudio, Waveform } from './waveform.js';
+import { Timeline } from './timeline.js';
+import { keyTarget } from './track-keys.js';
+import { Waveform } from './waveform.js';
+import { keepInSight, resetZoom, startZoom } from './zoom.js';
 
 const tracks = find('tracks', HTMLElement);
 const playButton = find('play', HTMLButtonElement);
+/** Pixels by which a segment may be missed. */
+const SLACK = 4;
 
 /**
  * @typedef {object} Shown
  * @property {number} duration seconds
- * @property {import('./api.js').Result} result
  * @property {Waveform} waveform
- * @property {Player | null} player null where the browser cannot play the file
+ * @property {import('./player.js').Sound['player']} player null where the browser cannot play the file
  * @property {Timeline | null} timeline null without scores over time
+ * @property {Lanes | null} lanes null without segments
+ * @property {number} main the lane that is read where nothing points at one
+ * @property {FrameReadings | SegmentReadings | null} readings null where there is nothing to read
  */
 
 /** @type {Shown | null} */
 let shown = null;
-/** Seconds at which the position stands, and at which the pointer is. */
+/** Seconds at which the position stands. */
 let position = 0;
-/** @type {number | null} */
+/** @type {import('./readout.js').Moment | null} where the pointer is, or a row of the table that has the focus */
 let pointed = null;
 /** The next step of following the player. */
 let frame = 0;
@@ -35,16 +44,12 @@ let turn = 0;
 
 /** Connect pointer, keys and buttons, once. */
 export function startTracks() {
-  const timeOf = (/** @type {MouseEvent} */ event) => {
-    const { left, width } = tracks.getBoundingClientRect();
-    const share = Math.min(1, Math.max(0, (event.clientX - left) / width));
-    return share * (shown?.duration ?? 0);
-  };
-  tracks.addEventListener('pointermove', (event) => point(timeOf(event)));
+  tracks.addEventListener('pointermove', (event) => point(momentOf(event)));
   tracks.addEventListener('pointerleave', () => point(null));
-  tracks.addEventListener('click', (event) => moveTo(timeOf(event), true));
+  tracks.addEventListener('click', (event) => moveTo(momentOf(event).time, true));
   tracks.addEventListener('keydown', onKey);
   playButton.addEventListener('click', toggle);
+  startZoom();
   for (const id of ['draw-stacked', 'draw-lines']) {
     find(id, HTMLInputElement).addEventListener('change', () => {
       if (shown?.timeline) {
@@ -53,15 +58,19 @@ export function startTracks() {
       }
     });
   }
+  const drawAnew = () => {
+    shown?.lanes?.draw();
+    draw();
+  };
   new ResizeObserver(() => {
     shown?.timeline?.resize();
-    draw();
+    drawAnew();
   }).observe(tracks);
   followTheme(() => {
     shown?.timeline?.draw();
-    draw();
+    drawAnew();
   });
-  followLanguage(draw);
+  followLanguage(drawAnew);
 }
 
 /**
@@ -73,50 +82,79 @@ export function startTracks() {
  * @param {import('./api.js').Result} what.result
  * @param {number | null} what.channel that was scored, null for the mean of all
  * @param {import('./api.js').Stretch | null} what.scored null where everything was
+ * @param {import('./lanes.js').Lane[] | null} what.lanes of all channels
  */
-export async function showTracks({ blob, audio, result, channel, scored }) {
+export async function showTracks({ blob, audio, result, channel, scored, lanes }) {
   clearTracks();
   const mine = ++turn;
   const { duration } = audio;
   const { frames } = result;
   const canvas = find('waveform', HTMLCanvasElement);
-  const waveform = new Waveform(canvas, { buffer: null, channel, duration, scored });
-  find('timeline-part', HTMLElement).hidden = !frames;
-  find('timeline-ask', HTMLElement).hidden = Boolean(frames);
-  const place = find('timeline', HTMLElement);
-  place.hidden = !frames;
-  const timeline = frames ? new Timeline(place, frames, duration) : null;
-  shown = { duration, result, waveform, player: null, timeline };
-  if (timeline && frames) {
+  canvas.classList.toggle('axis-only', lanes !== null); // until there is something to draw
+  const waveform = new Waveform(canvas, { channel, duration, scored });
+  const timeline = frames ? new Timeline(find('timeline', HTMLElement), frames, duration) : null;
+  const drawn = lanes && new Lanes(find('lanes', HTMLCanvasElement), lanes, duration);
+  const readings = lanes
+    ? new SegmentReadings(result.scores, lanes)
+    : frames
+      ? new FrameReadings(result, frames)
+      : null;
+  const main = Math.max(0, lanes?.findIndex((lane) => lane.channel === channel) ?? 0);
+  shown = { duration, waveform, player: null, timeline, lanes: drawn, main, readings };
+  resetZoom(duration);
+  setUp(shown);
+  if (timeline) {
     timeline.stacked = find('draw-stacked', HTMLInputElement).checked;
     timeline.draw();
-    makeReadout(frames);
   }
-  tracks.setAttribute('aria-valuemax', duration.toFixed(2));
   draw();
-  const decoded = await decodeAudio(blob, audio);
+  const { buffer, player, notice } = await openSound(blob, audio);
   if (mine !== turn) {
+    player?.close();
     return;
   }
-  const buffer = typeof decoded === 'string' ? null : decoded;
-  showNotice(find('player-notice', HTMLElement), typeof decoded === 'string' ? decoded : null);
-  setText(find('player-hint', HTMLElement), buffer ? 'player.hint' : 'player.hint.silent');
-  waveform.buffer = buffer;
-  const player = buffer && new Player(buffer);
+  showNotice(find('player-notice', HTMLElement), notice);
+  setText(find('player-hint', HTMLElement), player ? 'player.hint' : 'player.hint.silent');
+  if (buffer) {
+    waveform.hear(buffer);
+  }
+  canvas.classList.toggle('axis-only', !buffer && lanes !== null);
   player?.addEventListener('state', follow);
   shown.player = player;
   playButton.disabled = !player;
+  find('segments-table', HTMLElement).classList.toggle('silent', !player);
   find('player', HTMLElement).dataset.ready = 'true';
   if (frames) {
-    showSegments(find('segments', HTMLTableSectionElement), segments(frames), player && ((time) => moveTo(time, true)));
+    const play = (/** @type {number} */ time) => moveTo(time, true);
+    showStretches(find('stretches', HTMLTableSectionElement), stretches(frames), player && play);
   }
+  draw();
+}
+
+/**
+ * Show segments of which more are to come.
+ *
+ * @param {import('./lanes.js').Lane[]} lanes
+ * @param {number} duration seconds, as far as it is known
+ */
+export function growTracks(lanes, duration) {
+  turn++;
+  const canvas = find('waveform', HTMLCanvasElement);
+  canvas.classList.add('axis-only');
+  const waveform = new Waveform(canvas, { channel: null, duration, scored: null });
+  const drawn = new Lanes(find('lanes', HTMLCanvasElement), lanes, duration);
+  const readings = new SegmentReadings([], lanes);
+  shown = { duration, waveform, player: null, timeline: null, lanes: drawn, main: 0, readings };
+  find('segments-table', HTMLElement).classList.add('silent');
+  setText(find('player-hint', HTMLElement), 'player.hint.silent');
+  setUp(shown);
   draw();
 }
 
 /** Stop playing and forget what is shown. */
 export function clearTracks() {
   turn++;
-  shown?.player?.pause();
+  shown?.player?.close();
   shown?.timeline?.destroy();
   shown = null;
   position = 0;
@@ -128,7 +166,48 @@ export function clearTracks() {
 
 /** What is drawn, for a picture of it. */
 export function drawnTracks() {
-  return { waveform: shown?.waveform ?? null, timeline: shown?.timeline ?? null };
+  return { waveform: shown?.waveform ?? null, timeline: shown?.timeline ?? null, lanes: shown?.lanes ?? null };
+}
+
+/**
+ * Show the parts that there is something for.
+ *
+ * @param {Shown} what
+ */
+function setUp({ duration, timeline, lanes, readings }) {
+  for (const [id, there] of /** @type {[string, boolean][]} */ ([
+    ['timeline', timeline !== null],
+    ['timeline-tools', timeline !== null],
+    ['timeline-ask', readings === null],
+    ['lanes', lanes !== null],
+    ['segments-part', lanes !== null],
+    ['readout-part', readings !== null],
+  ])) {
+    find(id, HTMLElement).hidden = !there;
+  }
+  setText(find('player-keys', HTMLElement), lanes ? 'player.keys.segments' : 'player.keys');
+  if (readings) {
+    makeReadout(readings.emotions);
+  }
+  if (lanes) {
+    lanes.draw();
+    const all = lanes.lanes.flatMap(({ segments }) => segments).toSorted((one, other) => one.end - other.end);
+    showSegments(all, { play: ({ start }) => moveTo(start, true), point: pointAtSegment });
+  }
+  tracks.setAttribute('aria-valuemax', duration.toFixed(2));
+}
+
+/**
+ * @param {MouseEvent} event
+ * @returns {import('./readout.js').Moment}
+ */
+function momentOf(event) {
+  const { left, width } = tracks.getBoundingClientRect();
+  const share = Math.min(1, Math.max(0, (event.clientX - left) / width));
+  const { duration = 0, lanes = null, main = 0 } = shown ?? {};
+  const y = lanes ? event.clientY - lanes.canvas.getBoundingClientRect().top : -1;
+  const lane = lanes && y >= 0 ? lanes.laneAt(y) : main;
+  return { time: share * duration, lane, slack: (SLACK * duration) / width };
 }
 
 /** @param {KeyboardEvent} event */
@@ -136,19 +215,13 @@ function onKey(event) {
   if (!shown) {
     return;
   }
-  const step = Math.max(0.1, shown.duration / 100);
-  const targets = /** @type {Record<string, number>} */ ({
-    ArrowLeft: position - step,
-    ArrowDown: position - step,
-    ArrowRight: position + step,
-    ArrowUp: position + step,
-    Home: 0,
-    End: shown.duration,
-  });
+  const { duration, lanes, main } = shown;
+  const starts = lanes ? lanes.lanes[main].segments.map(({ start }) => start) : null;
+  const target = keyTarget(event.key, { position, duration, starts });
   if (event.key === ' ' || event.key === 'Enter') {
     toggle();
-  } else if (event.key in targets) {
-    moveTo(targets[event.key], false);
+  } else if (target !== null) {
+    moveTo(target, false);
   } else {
     return;
   }
@@ -173,19 +246,26 @@ function moveTo(time, play) {
     return;
   }
   position = Math.min(Math.max(time, 0), shown.duration);
+  keepInSight(position / shown.duration);
   if (shown.player && (play || shown.player.playing)) {
     shown.player.play(position);
   }
   draw();
 }
 
-/** @param {number | null} time */
-function point(time) {
-  pointed = time;
+/** @param {import('./readout.js').Moment | null} moment */
+function point(moment) {
+  pointed = moment;
   const line = find('pointer-line', HTMLElement);
-  line.hidden = time === null;
-  place(line, time ?? 0);
-  writeReadout();
+  line.hidden = moment === null;
+  place(line, moment?.time ?? 0);
+  read();
+}
+
+/** @param {import('./api.js').Segment | null} segment */
+function pointAtSegment(segment) {
+  const lane = shown?.lanes?.lanes.findIndex(({ channel }) => channel === (segment?.channel ?? null)) ?? -1;
+  point(segment && lane >= 0 ? { time: (segment.start + segment.end) / 2, lane } : null);
 }
 
 /** Follow the player while it plays. */
@@ -199,7 +279,8 @@ function follow() {
   position = player.position;
   draw();
   cancelAnimationFrame(frame);
-  if (player.playing) {
+  if (player.playing && shown) {
+    keepInSight(position / shown.duration);
     frame = requestAnimationFrame(follow);
   }
 }
@@ -211,7 +292,7 @@ function draw() {
   shown.waveform.draw(position);
   place(find('playhead', HTMLElement), position);
   find('clock', HTMLElement).textContent = `${clock(position, 1)} / ${clock(shown.duration, 1)}`;
-  writeReadout();
+  read();
   if (!shown.player?.playing) {
     describePosition(shown);
   }
@@ -222,27 +303,14 @@ function draw() {
  *
  * @param {Shown} shown
  */
-function describePosition(shown) {
+function describePosition({ duration, readings, main }) {
   tracks.setAttribute('aria-valuenow', position.toFixed(2));
-  const values = { time: position.toFixed(1), duration: shown.duration.toFixed(1) };
-  const strongest = shown.result.frames && strongestAt(shown.result.frames, position);
+  const values = { time: position.toFixed(1), duration: duration.toFixed(1) };
+  const strongest = readings && strongestIn(readings.at({ time: position, lane: main }));
   tracks.setAttribute(
     'aria-valuetext',
     strongest ? message('player.scores', { ...values, ...strongest }) : message('player.position', values),
   );
-}
-
-/**
- * @param {import('./api.js').Frames} frames
- * @param {number} time
- */
-function strongestAt(frames, time) {
-  const row = scoresAt(frames, time);
-  if (!row) {
-    return null;
-  }
-  const score = Math.max(...row);
-  return { emotion: { emotion: emotionOf(frames.labels[row.indexOf(score)]) }, score: percent(score) };
 }
 
 /**
@@ -254,35 +322,17 @@ function place(line, time) {
   line.style.setProperty('left', `${(100 * share).toFixed(3)}%`);
 }
 
-/** @param {import('./api.js').Frames} frames */
-function makeReadout(frames) {
-  const items = columns(frames).map(({ emotion, index }) => {
-    const name = make('span');
-    setEmotion(name, emotion);
-    const swatch = make('span', { class: 'swatch', 'aria-hidden': 'true' });
-    swatch.style.setProperty('background', `var(${colourOf(emotion)})`);
-    const face = make('span', { class: 'emoji', 'aria-hidden': 'true' }, emoji(emotion));
-    return make('li', {}, swatch, face, name, make('span', { class: 'value', 'data-column': index }));
-  });
-  find('readout', HTMLElement).replaceChildren(...items);
-  writeReadout();
-}
-
-/** Write the scores at the pointer, else at the position, else of the whole clip. */
-function writeReadout() {
-  const frames = shown?.result.frames;
-  if (!shown || !frames) {
+/** Write the scores at the pointer, else at the position, else of everything. */
+function read() {
+  if (!shown?.readings) {
     return;
   }
-  const time = pointed ?? (position > 0 ? position : null);
-  const row = time === null ? shown.result.scores.map(({ score }) => score) : scoresAt(frames, time);
-  const heading = find('readout-time', HTMLElement);
-  if (time === null) {
-    setText(heading, 'timeline.mean');
-  } else {
-    setText(heading, 'timeline.at', { time: time.toFixed(2) });
+  const { readings, lanes, main, player } = shown;
+  const reading = readings.at(pointed ?? (position > 0 ? { time: position, lane: main } : null));
+  writeReadout(reading);
+  if (lanes && lanes.marked !== reading.segment) {
+    lanes.marked = reading.segment;
+    lanes.draw();
   }
-  for (const value of find('readout', HTMLElement).querySelectorAll('[data-column]')) {
-    value.textContent = row ? percent(row[Number(value.getAttribute('data-column'))]) : '–';
-  }
+  markSegment(reading.segment, pointed === null && player?.playing === true);
 }

@@ -1,78 +1,82 @@
-// Decoding audio in the browser, and drawing it.
+// The waveform of decoded audio, on a canvas, with its axis.
 
+import { clock } from './format.js';
 import { message } from './language.js';
 import { themeColour } from './theme.js';
 
-/** Decoded audio takes four bytes a sample: this many samples are 400 MB. */
-const MOST_SAMPLES = 100e6;
-const RATE = 48_000;
 const AXIS = 20;
 const BAR = 3;
 /** Seconds between marks on the axis, of which the first is taken that leaves them far enough apart. */
 const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600];
+/** Stretches for which the loudest sample is looked up, once for all sizes. */
+const FINE = 8192;
+/** Samples that are looked at in each: of an hour, not every one. */
+const LOOKS = 500;
 
 /**
- * Decode a file.
- *
- * @param {Blob} blob
- * @param {import('./api.js').Audio} audio what the service found in it: only then it is known how much will come out
- * @returns {Promise<AudioBuffer | 'player.long' | 'player.undecodable'>} or the reason why not
- */
-export async function decodeAudio(blob, audio) {
-  if (audio.duration * RATE * audio.channels > MOST_SAMPLES) {
-    return 'player.long';
-  }
-  try {
-    return await new OfflineAudioContext(1, 1, RATE).decodeAudioData(await blob.arrayBuffer());
-  } catch {
-    return 'player.undecodable';
-  }
-}
-
-/**
- * The loudest sample in each of `bars` equal stretches, as a share of the loudest of all.
+ * The loudest sample in each of `FINE` equal stretches.
  *
  * @param {AudioBuffer} buffer
  * @param {number | null} channel null for the mean of all
- * @param {number} duration seconds that all bars cover
- * @param {number} bars
+ * @param {number} duration seconds that all stretches cover
  * @returns {Float32Array<ArrayBuffer>}
  */
-function peaks(buffer, channel, duration, bars) {
+function finePeaks(buffer, channel, duration) {
   const channels = Array.from({ length: buffer.numberOfChannels }, (_, index) => buffer.getChannelData(index));
   const chosen = channel !== null && channel < channels.length ? [channels[channel]] : channels;
-  const found = new Float32Array(bars);
-  const width = (duration * buffer.sampleRate) / bars;
-  for (let bar = 0; bar < bars; bar++) {
-    const end = Math.min(buffer.length, Math.floor((bar + 1) * width));
-    for (let at = Math.floor(bar * width); at < end; at++) {
+  const found = new Float32Array(FINE);
+  const width = (duration * buffer.sampleRate) / FINE;
+  const step = Math.max(1, Math.floor(width / LOOKS));
+  for (let bin = 0; bin < FINE; bin++) {
+    const end = Math.min(buffer.length, Math.floor((bin + 1) * width));
+    for (let at = Math.floor(bin * width); at < end; at += step) {
       let sum = 0;
       for (const samples of chosen) {
         sum += samples[at];
       }
-      found[bar] = Math.max(found[bar], Math.abs(sum));
+      found[bin] = Math.max(found[bin], Math.abs(sum));
     }
   }
+  return found;
+}
+
+/**
+ * The loudest of the fine stretches in each of `bars`, as a share of the loudest of all.
+ *
+ * @param {Float32Array<ArrayBuffer>} fine
+ * @param {number} bars
+ * @returns {Float32Array<ArrayBuffer>}
+ */
+function coarsePeaks(fine, bars) {
+  const found = Float32Array.from({ length: bars }, (_, bar) =>
+    Math.max(...fine.subarray(Math.floor((bar * FINE) / bars), Math.ceil(((bar + 1) * FINE) / bars))),
+  );
   const loudest = Math.max(...found);
   return loudest ? found.map((peak) => peak / loudest) : found;
 }
 
-/** A waveform on a canvas, with its axis. */
+/** A waveform, or only its axis where there is nothing to draw. */
 export class Waveform {
   /**
    * @param {HTMLCanvasElement} canvas
    * @param {object} audio
-   * @param {AudioBuffer | null} audio.buffer null where only the axis can be drawn
    * @param {number | null} audio.channel null for the mean of all
    * @param {number} audio.duration seconds
    * @param {import('./api.js').Stretch | null} audio.scored null where everything was
    */
-  constructor(canvas, { buffer, channel, duration, scored }) {
+  constructor(canvas, { channel, duration, scored }) {
     this.canvas = canvas;
-    this.buffer = buffer;
     this.channel = channel;
     this.duration = duration;
     this.scored = scored;
+    /** @type {Float32Array<ArrayBuffer> | null} */
+    this.fine = null;
+    this.bars = new Float32Array();
+  }
+
+  /** @param {AudioBuffer} buffer what is to be drawn; before there is one, only the axis is */
+  hear(buffer) {
+    this.fine = finePeaks(buffer, this.channel, this.duration);
     this.bars = new Float32Array();
   }
 
@@ -100,8 +104,8 @@ export class Waveform {
    */
   paint(context, width, height, played) {
     const bars = Math.floor(width / BAR);
-    if (this.buffer && this.bars.length !== bars) {
-      this.bars = peaks(this.buffer, this.channel, this.duration, bars);
+    if (this.fine && this.bars.length !== bars) {
+      this.bars = coarsePeaks(this.fine, bars);
     }
     this.#drawTrimmed(context, width, height - AXIS);
     this.#drawBars(context, width, height - AXIS, played);
@@ -192,19 +196,8 @@ export class Waveform {
       const label = time < 60 || step < 1 ? `${Number(time.toFixed(1))} s` : clock(time);
       const size = context.measureText(label).width;
       if (mark === 0 || at + size / 2 <= width) {
-        context.fillText(label, mark === 0 ? 0 : at - size / 2, height - 5);
+        context.fillText(label, mark === 0 ? 4 : at - size / 2, height - 5); // beside the playhead
       }
     }
   }
-}
-
-/**
- * Minutes and seconds.
- *
- * @param {number} seconds
- * @param {number} [digits] after the point
- */
-export function clock(seconds, digits = 0) {
-  const rest = (seconds % 60).toFixed(digits);
-  return `${Math.floor(seconds / 60)}:${rest.padStart(digits ? digits + 3 : 2, '0')}`;
 }

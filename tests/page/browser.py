@@ -82,7 +82,7 @@ class Watch:
         assert self.requests
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        refusal = message.text.startswith("Failed to load resource")
+        refusal = message.text.startswith(("Failed to load resource", "WebSocket connection to "))
         if message.type in ("error", "warning") and not (self.statuses and refusal):
             self.errors.append(message.text)
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 
-from playwright.sync_api import FilePayload, Page
+import numpy as np
+import soundfile
+import soxr
+from playwright.sync_api import FilePayload, Page, expect
 
-from tests.page.browser import chromium, new_context, page_in
+from tests.page.browser import PATIENCE, chromium, new_context, page_in
 from tests.page.stored_answers import MODEL_FLAGS, SERVICE
 from tests.test_server import serving
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 _HEIGHT = 1000
+_CALL_RATE = 8000
 _FILES: list[FilePayload] = [
     {"name": name, "mimeType": "audio/wav", "buffer": (SERVICE / "examples" / name).read_bytes()}
     for name in ("angry.flac", "sad.flac", "happy.wav", "neutral.flac")
@@ -31,6 +37,38 @@ def result(page: Page) -> None:
     page.hover("#timeline", position={"x": 300, "y": 60})
 
 
+def call(page: Page) -> None:
+    """A call on two channels, in segments; the pointer is at one of them."""
+    page.locator("input[value=segment]").check()
+    page.locator("[name=channels]").select_option("split")
+    page.set_input_files("#files", {"name": "call.wav", "mimeType": "audio/wav", "buffer": two_channel_call()})
+    page.wait_for_selector("#player[data-ready]")
+    page.locator("#segments tr").nth(2).hover()
+
+
+def live(page: Page) -> None:
+    """Listening to the fake microphone, which says what is in happy.wav."""
+    page.click("#listen")
+    expect(page.locator("#live-count")).to_have_text(re.compile(r"^2\d$"), timeout=2 * PATIENCE)
+
+
+def two_channel_call() -> bytes:
+    """The bundled clips, said in turn on two channels at 8 kHz, as calls are recorded."""
+    clips = [
+        soundfile.read(path, dtype="float32")[0] for path in sorted((SERVICE / "examples").glob("*.[fw][la][av]*"))
+    ]
+    turns = [soxr.resample(clip, 16_000, _CALL_RATE) for clip in clips * 2]
+    pause = _CALL_RATE // 2
+    samples = np.zeros((sum(len(turn) + pause for turn in turns), 2), np.float32)
+    at = 0
+    for number, turn in enumerate(turns):
+        samples[at : at + len(turn), number % 2] = turn
+        at += len(turn) + pause
+    file = io.BytesIO()
+    soundfile.write(file, samples, _CALL_RATE, format="WAV", subtype="ALAW")
+    return file.getvalue()
+
+
 def several(page: Page) -> None:
     """Several files, one of which is no audio."""
     page.set_input_files("#files", [*_FILES, _NO_AUDIO])
@@ -40,18 +78,23 @@ def several(page: Page) -> None:
 
 
 def main() -> None:
+    expect.set_options(timeout=PATIENCE)
     IMAGES.mkdir(exist_ok=True)
     with serving(*MODEL_FLAGS) as (_, url), chromium() as browser:
         for name, show, looks in (
             ("page-start", start, {}),
             ("page-result", result, {}),
             ("page-files", several, {"locale": "zh-CN", "color_scheme": "dark"}),
+            ("page-call", call, {}),
+            ("page-live", live, {"permissions": ["microphone"]}),
         ):
             context = new_context(browser, **{"viewport": {"width": 1280, "height": _HEIGHT}, **looks})
             with page_in(context, url, statuses=True) as page:
                 page.wait_for_selector("#model:not([hidden])")
                 show(page)
-                page.screenshot(path=IMAGES / f"{name}.png", full_page=show is result, animations="disabled")
+                page.screenshot(
+                    path=IMAGES / f"{name}.png", full_page=show in (result, call, live), animations="disabled"
+                )
             context.close()
 
 

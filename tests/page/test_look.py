@@ -10,6 +10,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from service.api.problems import STATUSES
+from service.errors import ServiceError
 from tests.page.conftest import OpenPage
 from tests.page.stored_answers import SERVICE
 
@@ -30,6 +32,24 @@ def show_table_with_an_error(page: Page) -> None:
     expect(page.locator("#failure")).to_be_visible()
 
 
+def show_live(page: Page) -> None:
+    page.evaluate("for (const id of ['window', 'hop']) { document.querySelector(`#live-${id}`).value = '0.5'; }")
+    page.locator("#listen").click()
+    expect(page.locator("#live-count")).to_have_text(re.compile("[1-9]"))
+
+
+def show_segments(page: Page) -> None:
+    page.locator("input[value=segment]").check()
+    page.set_input_files("#files", EXAMPLES[0])
+    expect(page.locator("#segments tr")).to_have_count(1)
+    expect(page.locator("#player[data-ready]")).to_be_visible()
+
+
+def show_live_and_segments(page: Page) -> None:
+    show_live(page)
+    show_segments(page)
+
+
 def serious(page: Page) -> list[str]:
     """What axe finds that is serious or critical, as lines."""
     found = Axe().run(page).response["violations"]
@@ -46,6 +66,8 @@ def serious(page: Page) -> list[str]:
     [
         (show_example, "light"),
         (show_table_with_an_error, "dark"),
+        (show_live_and_segments, "light"),
+        pytest.param(show_live_and_segments, "dark", marks=pytest.mark.slow),
         pytest.param(show_example, "dark", marks=pytest.mark.slow),
         pytest.param(show_table_with_an_error, "light", marks=pytest.mark.slow),
     ],
@@ -92,10 +114,24 @@ def test_both_languages_have_all_messages(page: Page) -> None:
         assert text
         assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", chinese[key])), key
     used = "".join(path.read_text(encoding="utf-8") for path in (*PAGE.glob("*.js"), PAGE / "index.html"))
-    dynamic = re.compile(r"(state|problem|facts|step)\.")
+    dynamic = re.compile(r"(state|problem|facts|step|live\.state)\.")
     assert [key for key in english if not dynamic.match(key) and key not in used] == []
     for key in re.findall(r'data-(?:text|label)="([^"]+)"', (PAGE / "index.html").read_text(encoding="utf-8")):
         assert key in english
+
+
+def leaves(kind: type[ServiceError]) -> list[type[ServiceError]]:
+    """The classes under `kind` that are raised."""
+    return [leaf for under in kind.__subclasses__() for leaf in leaves(under)] or [kind]
+
+
+def test_every_error_that_a_request_may_have_is_a_sentence() -> None:
+    english = (PAGE / "languages" / "en.js").read_text(encoding="utf-8")
+    codes = {leaf.code for kind in STATUSES if kind is not ServiceError for leaf in leaves(kind)}
+    # Only a program that is wrong gets these; the page shows their titles.
+    ours = {"malformed_request", "headers_too_large", "invalid_message", "message_too_large"}
+    assert ours < codes
+    assert [code for code in sorted(codes - ours) if f"'problem.{code}':" not in english] == []
 
 
 def test_the_theme_can_be_chosen_and_is_remembered(open_page: OpenPage) -> None:
@@ -127,6 +163,8 @@ def test_nothing_is_wider_than_the_window(open_page: OpenPage, width: int) -> No
     assert box["width"] > 0.7 * width or width > 640
     show_table_with_an_error(page)
     assert page.evaluate(sizes) == [width, width]
+    show_live_and_segments(page)
+    assert page.evaluate(sizes) == [width, width]
 
 
 def test_the_whole_way_by_keys(page: Page) -> None:
@@ -141,12 +179,12 @@ def test_the_whole_way_by_keys(page: Page) -> None:
         return passed
 
     assert tab_to("choose")[0] == "Skip to the content"
-    assert "record" in tab_to("🤢\ndisgusted")
+    assert {"record", "listen"} <= set(tab_to("🤢\ndisgusted"))
     page.keyboard.press("Enter")
     expect(page.locator("#player[data-ready]")).to_be_visible()
     passed = tab_to("take-chart")
     assert {"compute", "play", "tracks", "draw-stacked", "take-result", "take-frames"} <= set(passed)
-    assert {"granularity", "window", "hop", "embedding", "channels", "label_language", "trim", "code-curl"} <= set(
+    assert {"granularity", "window", "hop", "embedding", "channels", "label_language", "trim", "code-shell"} <= set(
         tab_to("copy")
     )
 

@@ -128,11 +128,11 @@ def test_not_audio_and_bad_options(open_page: OpenPage, clip: Path) -> None:
     page = open_page(statuses=True)
     page.set_input_files("#files", Path(__file__))
     expect(page.locator("#failure")).to_contain_text("This is not audio")
-    page.get_by_label("Window").fill("0.001")
+    page.locator("[name=window]").fill("0.001")
     page.set_input_files("#files", clip)
     expect(page.locator("#failure")).to_contain_text("does not accept these options")
     expect(page.locator("#failure")).to_contain_text("window must be at least 0.02 seconds")
-    page.get_by_label("Window").fill("0.5")
+    page.locator("[name=window]").fill("0.5")
     page.get_by_role("button", name="Try again").click()
     expect(page.locator("#answer")).to_be_visible()
 

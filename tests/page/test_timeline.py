@@ -38,18 +38,18 @@ def test_pointing_reads_the_scores(shown: Page) -> None:
     assert colours(shown, "#waveform") > 5
     assert colours(shown, "#timeline canvas") > 5
     whole = shown.locator("#readout .value").all_inner_texts()
-    expect(shown.locator("#readout-time")).to_have_text("Whole clip")
+    expect(shown.locator("#readout-heading")).to_have_text("Whole clip")
     box = shown.locator("#timeline").bounding_box()
     assert box
     shown.locator("#timeline").hover(position={"x": box["width"] / 5, "y": 40})
-    expect(shown.locator("#readout-time")).to_contain_text("At 0.6")
+    expect(shown.locator("#readout-heading")).to_contain_text("At 0.6")
     there = shown.locator("#readout .value").all_inner_texts()
     assert there != whole
     assert sum(float(text.rstrip(" %")) for text in there) == pytest.approx(100, abs=0.5)
     shown.locator("#waveform").hover(position={"x": box["width"] / 2, "y": 40})
-    expect(shown.locator("#readout-time")).to_contain_text("At 1.5")
+    expect(shown.locator("#readout-heading")).to_contain_text("At 1.5")
     shown.get_by_role("heading", level=1).hover()
-    expect(shown.locator("#readout-time")).to_have_text("Whole clip")
+    expect(shown.locator("#readout-heading")).to_have_text("Whole clip")
 
 
 def test_a_click_plays_from_there(shown: Page) -> None:
@@ -89,7 +89,7 @@ def test_keys_move_and_play(shown: Page) -> None:
 
 def test_the_same_in_words(shown: Page) -> None:
     shown.get_by_text("As a table").click()
-    rows = shown.locator("#segments tr")
+    rows = shown.locator("#stretches tr")
     expect(rows.first).to_contain_text("happy")
     cells = [SECONDS.findall(row) for row in rows.all_inner_texts()]
     assert float(cells[0][0]) == pytest.approx(0.03)

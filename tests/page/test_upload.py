@@ -164,7 +164,7 @@ def test_a_file_that_the_browser_cannot_decode_has_a_result_all_the_same(page: P
     expect(page.get_by_role("button", name="Play", exact=True)).to_be_disabled()
     page.locator("#tracks").focus()
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#readout-time")).to_have_text("At 0.10 s")
+    expect(page.locator("#readout-heading")).to_have_text("At 0.10 s")
 
 
 def test_files_can_be_dropped_anywhere(open_page: OpenPage) -> None:

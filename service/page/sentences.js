@@ -6,7 +6,7 @@ import { isKey, message, setText } from './language.js';
 /**
  * The message for a problem, by its stable code.
  *
- * @param {import('./api.js').Problem} problem
+ * @param {import('./problem.js').Problem} problem
  * @returns {{key: import('./language.js').Key, values: Record<string, string>}}
  */
 export function problemMessage(problem) {
@@ -17,7 +17,7 @@ export function problemMessage(problem) {
 /**
  * The sentence for a problem, in the language in use.
  *
- * @param {import('./api.js').Problem} problem
+ * @param {import('./problem.js').Problem} problem
  */
 export function problemSentence(problem) {
   const { key, values } = problemMessage(problem);
@@ -27,7 +27,7 @@ export function problemSentence(problem) {
 /**
  * The sentence, when to try again, and what the service said itself, which has the numbers and is in English.
  *
- * @param {import('./api.js').Problem} problem
+ * @param {import('./problem.js').Problem} problem
  * @returns {HTMLElement}
  */
 export function describeProblem(problem) {
