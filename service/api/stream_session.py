@@ -196,7 +196,8 @@ class Session:
         if not agenda.ended:
             self._cut_short.set()
             if self._waiting is not None:
-                self._waiting.reschedule(asyncio.get_running_loop().time())
+                with suppress(RuntimeError):  # its time is over at this very moment
+                    self._waiting.reschedule(asyncio.get_running_loop().time())
 
     def _too_long(self) -> AudioTooLong:
         return AudioTooLong(f"A stream may last {self._settings.max_stream_duration:g} seconds.")
