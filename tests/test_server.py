@@ -1,5 +1,6 @@
 """The server as a process: ready, answering, drained at a signal, and what operators see when it cannot start."""
 
+import asyncio
 import concurrent.futures
 import json
 import os
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +20,7 @@ import httpx
 import numpy as np
 import pytest
 
+from service.client import Disconnected, Problem, open_stream
 from tests.audio_samples import encode, speech
 from tests.preprocess import bombs
 
@@ -87,6 +89,48 @@ def test_a_stop_signal_amid_requests_loses_none_that_was_accepted() -> None:
         for client in clients:
             client.close()
         assert process.wait(15) == 0
+
+
+def test_a_stop_signal_gives_every_stream_its_result() -> None:
+    """Also to those that go on talking, or say nothing; then the process ends, whatever they do."""
+    samples = (np.tile(speech(), 20) * 32767).astype("<i2").tobytes()
+
+    async def talk(url: str, pause: float) -> list[str]:
+        kinds: list[str] = []
+        async with open_stream(url, sampling_rate=16_000) as stream:
+
+            async def send() -> None:
+                with suppress(Disconnected):
+                    for begin in range(0, len(samples), 3200):
+                        await stream.send(samples[begin : begin + 3200])
+                        await asyncio.sleep(pause)
+
+            sending = asyncio.create_task(send())
+            try:
+                async for event in stream:
+                    kinds.append(event["type"])
+                    ready.add(pause)
+            except Problem as problem:
+                kinds.append(problem.code)
+            sending.cancel()
+        return kinds
+
+    ready: set[float] = set()
+
+    async def all_of_them(process: subprocess.Popen[str], url: str) -> list[list[str]]:
+        # Ten times as fast as speech, as fast as it is spoken, and 0.1 s of it in a minute: no window is due there.
+        talks = [asyncio.create_task(talk(url, pause)) for pause in (0.01, 0.1, 60.0)]
+        async with asyncio.timeout(30):
+            while ready != {0.01, 0.1} or metric(url, "ser_streams ") < 3:  # noqa: ASYNC110 - asked of a process
+                await asyncio.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        return await asyncio.gather(*talks)
+
+    with serving("--threads", "1") as (process, url):
+        found = asyncio.run(all_of_them(process, url))
+        assert process.wait(10) == 0
+    assert [kinds[-2:] for kinds in found] == [["result", "draining"]] * 3
+    assert found[2] == ["window", "result", "draining"]
 
 
 def resident_bytes(process: subprocess.Popen[str]) -> int:

@@ -134,14 +134,20 @@ class Stream:
         """The events up to the result.
 
         Raises:
-            Problem: if the service ends the stream; `docs/api.md` has the codes.
+            Problem: if the service ends the stream; `docs/api.md` has the codes. With `draining` it comes after the
+                result of what was heard by then.
             Disconnected: if the connection ends before the result.
         """
+        finished = False
         while True:
-            event = await _receive(self._connection, self.request_id)
+            try:
+                event = await _receive(self._connection, self.request_id)
+            except Disconnected:
+                if finished:
+                    return
+                raise
+            finished = event["type"] == "result"
             yield cast(StreamEvent, event)
-            if event["type"] == "result":
-                return
 
 
 @asynccontextmanager

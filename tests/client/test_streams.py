@@ -104,6 +104,17 @@ async def test_what_the_service_says_is_a_problem() -> None:
                 await stream.end()
 
 
+async def test_a_stream_that_is_cut_short_has_a_result_and_a_reason() -> None:
+    recognizer = RecognizerDouble()
+    async with serving(recognizer) as url, open_stream(url, sampling_rate=RATE) as stream:
+        recognizer.draining.set()
+        events = aiter(stream)
+        assert (await anext(events))["type"] == "result"
+        with pytest.raises(Problem) as caught:
+            await anext(events)
+        assert caught.value.code == "draining"
+
+
 async def test_keys_and_prefixes() -> None:
     async with serving(RecognizerDouble(), api_keys=KEY, root_path="/emotion") as url:
         async with open_stream(url, sampling_rate=RATE, api_key=KEY) as stream:
