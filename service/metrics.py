@@ -61,21 +61,21 @@ class EngineState:
         queued_requests: clips that wait for the worker.
         queued_seconds: their audio seconds.
         in_flight: requests that hold a permit.
-        streams: streams that hold one of theirs.
         worker_up: whether the worker is loaded, warm and not stuck.
         memory: bytes of device memory by kind.
-        max_queued_requests, max_queued_seconds, max_in_flight, max_streams: the limits of the first four.
+        max_queued_requests, max_queued_seconds, max_in_flight: the limits of the first three.
+        streams, max_streams: streams that hold a permit of theirs, and how many may.
     """
 
     queued_requests: int = 0
     queued_seconds: float = 0.0
     in_flight: int = 0
-    streams: int = 0
     worker_up: bool = False
     memory: Mapping[str, int] = field(default_factory=dict)
     max_queued_requests: int = 0
     max_queued_seconds: float = 0.0
     max_in_flight: int = 0
+    streams: int = 0
     max_streams: int = 0
 
 

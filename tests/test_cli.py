@@ -15,5 +15,5 @@ def test_help_names_every_command_and_loads_neither_server_nor_model() -> None:
         "print(sorted(heavy)); sys.exit(status)"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert all(f"\n    {name}" in run.stdout for name in ("serve", "recognize", "models"))
+    assert all(f"\n    {name}" in run.stdout for name in ("serve", "recognize", "stream", "models"))
     assert run.stdout.splitlines()[-1] == "[]"

@@ -194,3 +194,11 @@ def test_flags_for_some_settings_only() -> None:
     assert flags_of(parser.parse_args(["--model", "x"])) == {"model": "x"}
     with pytest.raises(SystemExit):
         parser.parse_args(["--port", "1"])
+
+
+def test_the_key_of_a_client_is_none_of_a_servers_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SER_API_KEY", KEY)
+    assert load_settings().api_keys == ()  # commands that call a server
+    with pytest.raises(SettingsInvalid, match="SER_API_KEY is not a setting; did you mean SER_API_KEYS") as caught:
+        trace_settings()  # a server, which would be open to everybody after this typing mistake
+    assert KEY not in str(caught.value)

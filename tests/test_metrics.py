@@ -28,6 +28,12 @@ DESIGNED = {
     "ser_segment_requests_in_flight": set(),
     "ser_segment_requests_in_flight_limit": set(),
     "ser_segment_request_duration_seconds_bucket": {"le"},
+    "ser_streams": set(),
+    "ser_streams_limit": set(),
+    "ser_streams_closed_total": {"code"},
+    "ser_stream_events_total": {"type"},
+    "ser_stream_skipped_windows_total": set(),
+    "ser_stream_delay_seconds_bucket": {"le"},
     "ser_worker_up": set(),
     "ser_cache_requests_total": {"result"},
     "ser_cache_evictions_total": set(),
@@ -76,11 +82,16 @@ def test_promtool_finds_nothing_to_say() -> None:
 
 @pytest.mark.parametrize(
     ("name", "labels", "lowest"),
-    [("http_request_duration", {"route": "/"}, 0.005), ("stage_duration", {"stage": "queue"}, 0.0001)],
+    [
+        ("http_request_duration", {"route": "/"}, 0.005),
+        ("stage_duration", {"stage": "queue"}, 0.0001),
+        ("stream_delay", {}, 0.005),
+    ],
 )
 def test_quantiles_up_to_ten_seconds_are_known_within_a_fifth(name: str, labels: dict[str, str], lowest: float) -> None:
     metrics, registry = used_metrics()
-    getattr(metrics, name).labels(**labels).observe(0.1)
+    series = getattr(metrics, name)
+    (series.labels(**labels) if labels else series).observe(0.1)
     family = f"ser_{name}_seconds"
     bounds = sorted(
         float(sample.labels["le"])
@@ -100,7 +111,7 @@ def test_the_engine_is_asked_at_every_scrape() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     assert registry.get_sample_value("ser_worker_up") == 0
-    state = EngineState(1, 2.5, 3, True, {"peak": 4}, 30, 45.0, 60)
+    state = EngineState(1, 2.5, 3, True, {"peak": 4}, 30, 45.0, 60, streams=8, max_streams=9)
     metrics.follow_engine(lambda: state)
     assert registry.get_sample_value("ser_queue_depth") == 1
     assert registry.get_sample_value("ser_queue_audio_seconds") == 2.5
@@ -108,6 +119,8 @@ def test_the_engine_is_asked_at_every_scrape() -> None:
     assert registry.get_sample_value("ser_queue_audio_seconds_limit") == 45
     assert registry.get_sample_value("ser_requests_in_flight_limit") == 60
     assert registry.get_sample_value("ser_requests_in_flight") == 3
+    assert registry.get_sample_value("ser_streams") == 8
+    assert registry.get_sample_value("ser_streams_limit") == 9
     assert registry.get_sample_value("ser_worker_up") == 1
     assert registry.get_sample_value("ser_gpu_memory_bytes", {"kind": "peak"}) == 4
     state = EngineState()

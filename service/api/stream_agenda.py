@@ -13,8 +13,12 @@ from service.api.stream_windows import Windows
 from service.preprocess.utterances import UtteranceCutter
 from service.results import ChannelUtterance, Clip, Floats
 
-MOST_UTTERANCES = 4
-"""How many utterances may be due before no more audio is read. None is ever left out, and each is at most 15 s long."""
+MOST_WAITING = 60.0
+"""Seconds of utterances that may be due before no more audio is read, since none of them is ever left out."""
+
+_PATIENT = 30.0
+"""Seconds of utterances that may be due while windows still get every other turn. Windows are of use only when they are
+new, and utterances also later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class Ears:
 
 
 class Agenda:
-    """What is due: utterances first, as they have ended before the window that is due next.
+    """What is due: utterances, each of which is wanted in the end, and windows, which are wanted at once.
 
     Args:
         start: how long windows are, how often, and whether late ones are left out.
@@ -86,6 +90,8 @@ class Agenda:
         )
         self._buffer = SampleBuffer(start.kept_channels)
         self._utterances: deque[Job] = deque()
+        self._waiting = 0.0  # seconds of these
+        self._turn_of_windows = False
         self._channels: deque[Job] = deque()  # the window that was begun, where it has several channels
         self._due = 0.0
         self._left_out = 0
@@ -107,7 +113,7 @@ class Agenda:
         """Whether no more audio should come before more is done."""
         if self._start.late == "wait":
             return self.any_due
-        return len(self._utterances) >= MOST_UTTERANCES
+        return self._waiting > MOST_WAITING
 
     def add(self, samples: Floats, utterances: Sequence[ChannelUtterance], now: float) -> None:
         """Take what was heard by `now` on the loop's clock."""
@@ -128,8 +134,12 @@ class Agenda:
         """The next clip, of which there must be one."""
         if self._channels:
             return self._channels.popleft()
-        if self._utterances:
-            return self._utterances.popleft()
+        turn = self._turn_of_windows and self._waiting <= _PATIENT
+        self._turn_of_windows = not (self._windows.due and (turn or not self._utterances))
+        if self._turn_of_windows:
+            job = self._utterances.popleft()
+            self._waiting = self._waiting - job.clip.duration if self._utterances else 0.0
+            return job
         window = self._windows.take()
         rate = self._start.sampling_rate
         samples = self._buffer.cut(window.first, window.last)
@@ -169,6 +179,7 @@ class Agenda:
             )
             for each in utterances
         )
+        self._waiting += sum(each.utterance.samples.size / rate for each in utterances)
 
 
 def _in_order(found: list[ChannelUtterance]) -> list[ChannelUtterance]:

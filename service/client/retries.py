@@ -55,15 +55,20 @@ class Pace:
     """How long all calls of one client hold back: a server that says when to come back means the caller, not the call.
 
     Threads share it.
+
+    Attributes:
+        refusals: how many calls the server has not taken so far.
     """
 
     def __init__(self) -> None:
+        self.refusals = 0
         self._until = 0.0
         self._lock = threading.Lock()
 
-    def hold(self, seconds: float) -> None:
-        """Make no call in the next `seconds`."""
+    def refused(self, seconds: float) -> None:
+        """A call was not taken; make no other in the next `seconds`."""
         with self._lock:
+            self.refusals += 1
             self._until = max(self._until, time.monotonic() + seconds)
 
     def pause(self) -> float:
@@ -73,9 +78,10 @@ class Pace:
     def wait(self, state: RetryCallState) -> float:
         """Seconds until the next attempt, as tenacity asks for it."""
         error = state.outcome.exception() if state.outcome is not None else None
-        if isinstance(error, Problem) and error.retry_after is not None:
-            self.hold(error.retry_after)
-            return _scattered(error.retry_after)
+        if isinstance(error, Problem):
+            self.refused(error.retry_after or 0.0)
+            if error.retry_after is not None:
+                return _scattered(error.retry_after)
         backoff = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(state.attempt_number - 1, 10))
         return backoff * random.uniform(0.5, 1)  # noqa: S311 - spreads load, guards nothing
 

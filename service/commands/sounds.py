@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,24 +71,18 @@ async def microphone() -> AsyncIterator[Sound]:
     queue: asyncio.Queue[bytes | None] = asyncio.Queue(_MOST_WAITING)
 
     def put(piece: bytes | None) -> None:
-        with suppress(asyncio.QueueFull):  # the network is too slow for live audio, and nobody wants old one
-            queue.put_nowait(piece)
+        if queue.full():  # the network is too slow for live audio, and nobody wants old one
+            queue.get_nowait()
+        queue.put_nowait(piece)
 
     def heard(data: Any, _frames: int, _time: Any, _status: Any) -> None:
         loop.call_soon_threadsafe(put, bytes(data))
 
     async def pieces() -> AsyncIterator[bytes]:
-        while not stopped.is_set():
-            piece = await queue.get()
-            if piece is not None:
-                yield piece
+        while (piece := await queue.get()) is not None:
+            yield piece
 
-    stopped = asyncio.Event()
-
-    def stop() -> None:
-        stopped.set()
-        put(None)
-
+    loop.add_signal_handler(signal.SIGINT, put, None)
     try:
         stream = sounddevice.RawInputStream(
             samplerate=_MICROPHONE_RATE,
@@ -99,15 +93,15 @@ async def microphone() -> AsyncIterator[Sound]:
         )
         stream.start()
     except sounddevice.PortAudioError as error:
+        loop.remove_signal_handler(signal.SIGINT)
         raise SetupError(f"The microphone cannot be used: {error}") from error
-    loop.add_signal_handler(signal.SIGINT, stop)
     print("Listening; Ctrl+C ends.", file=sys.stderr)
     try:
         yield Sound(_MICROPHONE_RATE, 1, "s16le", pieces())
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
         stream.stop()
         stream.close()
+        loop.remove_signal_handler(signal.SIGINT)
 
 
 async def _blocks(blocks: Iterator[Floats]) -> AsyncIterator[Floats]:

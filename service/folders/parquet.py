@@ -11,7 +11,7 @@ import orjson
 from service.errors import MissingExtra
 from service.folders.journal import rows_of
 
-_GROUP_BYTES = 16 * 1024 * 1024
+_GROUP_BYTES = 4 * 1024 * 1024
 """Bytes of JSON that make one row group: what is held in memory."""
 
 _SINGLE = frozenset({"score", "scores", "embedding"})

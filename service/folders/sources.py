@@ -15,6 +15,7 @@ from service.api.options import Options
 from service.client import CallFailed, Client, Problem, Retries, Unreachable
 from service.client.types import ModelSummary
 from service.errors import BackendBroken, InferenceFailed, QueueFull, ServiceError, SetupError
+from service.folders.throttle import Throttle
 from service.inference.backend import Backend
 from service.inference.scores import resolve_labels
 from service.local import recognize_file
@@ -140,7 +141,7 @@ class _InItsThread:
 
 
 class ServerSource:
-    """Lets a server recognise. Refusals and absences are waited out, by all threads together.
+    """Lets a server recognise. Refusals and absences are waited out, by all threads together; fewer go on then.
 
     Args:
         url: where it is.
@@ -158,6 +159,7 @@ class ServerSource:
             self._client = Client(url, api_key=api_key, timeout=_SILENCE, retries=Retries.for_seconds(_PATIENCE))
         except ValueError as error:
             raise SetupError(str(error)) from None
+        self._throttle = Throttle(lambda: self._client.refusals)
         self._options: dict[str, Any] = options.model_dump(exclude_defaults=True)
         try:
             with Client(url, api_key=api_key) as impatient:  # a wrong address shall not be waited for
@@ -177,7 +179,8 @@ class ServerSource:
     def recognize(self, path: Path) -> Outcome:
         """As `Source` says."""
         try:
-            answer = self._client.recognize(path, **self._options)
+            with self._throttle.turn():
+                answer = self._client.recognize(path, **self._options)
         except OSError as error:
             return _unreadable(error)
         except CallFailed as error:

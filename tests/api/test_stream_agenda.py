@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from service.api.stream_agenda import MOST_UTTERANCES, Agenda, Ears, Job
+from service.api.stream_agenda import MOST_WAITING, Agenda, Ears, Job
 from service.api.stream_messages import Start
 from service.preprocess.utterances import UtteranceCutter
 from service.results import ChannelUtterance, Floats, Utterance
@@ -90,9 +90,24 @@ def test_who_wants_every_window_waits_for_it() -> None:
     assert agenda.seconds == 3.5
 
 
+def test_utterances_and_windows_take_turns_until_too_many_utterances_wait() -> None:
+    agenda = Agenda(start(window=1, hop=1))
+    agenda.add(seconds(1), [utterance(float(end)) for end in range(1, 34)], now=1.0)
+    kinds = ""
+    for _ in range(10):
+        kinds += agenda.take().kind[0]
+        agenda.add(seconds(1), [], now=1.0)
+    assert kinds == "uuuwuwuwuw"
+    assert agenda.skipped > 0
+    while agenda.any_due:
+        agenda.take()
+    agenda.add(seconds(1), [], now=1.0)
+    assert agenda.take().kind == "window"
+
+
 def test_utterances_are_never_left_out_and_hold_up_the_audio() -> None:
     agenda = Agenda(start())
-    agenda.add(seconds(1), [utterance(float(end)) for end in range(1, MOST_UTTERANCES)], now=1.0)
+    agenda.add(seconds(1), [utterance(float(end)) for end in range(1, round(MOST_WAITING) + 1)], now=1.0)
     behind = [agenda.behind]
     agenda.add(seconds(1), [utterance(9.0)], now=1.0)
     behind.append(agenda.behind)

@@ -149,8 +149,9 @@ def test_a_call_does_not_wait_longer_for_others_than_it_may_take(kind: str) -> N
 def test_a_hold_ends_scattered_and_never_early() -> None:
     pace = Pace()
     assert pace.pause() == 0
-    pace.hold(10)
-    pace.hold(2)
+    pace.refused(10)
+    pace.refused(2)
+    assert pace.refusals == 2
     pauses = {pace.pause() for _ in range(50)}
     assert len(pauses) > 40
     assert 9.9 < min(pauses) <= max(pauses) <= 12.5
