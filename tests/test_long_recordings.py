@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from loadtests.calls import clips, encode, make_call
+from loadtests.calls import CODECS, clips, encode, make_call
 from tests.api.lines import NDJSON
 from tests.audio_samples import encode as encode_clip
 from tests.audio_samples import speech
@@ -22,8 +22,9 @@ PATIENCE = 900.0
 
 
 def recording(seconds: float, codec: str) -> bytes:
-    """A two-channel call at 8 kHz."""
-    return encode(make_call(clips(None), seconds, seed=3).samples, codec)
+    """A two-channel call at 8 kHz, in a codec of `loadtests.calls` or a format of `tests.audio_samples`."""
+    samples = make_call(clips(None), seconds, seed=3).samples
+    return encode(samples, codec) if codec in CODECS else encode_clip(codec, samples, 8000)
 
 
 @dataclass
@@ -60,7 +61,7 @@ def ask(url: str, sound: bytes, **options: str) -> Answered:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("codec", ["mu-law", "opus"])  # decoded in the process, and in a child
+@pytest.mark.parametrize("codec", ["mu-law", "wma"])  # decoded in the process, and in a child
 def test_memory_does_not_grow_with_the_recording(codec: str, record_property: Callable[[str, object], None]) -> None:
     peaks, answers = {}, {}
     for seconds in (300, 3600):
@@ -116,7 +117,7 @@ def posting(url: str) -> Iterator[list[float]]:
 
 
 @pytest.mark.slow
-def test_short_requests_are_answered_while_long_ones_run() -> None:
+def test_short_requests_are_answered_while_long_ones_run(record_property: Callable[[str, object], None]) -> None:
     sound = recording(600, "mu-law")
     with serving() as (_, url):
         long = [threading.Thread(target=ask, args=(url, sound)) for _ in range(4)]
@@ -125,7 +126,9 @@ def test_short_requests_are_answered_while_long_ones_run() -> None:
                 each.start()
             for each in long:
                 each.join()
+        waits.sort()
+        record_property("waits", f"{len(waits)}, P50 {waits[len(waits) // 2]:.3f} s, longest {waits[-1]:.3f} s")
         assert len(waits) > 20
         # Eight utterances are before it at worst; each takes the embedded model far less than 0.2 s.
-        assert sorted(waits)[int(0.95 * len(waits))] < 2.0
+        assert waits[int(0.95 * len(waits))] < 2.0
         assert metric(url, "ser_segment_requests_in_flight ") == 0

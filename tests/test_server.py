@@ -109,7 +109,7 @@ def hostile() -> dict[str, tuple[bytes, int]]:
         "m3u8": (b"#EXTM3U\n#EXTINF:10,\nfile:///etc/passwd\n", 415),
         "6 hours of FLAC": (bombs.long_flac(6 * 3600), 413),
         "an hour of Opus": (bombs.long_opus(3600, "ogg"), 413),
-        "2^36 samples": (bombs.flac_that_claims(2**36 - 1), 422),
+        "2^36 samples": (bombs.flac_that_claims(2**36 - 1), 413),
         "an index of gigabytes": (bombs.mp4_with_index(2**29), 422),
     }
 

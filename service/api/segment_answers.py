@@ -88,6 +88,7 @@ class SegmentStream(StreamingResponse):
         self._pipeline = pipeline
         self._context = context
         self._held = held
+        self._under_way = False  # begun, and not ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Do the work and send it."""
@@ -99,11 +100,13 @@ class SegmentStream(StreamingResponse):
                 raise
             except asyncio.CancelledError:
                 # The server gives up on what is still running when its grace is over.
-                await self._end(send, self._problem(Draining("The service is shutting down.")))
+                if self._under_way:
+                    await self._end(send, self._problem(Draining("The service is shutting down.")))
                 raise
 
     async def _lines(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        self._under_way = True
         try:
             last: Mapping[str, object] = await self._results(send)
         except Exception as exc:
@@ -144,9 +147,13 @@ class SegmentStream(StreamingResponse):
         return {**problem, "type": "problem"}
 
     async def _end(self, send: Send, line: Mapping[str, object]) -> None:
-        await _put(send, line)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        self._under_way = False
+        await send({"type": "http.response.body", "body": _text(line), "more_body": False})
 
 
 async def _put(send: Send, line: Mapping[str, object]) -> None:
-    await send({"type": "http.response.body", "body": b"".join([*encode(line), b"\n"]), "more_body": True})
+    await send({"type": "http.response.body", "body": _text(line), "more_body": True})
+
+
+def _text(line: Mapping[str, object]) -> bytes:
+    return b"".join([*encode(line), b"\n"])

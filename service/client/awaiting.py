@@ -58,11 +58,6 @@ class AsyncClient:
         """Close the connections."""
         await self._http.aclose()
 
-    @property
-    def refusals(self) -> int:
-        """How many calls the server has refused so far; see `Client.refusals`."""
-        return self._pace.refusals
-
     async def recognize(
         self,
         file: File,

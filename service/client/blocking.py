@@ -58,11 +58,6 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    @property
-    def refusals(self) -> int:
-        """How many calls the server has refused so far and asked to make later."""
-        return self._pace.refusals
-
     def recognize(
         self, file: File, *, timeout: float | None = None, request_id: str | None = None, **options: Unpack[Options]
     ) -> Answer:

@@ -140,15 +140,9 @@ class Attempts:
         """Seconds to wait before the next attempt, because the server asked this client, by whatever call, to wait.
 
         Raises:
-            TimedOut: if the call may not take as long.
+            Problem: if the call may not take as long.
         """
-        pause = self._pace.pause()
-        if pause and time.monotonic() - self._began + pause > self._seconds:
-            detail = (
-                f"The server has asked not to be called for {pause:.0f} s, which is longer than this call may take."
-            )
-            raise TimedOut(detail, self._call.request_id)
-        return pause
+        return self._pace.pause(self._began + self._seconds - time.monotonic(), self._call.request_id)
 
     def request(
         self, http: httpx.Client | httpx.AsyncClient, content: Iterator[bytes] | AsyncIterator[bytes] | None

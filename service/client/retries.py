@@ -55,33 +55,46 @@ class Pace:
     """How long all calls of one client hold back: a server that says when to come back means the caller, not the call.
 
     Threads share it.
-
-    Attributes:
-        refusals: how many calls the server has not taken so far.
     """
 
     def __init__(self) -> None:
-        self.refusals = 0
         self._until = 0.0
+        self._refusal: Problem | None = None
         self._lock = threading.Lock()
 
-    def refused(self, seconds: float) -> None:
-        """A call was not taken; make no other in the next `seconds`."""
+    def hold(self, refusal: Problem) -> None:
+        """Make no call before the moment that a refusal names."""
+        until = time.monotonic() + (refusal.retry_after or 0.0)
         with self._lock:
-            self.refusals += 1
-            self._until = max(self._until, time.monotonic() + seconds)
+            if until > self._until:
+                self._until, self._refusal = until, refusal
 
-    def pause(self) -> float:
-        """Seconds to wait before a call, with some more by chance; 0 while nobody holds back."""
-        return _scattered(self._until - time.monotonic())
+    def pause(self, longest: float, request_id: str) -> float:
+        """Seconds to wait before a call, with some more by chance; 0 while nobody holds back.
+
+        Raises:
+            Problem: the refusal, if the call may not wait as long.
+        """
+        with self._lock:
+            pause, refusal = _scattered(self._until - time.monotonic()), self._refusal
+        if pause > longest and refusal is not None:
+            raise Problem(
+                refusal.detail,
+                request_id,
+                status=refusal.status,
+                code=refusal.code,
+                title=refusal.title,
+                errors=[],
+                retry_after=pause,
+            )
+        return pause
 
     def wait(self, state: RetryCallState) -> float:
         """Seconds until the next attempt, as tenacity asks for it."""
         error = state.outcome.exception() if state.outcome is not None else None
-        if isinstance(error, Problem):
-            self.refused(error.retry_after or 0.0)
-            if error.retry_after is not None:
-                return _scattered(error.retry_after)
+        if isinstance(error, Problem) and error.retry_after is not None:
+            self.hold(error)
+            return _scattered(error.retry_after)
         backoff = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(state.attempt_number - 1, 10))
         return backoff * random.uniform(0.5, 1)  # noqa: S311 - spreads load, guards nothing
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from service.api.options import Options
     from service.api.schemas import FileResult, SegmentedResult
     from service.folders.finding import Found, Listing
-    from service.folders.sources import Outcome, Source
+    from service.folders.source import Outcome, Source
 
 _FEW_FILES = 4
 """Up to which a short start saves more time than packed weights would."""
@@ -76,6 +76,9 @@ def run(options: argparse.Namespace) -> int:
     listing = find_files(options.files)
     for told in listing.unreadable:
         print(told, file=sys.stderr)
+    if not listing.files:
+        print("There are no audio files.", file=sys.stderr)
+        return int(bool(listing.unreadable))
     try:
         with _source(options, wanted, few=len(listing.files) <= _FEW_FILES) as source:
             failed = _recognize(options, wanted, listing, source)
@@ -105,10 +108,12 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _source(options: argparse.Namespace, wanted: Options, *, few: bool) -> Source:
-    from service.folders.sources import LocalSource, ServerSource
-
     if options.url:
+        from service.folders.server_source import ServerSource
+
         return ServerSource(options.url, os.environ.get(CLIENT_KEY_VARIABLE), wanted)
+    from service.folders.local_source import LocalSource
+
     settings = load_settings(options.config, **flags_of(options))
     return LocalSource(
         lambda: open_model(find_model(settings), settings, few=few),

@@ -16,7 +16,7 @@ from service.folders.finding import Listing
 from service.folders.journal import Journal
 from service.folders.parquet import check_pyarrow, write_parquet
 from service.folders.running import work_off
-from service.folders.sources import Source, identity
+from service.folders.source import Source, identity
 
 _PARQUET = ".parquet"
 

@@ -8,7 +8,7 @@ therefore gives the utterance's scores. Means are taken in float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,17 +111,6 @@ class WeightedMean:
         embedding = None if self._embedding is None else (self._embedding / self.seconds).astype(np.float32)
         scores = (self._scores / self.seconds).astype(np.float32)
         return Recognition(labels=self._labels, scores=scores, embedding=embedding, frames=None, speech=None)
-
-
-def weighted(recognitions: Iterable[Recognition], seconds: Iterable[float]) -> Recognition | None:
-    """The mean of `recognitions`, weighted by the `seconds` that each lasts; None where there is none.
-
-    See `WeightedMean`, which takes them one by one.
-    """
-    mean = WeightedMean()
-    for recognition, duration in zip(recognitions, seconds, strict=True):
-        mean.add(recognition, duration)
-    return mean.recognition()
 
 
 def resolve_labels(names: Sequence[str], model: ModelInfo) -> tuple[int, ...]:

@@ -68,10 +68,8 @@ def check_options(
         message = f"the audio has {of_channels} channel(s), counted from 0"
         errors.append(FieldError("channels", message, "channel_out_of_range"))
     if start is not None and not 0 <= start < (float("inf") if duration is None else duration):
-        message = (
-            "must not be negative" if duration is None else f"must lie within the audio, which lasts {duration:.3f} s"
-        )
-        errors.append(FieldError("start", message, "start_out_of_range"))
+        lasts = "" if duration is None else f", which lasts {duration:.3f} s"
+        errors.append(FieldError("start", f"must lie within the audio{lasts}", "start_out_of_range"))
     if end is not None and not end > max(0.0, start or 0.0):
         errors.append(FieldError("end", "must come after the start", "end_before_start"))
     if errors:

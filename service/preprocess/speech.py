@@ -3,15 +3,16 @@
     samples ─levels of frames─▶ floor and loudness of the line ─thresholds─▶ marks of frames ─▶ regions
 
 All of it is arithmetic on numpy arrays for each frame of 10 ms, and some Python for each block of 100 ms. A threshold
-that fits one line would fit no other, so there are two, which follow the line:
+that fits one line would fit no other, so they follow the line:
 
 - The *floor* is the lowest level of the last ten seconds, since people who speak pause for moments all the time. Where
-  the level has hardly moved for a whole second, that was no speech: what came before is forgotten, so that louder noise
-  is taken for speech for about a second only. Digital silence says nothing about the noise that will come after it.
+  the level stands out and has hardly moved for a whole second, that was no speech but louder noise: what came before is
+  forgotten. Digital silence says nothing about the noise that will come after it.
+- How far the *noise* reaches above the floor is seen where nothing is near that could be speech.
 - The *loudness* is that of the loudest tenth of a second; it fades by 2 dB a second.
 
-A frame is loud when it stands out from both, and speech when it is loud or joins loud frames without falling to the
-floor in between. Energy cannot tell speech from music, laughter or a dog; a steady tone or hum it can.
+A frame is loud when it stands out from noise and loudness, and speech when it is loud or joins loud frames without
+falling to the noise in between. Energy cannot tell speech from music, laughter or a dog; a steady tone or hum it can.
 """
 
 from __future__ import annotations
@@ -30,15 +31,26 @@ FRAMES_PER_SECOND = 100
 BLOCK = 10
 """Frames for which the thresholds stay the same (100 ms)."""
 
-LOOK_AHEAD = 0.12
-"""Seconds of audio, at most, that must follow a frame until it is decided: the rest of its block, and two frames more.
+LOOK_AHEAD = 0.11
+"""Seconds of audio, at most, that must follow a frame until it is decided: the rest of its block, and one frame more.
 The first second is decided at its end, because before that nothing is known about the line."""
 
-ON_ABOVE_FLOOR = 7.0
-"""Decibels above the floor from which on a frame is loud."""
+ON_ABOVE_FLOOR = 6.0
+"""Decibels above the floor from which on a frame is loud, where the noise is even. The floor is a minimum: such noise
+lies 2 or 3 dB above it."""
 
-OFF_ABOVE_FLOOR = 4.0
-"""Decibels above the floor up to which a frame is quiet. The floor is a minimum: noise lies 2 or 3 dB above it."""
+ON_ABOVE_NOISE = 3.0
+"""Decibels above uneven noise from which on a frame is loud: above nine tenths of the blocks that must be noise."""
+
+_NOISE_SHARE = 0.9
+_NOISE_RANGE = 12.0
+"""Noise lies within so many decibels above the floor."""
+
+_NOISE_AFTER = 4
+"""Blocks after speech that are not taken for noise (0.4 s), however soft they are."""
+
+OFF_BELOW_ON = 2.0
+"""Decibels below which a frame is quiet that follows or precedes a loud one."""
 
 ON_BELOW_LOUDNESS = 35.0
 OFF_BELOW_LOUDNESS = 40.0
@@ -99,6 +111,13 @@ class SpeechDetector:
         self._power_before: float | None = None
         self._line = _Line()
 
+    @property
+    def due(self) -> int:
+        """How many samples there must have been, from the first one on, for the next frames to be decided."""
+        decided = self._measured - self._powers.size
+        ready = decided + BLOCK if self._line.known else _STEADY_BLOCKS * BLOCK
+        return sample_of(ready + 1, self._rate)
+
     def push(self, samples: Floats) -> Frames:
         """Take float32 samples of shape (time,), which must be finite; return the frames that are now decided."""
         self._measure(np.concatenate([self._rest, samples]))
@@ -146,7 +165,9 @@ class _Line:
         self.known = False
         self._blocks = 0
         self._lows: deque[tuple[int, float]] = deque([(-1, _SUPPOSED_FLOOR)])  # ascending: the first one is the floor
-        self._floor = _SUPPOSED_FLOOR
+        self._threshold = _SUPPOSED_FLOOR + ON_ABOVE_FLOOR
+        self._noise: deque[float] = deque(maxlen=_MEMORY)  # levels of blocks that must be noise
+        self._calm = 0
         self._recent: deque[float] = deque(maxlen=_STEADY_BLOCKS)
         self._loudness = LOWEST
 
@@ -165,29 +186,37 @@ class _Line:
         if not self.known:
             self.known = True
             learnt[:_STEADY_BLOCKS] = learnt[:_STEADY_BLOCKS][-1]
-        floor, loudness = np.repeat(learnt, sizes, axis=0).T
-        on = np.maximum(np.maximum(floor + ON_ABOVE_FLOOR, loudness - ON_BELOW_LOUDNESS), LOWEST)
-        off = np.maximum(np.maximum(floor + OFF_ABOVE_FLOOR, loudness - OFF_BELOW_LOUDNESS), LOWEST)
+        noise, loudness = np.repeat(learnt, sizes, axis=0).T
+        on = np.maximum(np.maximum(noise, loudness - ON_BELOW_LOUDNESS), LOWEST)
+        off = np.maximum(np.maximum(noise - OFF_BELOW_ON, loudness - OFF_BELOW_LOUDNESS), LOWEST)
         return on, off
 
     def _learn(self, low: float, mean: float) -> tuple[float, float]:
-        """Take the lowest and the mean level of a block; return floor and loudness."""
+        """Take the lowest and the mean level of a block; return the level that noise does not reach, and loudness."""
         number = self._blocks
         self._blocks += 1
-        lows, recent = self._lows, self._recent
         self._loudness = max(mean, self._loudness - _FADING)
+        if low == float("inf"):  # digital silence
+            return self._threshold, self._loudness
+        lows, recent = self._lows, self._recent
+        while lows and lows[-1][1] >= low:
+            lows.pop()
+        lows.append((number, low))
         recent.append(mean)
-        if low < float("inf"):
-            while lows and lows[-1][1] >= low:
-                lows.pop()
-            lows.append((number, low))
-        steady = len(recent) == _STEADY_BLOCKS and max(recent) - min(recent) < _STEADY_RANGE
-        oldest = number - (_STEADY_BLOCKS if steady else _MEMORY)
-        while lows and lows[0][0] <= oldest:
+        softest = min(recent)
+        risen = len(recent) == _STEADY_BLOCKS and self._threshold < softest > max(recent) - _STEADY_RANGE
+        oldest = number - (_STEADY_BLOCKS if risen else _MEMORY)
+        while lows[0][0] <= oldest:
             lows.popleft()
-        if lows:  # otherwise all has been digital silence
-            self._floor = lows[0][1]
-        return self._floor, self._loudness
+        floor = lows[0][1]
+        if risen:
+            self._noise.clear()
+        self._calm = self._calm + 1 if mean < floor + _NOISE_RANGE else 0
+        if self._calm > _NOISE_AFTER:
+            self._noise.append(mean)
+        uneven = sorted(self._noise)[int(_NOISE_SHARE * len(self._noise))] + ON_ABOVE_NOISE if self._noise else floor
+        self._threshold = min(max(uneven, floor + ON_ABOVE_FLOOR), floor + _NOISE_RANGE)
+        return self._threshold, self._loudness
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from math import isinf
 from typing import Protocol
@@ -39,6 +39,7 @@ _STEADY = 5.0
 """Decibels between the 10th and the 90th percentile of an utterance's levels, below which it is a tone or noise. Speech
 has over 10 as soon as it is twice as loud as the noise."""
 
+_LEAST = 2.0
 _NONE: Floats = np.empty(0, np.float32)
 
 
@@ -51,26 +52,26 @@ class UtteranceCutter:
       `shortest` is left.
     - Clicks and steady sounds are no utterances.
 
-    An utterance comes out at the latest 0.12 s (`speech.LOOK_AHEAD`) after the pause that ends it: 0.62 s after speech
-    ends, 0.72 s where it is short. What comes out does not depend on how the samples were split into pushes. Memory is
+    An utterance comes out at the latest 0.11 s (`speech.LOOK_AHEAD`) after the pause that ends it: 0.61 s after speech
+    ends, 0.71 s where it is short. What comes out does not depend on how the samples were split into pushes. Memory is
     that of some `longest` + 10 seconds of samples, beside what one push brings.
 
     Args:
         sampling_rate: in Hz, at least 1000.
         shortest: seconds; at most a quarter of `longest`.
-        longest: seconds.
+        longest: seconds, at least 2.
 
     Attributes:
         speaking: whether there is speech at the end of what was pushed, or was 0.2 s before.
     """
 
     def __init__(self, sampling_rate: int, *, shortest: float = SHORTEST, longest: float = LONGEST) -> None:
-        if not 0 < shortest <= longest / 4:
-            raise ValueError("`shortest` must be above 0, and at most a quarter of `longest`")
+        if not (0 < shortest <= longest / 4 and longest >= _LEAST):
+            raise ValueError("`shortest` must be above 0, and at most a quarter of `longest`, which takes 2 s or more")
         self.speaking = False
         self._rate = sampling_rate
         self._shortest = round(shortest * FRAMES_PER_SECOND)
-        self._longest = round(longest * FRAMES_PER_SECOND)
+        self._longest = round((longest - 2 * _SOFT) * FRAMES_PER_SECOND)
         self._waiting: list[Floats] = []
         self._waiting_size = 0
         self._detector = SpeechDetector(sampling_rate)
@@ -83,13 +84,9 @@ class UtteranceCutter:
     @property
     def settled(self) -> float:
         """Seconds: no utterance that is still to come ends before."""
-        frames = []
-        if self._current:
-            half = self._longest // 2 - round(PAUSE_WHEN_SHORT * FRAMES_PER_SECOND)
-            frames = [self._current.end, self._current.start + half]
-        if not self._regions.open:
-            frames.append(self._regions.clear)
-        return self._seconds(min(frames))
+        # Of the current one it is known that it will not be cut off before.
+        half = self._longest // 2 - round(PAUSE_WHEN_SHORT * FRAMES_PER_SECOND)
+        return self._seconds(min(self._moments(lambda current: min(current.end, current.start + half))))
 
     def push(self, samples: Floats) -> list[Utterance]:
         """Take the next samples and return the utterances that are now complete, in order.
@@ -99,7 +96,7 @@ class UtteranceCutter:
         """
         self._waiting.append(samples.copy())
         self._waiting_size += samples.size
-        if self._waiting_size * FRAMES_PER_SECOND < self._rate:  # less than a frame: tiny pushes would cost much
+        if self._sound.end + self._waiting_size < self._detector.due:  # so that small pushes cost little
             return []
         return self._mark(self._detector.push(self._take_waiting()))
 
@@ -132,10 +129,15 @@ class UtteranceCutter:
         if self._current and self._parts(self._current, self._regions.clear):
             utterances += self._end(self._current)
         self.speaking = self._regions.open is not None
-        needed = min(self._regions.clear, self._current.start if self._current else self._regions.clear)
+        needed = min(self._moments(lambda current: current.start))
         self._trail.forget(needed)
         self._sound.forget(self._sample(needed) - round(CONTEXT * self._rate))
         return utterances
+
+    def _moments(self, of_current: Callable[[Region], int]) -> list[int]:
+        """A frame of the current utterance, and the first one of what is not known to be one: at least one of both."""
+        moments = [of_current(self._current)] if self._current else []
+        return moments if self._regions.open else [*moments, self._regions.clear]
 
     def _join(self, region: Region) -> list[Utterance]:
         """Add a region, which may be one that has grown, to the current utterance or begin one with it."""

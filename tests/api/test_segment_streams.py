@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,10 +13,12 @@ from time import monotonic
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from loadtests.holdings import children
 from service.api.app import create_app
 from service.api.unread import AnswerTimeoutProtocol
 from service.errors import QueueFull
@@ -31,6 +34,7 @@ from tests.api.double import RecognizerDouble
 from tests.api.lines import NDJSON, ask, lines_of, parsed, problem_at_the_end, streamed, whole
 from tests.api.sockets import PATIENCE, Connection, connected, head, http_client, listening
 from tests.api.sounds import RATE, call, wav
+from tests.audio_samples import encode, speech
 from tests.inference.fake_backend import FakeControl, fingerprint
 from tests.inference.running import QUICK, until
 
@@ -164,6 +168,20 @@ async def test_a_client_that_leaves_ends_it_all(
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AnswerTimeoutProtocol, "answer_timeout", 0.3)
+
+
+async def test_the_decoders_process_ends_as_well(new_app: Callable[..., FastAPI], recognizer: RecognizerDouble) -> None:
+    recognizer.gate.clear()
+    compressed = encode("mp3", np.tile(speech(8000), 20), 8000)
+    before = children(os.getpid())
+    async with listening(new_app()) as port:
+        async with streaming(port, compressed) as response:
+            lines = lines_of(response)
+            assert (await anext(lines))["type"] == "start"
+            await until(lambda: recognizer.waiting == 2)
+            assert children(os.getpid())
+        await until(lambda: recognizer.permits == 0)
+        await until(lambda: len(children(os.getpid())) <= len(before))
 
 
 MANY = call(120.0, *[[(start, start + 2.0) for start in range(1, 116, 4)]] * 8, rate=2000)

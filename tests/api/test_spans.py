@@ -19,12 +19,12 @@ from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_tra
 from prometheus_client import CollectorRegistry
 
 from service.api.app import create_app
-from service.errors import DeadlineExceeded, QueueFull
+from service.errors import DeadlineExceeded, InferenceFailed, QueueFull
 from service.metrics import Metrics
 from service.settings import Settings
 from tests.api.conftest import serving
 from tests.api.double import RecognizerDouble
-from tests.api.sounds import wav
+from tests.api.sounds import call, wav
 from tests.inference.running import until
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -192,3 +192,30 @@ async def test_without_a_provider_a_global_one_is_left_alone(
     assert response.status_code == 200
     assert "traceparent" not in response.headers
     assert exporter.get_finished_spans() == ()
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/x-ndjson"])
+async def test_each_utterance_of_a_long_recording_has_its_stages(
+    client: httpx.AsyncClient, exporter: InMemorySpanExporter, accept: str
+) -> None:
+    sound = call(12.0, [(1.0, 4.0), (7.0, 10.0)])
+    params = {"granularity": "segment"}
+    response = await client.post("/recognize", content=sound, headers={**AS_WAV, "Accept": accept}, params=params)
+    assert response.status_code == 200
+    spans = exporter.get_finished_spans()
+    decode, *recognized = below(spans, root(spans))
+    assert decode.name == "decode"
+    assert names(recognized) == ["recognize"] * 2
+    assert all(names(below(spans, each)) == STAGES for each in recognized)
+
+
+async def test_a_problem_in_the_last_line_is_in_the_span(
+    client: httpx.AsyncClient, exporter: InMemorySpanExporter, recognizer: RecognizerDouble
+) -> None:
+    recognizer.faults.append(InferenceFailed("Failed."))
+    params = {"granularity": "segment"}
+    headers = {**AS_WAV, "Accept": "application/x-ndjson"}
+    await client.post("/recognize", content=call(6.0, [(1.0, 4.0)]), headers=headers, params=params)
+    attributes = root(exporter.get_finished_spans()).attributes
+    assert attributes is not None
+    assert attributes["problem.code"] == "inference_failed"

@@ -138,8 +138,10 @@ def test_a_call_does_not_wait_longer_for_others_than_it_may_take(kind: str) -> N
     def work(do):  # type: ignore[no-untyped-def]
         with pytest.raises(Problem):
             do("recognize", b"x")
-        with pytest.raises(TimedOut, match="asked not to be called"):
-            do("recognize", b"y", timeout=2)
+        with pytest.raises(Problem, match="429 queue_full") as caught:
+            do("recognize", b"y", timeout=2, request_id="mine")
+        assert caught.value.request_id == "mine"
+        assert 110 < (caught.value.retry_after or 0) <= 150
 
     with scripted(refusal(retry_after="120"), Reply()) as server:
         calls(kind, server.url, work)
@@ -147,12 +149,14 @@ def test_a_call_does_not_wait_longer_for_others_than_it_may_take(kind: str) -> N
 
 
 def test_a_hold_ends_scattered_and_never_early() -> None:
+    def refused(seconds: float) -> Problem:
+        return Problem("No.", "1", status=429, code="queue_full", title="No", errors=[], retry_after=seconds)
+
     pace = Pace()
-    assert pace.pause() == 0
-    pace.refused(10)
-    pace.refused(2)
-    assert pace.refusals == 2
-    pauses = {pace.pause() for _ in range(50)}
+    assert pace.pause(0, "2") == 0
+    pace.hold(refused(10))
+    pace.hold(refused(2))
+    pauses = {pace.pause(20, "2") for _ in range(50)}
     assert len(pauses) > 40
     assert 9.9 < min(pauses) <= max(pauses) <= 12.5
 

@@ -19,7 +19,7 @@ import pytest
 import service
 from service.cli import main
 from tests.client.scripted import refusal, scripted
-from tests.folders.test_sources import ANSWER, MODELS
+from tests.folders.served import ANSWER, MODELS
 from tests.test_server import serving
 
 EXAMPLES = Path(service.__file__).resolve().parent / "examples"
@@ -46,6 +46,23 @@ def test_recognize_json_is_one_document_a_line_with_the_options_applied(capsys: 
     assert [document["file"] for document in documents] == files
     assert documents[0]["frames"]["labels"] == ["sad", "happy"]
     assert documents[0]["model"]["demonstration"] is True
+
+
+def test_recognize_prints_a_line_for_each_segment(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recognize", "--option", "granularity=segment", str(EXAMPLES / "happy.wav")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("happy.wav (3.10 s)")
+    assert lines[1].split()[-2] == "happy"
+    assert "s of speech: happy" in lines[2]
+    assert len(lines) == 3
+
+
+def test_segments_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--option", "granularity=segment", "--option", "channels=split"]
+    assert main(["recognize", "--json", *options, str(EXAMPLES / "happy.wav")]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [segment["label"] for segment in document["channels"][0]["segments"]] == ["happy"]
+    assert document["model"]["demonstration"] is True
 
 
 def test_recognize_goes_on_after_a_bad_file_and_fails_in_the_end(
@@ -109,6 +126,15 @@ def test_parquet_has_the_same_rows(tmp_path: Path) -> None:
     assert table[None]["problem"]["code"] == "audio_not_decodable"
 
 
+def test_segments_are_printed_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recognize", "--option", "granularity=segment", str(EXAMPLES / "happy.wav")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("happy.wav (3.10 s)")
+    assert lines[1].split()[-2] == "happy"
+    assert "s of speech: happy" in lines[2]
+    assert len(lines) == 3
+
+
 def test_segments_of_a_folder(tmp_path: Path) -> None:
     out = tmp_path / "r.jsonl"
     assert main(["recognize", str(EXAMPLES / "happy.wav"), "--out", str(out), "--option", "granularity=segment"]) == 0
@@ -143,6 +169,12 @@ def test_flags_that_make_no_sense_are_usage_errors(
 ) -> None:
     assert main(["recognize", "a.wav", *flags]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_directory_without_audio_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("no audio")
+    assert main(["recognize", str(tmp_path), "--out", str(tmp_path / "r.jsonl")]) == 0
+    assert "no audio files" in capsys.readouterr().err
 
 
 def test_a_server_can_do_it_with_the_key_of_the_environment(

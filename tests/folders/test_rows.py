@@ -17,7 +17,7 @@ from service.api.options import Options
 from service.errors import SetupError
 from service.folders.finding import find_files
 from service.folders.rows import Summary, write_rows
-from tests.folders.sources import SourceDouble
+from tests.folders.double import SourceDouble
 
 
 def folder(tmp_path: Path, count: int) -> Path:
@@ -110,7 +110,7 @@ def killed_at_some_row(command: list[str], out: Path, more: int) -> None:
 
 def test_a_run_that_is_killed_goes_on_without_losing_or_repeating_a_file(tmp_path: Path) -> None:
     directory, out = folder(tmp_path, 120), tmp_path / "r.jsonl"
-    command = [sys.executable, "-m", "tests.folders.sources", str(directory), str(out), "0.004"]
+    command = [sys.executable, "-m", "tests.folders.double", str(directory), str(out), "0.004"]
     for _ in range(2):
         killed_at_some_row(command, out, random.randint(0, 25))
     assert len(rows_that_are_whole(out)) < 120

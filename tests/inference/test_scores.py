@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from service.errors import InferenceFailed, InvalidOptions
-from service.inference.scores import WeightedMean, recognition, resolve_labels, weighted
-from service.results import ClipOutput, EmbeddingChoice, Floats, Label, ModelInfo, Recognition, Span
+from service.inference.scores import WeightedMean, recognition, resolve_labels
+from service.results import ClipOutput, Floats, Label, ModelInfo, Recognition, Span
 from tests.inference.fake_backend import LABELS, answer, make_clip, model_info
 
 MODEL = model_info()
@@ -254,18 +255,24 @@ class TestResolveLabels:
         assert resolve_labels(names, MODEL) == tuple(indices)
 
 
-class TestWeighted:
+def mean_of(answers: Sequence[Recognition], seconds: Sequence[float]) -> Recognition:
+    mean = WeightedMean()
+    for each, duration in zip(answers, seconds, strict=True):
+        mean.add(each, duration)
+    assert mean.seconds == pytest.approx(sum(seconds))
+    found = mean.recognition()
+    assert found is not None
+    return found
+
+
+class TestWeightedMean:
     @staticmethod
-    def answers(count: int, embedding: EmbeddingChoice = "none") -> list[Recognition]:
-        return [
-            recognition(output_of(random_logits(5, seed=seed)), MODEL, granularity="segment", embedding=embedding)
-            for seed in range(count)
-        ]
+    def answers(count: int) -> list[Recognition]:
+        return [utterance(random_logits(5, seed=seed)) for seed in range(count)]
 
     def test_longer_ones_count_for_more(self) -> None:
         one, other = self.answers(2)
-        mean = weighted([one, other], [9.0, 1.0])
-        assert mean is not None
+        mean = mean_of([one, other], [9.0, 1.0])
         np.testing.assert_allclose(mean.scores, 0.9 * one.scores + 0.1 * other.scores, atol=1e-6)
         assert mean.scores.dtype == np.float32
         assert mean.scores.sum() == pytest.approx(1, abs=1e-6)
@@ -273,32 +280,22 @@ class TestWeighted:
         assert (mean.embedding, mean.frames, mean.speech) == (None, None, None)
 
     def test_embeddings_are_weighted_as_well(self) -> None:
-        answers = self.answers(3, "utterance")
         vectors = [np.full(4, value, np.float32) for value in (1, 2, 5)]
-        answers = [replace(answer, embedding=vector) for answer, vector in zip(answers, vectors, strict=True)]
-        mean = weighted(answers, [2.0, 1.0, 1.0])
-        assert mean is not None
-        assert mean.embedding is not None
-        assert mean.embedding.tolist() == [2.25] * 4
-        assert mean.embedding.dtype == np.float32
+        answers = [replace(answer, embedding=each) for answer, each in zip(self.answers(3), vectors, strict=True)]
+        embedding = mean_of(answers, [2.0, 1.0, 1.0]).embedding
+        assert embedding is not None
+        assert embedding.tolist() == [2.25] * 4
+        assert embedding.dtype == np.float32
 
     def test_one_alone_is_itself(self) -> None:
         (answer,) = self.answers(1)
-        mean = weighted([answer], [0.3])
-        assert mean is not None
-        np.testing.assert_allclose(mean.scores, answer.scores, rtol=1e-6)
+        np.testing.assert_allclose(mean_of([answer], [0.3]).scores, answer.scores, rtol=1e-6)
 
     def test_without_speech_there_is_no_answer(self) -> None:
-        assert weighted([], []) is None
-        assert WeightedMean().seconds == 0
+        mean = WeightedMean()
+        assert (mean.recognition(), mean.seconds) == (None, 0)
 
     def test_thousands_lose_no_precision(self) -> None:
-        answers = self.answers(7) * 1000
-        mean, whole = weighted(answers, [1.7] * 7000), weighted(answers[:7], [1.0] * 7)
-        assert mean is not None
-        assert whole is not None
-        np.testing.assert_allclose(mean.scores, whole.scores, rtol=1e-6)
-
-    def test_each_has_its_duration(self) -> None:
-        with pytest.raises(ValueError, match="shorter"):
-            weighted(self.answers(2), [1.0])
+        answers = self.answers(7)
+        many = mean_of(answers * 1000, [1.7] * 7000)
+        np.testing.assert_allclose(many.scores, mean_of(answers, [1.0] * 7).scores, rtol=1e-6)

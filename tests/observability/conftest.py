@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from service.client import open_stream
+from tests.api.sounds import wav
 from tests.observability.running import Prometheus, Service, eventually, free_port, prometheus, service
 from tests.observability.traffic import Answered, send
 
@@ -31,6 +34,14 @@ def logged(server: Service) -> list[dict[str, Any]]:
     return [line for line in lines if line["logger"] == "service.api.access_log"]
 
 
+async def stream_silence(url: str) -> None:
+    """Half a second of it, which is one window and no utterance."""
+    async with open_stream(url, sampling_rate=16_000) as stream:
+        await stream.send(bytes(16_000))
+        await stream.end()
+        assert [event["type"] async for event in stream] == ["window", "result"]
+
+
 @pytest.fixture(scope="package")
 def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     directory = tmp_path_factory.mktemp("observed")
@@ -45,13 +56,17 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
             for path in ("/livez", "/readyz", "/models", "/no/such/page"):
                 client.get(path)
             client.post("/recognize", content=b"no audio", headers={"content-type": "audio/wav"})
+            silence, segments = wav(level=0), {"granularity": "segment"}
+            client.post("/recognize", content=silence, headers={"content-type": "audio/wav"}, params=segments)
+        asyncio.run(stream_silence(server.url))
         finished = time.time()
 
         def settled() -> bool:
             # A moment that is over, so that nothing about it changes any more. On a busy machine a scrape may fail.
             watcher.at = time.time() - 1.5
             return (
-                watcher.value('sum(ser_http_requests_total{route=~"/recognize.*"})') == len(answers) + 1
+                watcher.value('sum(ser_http_requests_total{route=~"/recognize.*"})') == len(answers) + 2
+                and watcher.value('ser_streams_closed_total{code="1000"}') == 1
                 and watcher.value("count(instance:ser_saturation:ratio)") == 3
                 and (watcher.value("timestamp(job:ser_recognize_slow:ratio_rate3d)") or 0) > finished
             )

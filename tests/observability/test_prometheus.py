@@ -50,11 +50,15 @@ def test_names_and_units_pass_promtool(observed: Observed) -> None:
 def test_counts_are_those_of_the_client(observed: Observed) -> None:
     assert {answer.status for answer in observed.answers} == {200}
     counted = observed.prometheus.query('ser_http_requests_total{code="200", route=~"/recognize.*"}')
-    assert {labels["route"]: value for labels, value in counted} == REQUESTS
+    silence = {"/recognize": 1}  # sent in segments, of which it has none
+    assert {labels["route"]: value - silence.get(labels["route"], 0) for labels, value in counted} == REQUESTS
+    assert observed.prometheus.value("ser_segment_request_duration_seconds_count") == 1
     sent = sum(REQUESTS.values())
     assert observed.prometheus.value("sum(ser_predictions_total)") == sent
-    assert observed.prometheus.value("sum(ser_batch_size_sum)") == sent
-    assert observed.prometheus.value("ser_audio_seconds_total") == pytest.approx(CLIP_SECONDS * sent)
+    streamed = 1  # window of half a second
+    assert observed.prometheus.value("sum(ser_stream_delay_seconds_count)") == streamed
+    assert observed.prometheus.value("sum(ser_batch_size_sum)") == sent + streamed
+    assert observed.prometheus.value("ser_audio_seconds_total") == pytest.approx(CLIP_SECONDS * sent + 0.5 * streamed)
     assert observed.prometheus.value("ser_queue_depth + ser_requests_in_flight") == 0
 
 
@@ -97,7 +101,8 @@ def test_nothing_is_alarming_about_a_quiet_service(observed: Observed) -> None:
 
 def test_every_request_has_one_line_in_the_log_with_the_stages_of_its_answer(observed: Observed) -> None:
     by_id = {line["request_id"]: line for line in observed.logged}
-    assert len(by_id) == len(observed.logged) == len(observed.answers) + 3  # and /models, a 404, a 415
+    others = 5  # /models, a 404, a 415, one in segments, a stream
+    assert len(by_id) == len(observed.logged) == len(observed.answers) + others
     for answer in observed.answers:
         line = by_id[answer.id]
         assert (line["route"], line["status"], line["files"]) == (answer.route, 200, 1)

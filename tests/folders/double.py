@@ -1,6 +1,6 @@
 """A source that needs no model, and the program of a run with it that tests kill.
 
-python -m tests.folders.sources DIRECTORY OUT SECONDS_A_FILE
+python -m tests.folders.double DIRECTORY OUT SECONDS_A_FILE
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MODEL: ModelSummary = {
 
 
 class SourceDouble:
-    """Implements `service.folders.sources.Source`: what it answers is what is in the file.
+    """Implements `service.folders.source.Source`: what it answers is what is in the file.
 
     Attributes:
         asked: the names of files, in the order in which they were asked for.
