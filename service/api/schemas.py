@@ -69,7 +69,7 @@ class Audio(TypedDict):
     duration: Annotated[float, Field(description="Seconds")]
     sampling_rate: Annotated[int, Field(description="Hz")]
     channels: int
-    narrow_band: Annotated[bool, Field(description="True where nothing is heard above 4.3 kHz, as after a telephone")]
+    narrow_band: Annotated[bool, Field(description="True where nothing is heard above 4.5 kHz, as after a telephone")]
     speech: NotRequired[
         Annotated[Stretch | None, Field(description="What is loud enough to be speech; null where the clip is silent")]
     ]

@@ -6,8 +6,8 @@ import numpy as np
 
 from service.results import Floats
 
-_EDGE = 4_300
-"""Hz. Telephones end at 3,400, and 8 kHz audio at 4,000; a little above, no filter of a resampler leaves anything."""
+_EDGE = 4_500
+"""Hz. Telephones end at 3,400, and 8 kHz audio at 4,000; up to here, resamplers leave something of its mirror image."""
 
 _TOP = 8_000
 """Hz. What is further up says little about speech, and may be noise of converters."""
@@ -23,8 +23,10 @@ _VALUES = 1 << 16
 _LOUDEST = 10
 """The loudest of so many frames count above the edge: what is there mostly comes in short hisses."""
 
-_RATIO = 10**-4.5
-"""Power above the edge against the voice's, from which on it is heard."""
+_RATIO = 10**-3
+"""Power above the edge against the voice's, from which on it is heard. Of 595 studio clips none has less than 10**-2.1.
+Sent through a telephone (8 kHz, G.711, GSM) and brought to 16 or 44.1 kHz by soxr, none of 4,760 counts as wide; by
+FFmpeg, which filters less and clips, 20 do, and 19 of 20 have less than 10**-4."""
 
 _FLOOR = 10**-9.3
 """Power above the edge below which it may be the rounding to 16 bits; full scale is 1."""
@@ -40,7 +42,7 @@ def is_narrow(samples: Floats, sampling_rate: int) -> bool:
         sampling_rate: in Hz.
 
     Returns:
-        False if there is sound above 4.3 kHz in any channel, weak as it may be: 45 dB below the voice are enough.
+        False if a tenth of the frames of any channel has sound above 4.5 kHz, less than 30 dB below the voice.
     """
     if sampling_rate <= 2 * _EDGE or not samples.size:
         return True

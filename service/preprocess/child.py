@@ -34,6 +34,11 @@ _ALLOWANCE = 64 << 20
 """Bytes that may be read anyway: in a small file, FFmpeg may jump to and fro without end."""
 
 
+_MALLOC = {"MALLOC_TRIM_THRESHOLD_": f"{16 << 20}", "MALLOC_MMAP_THRESHOLD_": f"{4 << 20}"}
+"""glibc gives the memory of a block back to the system after each file by default. To get it again page by page takes a
+fifth of the time that a clip of 3 s takes."""
+
+
 class BrokenChildError(Exception):
     """A child has ended, or says what makes no sense."""
 
@@ -56,6 +61,7 @@ class Child:
             env={
                 "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),  # noqa: PTH109 - a plain string
                 "PYTHONSAFEPATH": "1",
+                **_MALLOC,
                 **{name: os.environ[name] for name in ("LD_LIBRARY_PATH", "PYTHONHOME") if name in os.environ},
             },
             start_new_session=True,  # Ctrl-C in the terminal is for the service, which may still need its children

@@ -96,9 +96,10 @@ class _Collector:
 
     def _take(self, frames: int) -> Block:
         size = frames * self._frame_bytes
-        taken = [plane[:size] for plane in self._planes]
-        for plane in self._planes:
-            del plane[:size]
+        taken = self._planes
+        self._planes = [plane[size:] for plane in taken]  # little or nothing
+        for plane in taken:
+            del plane[size:]
         self._frames -= frames
         return Block(*self._kind, frames, taken)
 

@@ -27,8 +27,9 @@ _TOLERANCE = 0.05
 class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc] # soundfile has no types that mypy follows
     """A file that is read from its beginning to its end.
 
-    After each read soundfile seeks to where it is already, if the file can seek. FLAC, Vorbis and GSM then decode
-    anew, which takes time and could change samples.
+    After each read soundfile seeks to where it is already, if the file can seek. Between blocks of ten seconds that
+    costs next to nothing, but in a damaged file a seek may fail or land elsewhere, and then blocks would not be what
+    the whole file is.
     """
 
     def seekable(self) -> bool:

@@ -49,11 +49,11 @@ def amr(file: Path, times: int) -> bytes:
 
 
 @cache
-def long_file(name: str) -> bytes:
-    """A bit more than two blocks in any format."""
+def long_file(name: str, seconds: float = 11.3) -> bytes:
+    """A bit more than one block in any format."""
     if name in ("amr", "amr-wb"):
-        return amr(AMR if name == "amr" else AMR_WB, 13)
-    return encode(name, lasting(21.3, channels=FORMATS[name].channels), 8_000)
+        return amr(AMR if name == "amr" else AMR_WB, 8)
+    return encode(name, lasting(seconds, channels=FORMATS[name].channels), 8_000)
 
 
 def joined(reader: AudioReader) -> Floats:
@@ -70,7 +70,7 @@ def test_the_same_samples_as_of_the_whole_file(name: str) -> None:
         blocks = list(reader.blocks())
     assert all(block.dtype == np.float32 and block.shape[1] > 0 for block in blocks)
     assert all(block.shape[1] == BLOCK_SECONDS * expected.sampling_rate for block in blocks[:-1])
-    assert len(blocks) == 3
+    assert len(blocks) == 2
     assert np.array_equal(np.concatenate(blocks, axis=1), expected.samples)
 
 
@@ -103,7 +103,7 @@ def test_blocks_may_be_taken_in_any_thread(name: str) -> None:
     data = long_file(name)
     with open_reader(data, max_duration=60) as reader, ThreadPoolExecutor(4) as pool:
         blocks = reader.blocks()
-        taken = [pool.submit(next, blocks).result() for _ in range(3)]
+        taken = [pool.submit(next, blocks).result() for _ in range(2)]
         assert pool.submit(next, blocks, None).result() is None
     assert np.array_equal(np.concatenate(taken, axis=1), decode(data, max_duration=60).samples)
 
@@ -123,14 +123,14 @@ def test_a_closed_reader_says_so(name: str) -> None:
 @pytest.mark.parametrize("name", ["flac", "ogg-vorbis", "ogg-opus", "mp3", "m4a"])
 def test_longest_duration(name: str) -> None:
     data = long_file(name)
-    with pytest.raises(AudioTooLong, match="longer than 15 s"):
-        joined(open_reader(data, max_duration=15))
-    assert joined(open_reader(data, max_duration=22)).shape[1] > 0
+    with pytest.raises(AudioTooLong, match=r"longer than 10\.5 s"):
+        joined(open_reader(data, max_duration=10.5))
+    assert joined(open_reader(data, max_duration=12)).shape[1] > 0
 
 
 def test_a_file_that_declares_too_much_is_refused_before_it_is_decoded() -> None:
     with pytest.raises(AudioTooLong):
-        open_reader(long_file("flac"), max_duration=15)
+        open_reader(long_file("flac"), max_duration=11)
 
 
 def test_more_samples_than_fit_into_memory_at_once() -> None:
@@ -141,9 +141,9 @@ def test_more_samples_than_fit_into_memory_at_once() -> None:
     assert sum(block.shape[1] for block in open_reader(data, max_duration=5_000).blocks()) == 4_200 * 16_000
 
 
-@pytest.mark.parametrize("name", ["flac", "ogg-vorbis", "m4a", "matroska"])
+@pytest.mark.parametrize("name", ["flac", "ogg-vorbis", "m4a"])
 def test_damage_is_noticed_where_it_is(name: str) -> None:
-    data = bytearray(long_file(name))
+    data = bytearray(long_file(name, 21.3))
     start = int(len(data) * 0.7)
     data[start : start + len(data) // 5] = np.random.default_rng(0).bytes(len(data) // 5)
     with open_reader(data, max_duration=60) as reader:
@@ -178,7 +178,7 @@ def test_an_upload_that_cannot_be_read_back_any_more(name: str) -> None:
                 raise OSError("disk is gone")
             return super().read(size)
 
-    file = Failing(long_file(name))
+    file = Failing(long_file(name, 21.3))
     with open_reader(file, max_duration=60) as reader:
         blocks = reader.blocks()
         next(blocks)
@@ -227,7 +227,7 @@ def test_readers_leave_room_for_whole_files_and_are_bounded_themselves(monkeypat
     with open_reader(data, max_duration=60) as one, open_reader(data, max_duration=60):
         with pytest.raises(QueueFull):
             open_reader(data, max_duration=60)
-        assert decode(data, max_duration=60).duration > 21  # at once
+        assert decode(data, max_duration=60).duration > 11  # at once
         assert joined(open_reader(long_file("flac"), max_duration=60)).shape[1] > 0  # needs no process
         one.close()
         with open_reader(data, max_duration=60):
@@ -235,7 +235,7 @@ def test_readers_leave_room_for_whole_files_and_are_bounded_themselves(monkeypat
 
 
 def test_a_file_that_is_read_again_and_again_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = long_file("mov")
+    data = long_file("mov", 21.3)
     assert len(data) > 2 * PIECE
     monkeypatch.setattr(child, "_ALLOWANCE", PIECE)
     monkeypatch.setattr(child, "_MOST_READ", 0)
