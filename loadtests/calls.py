@@ -26,10 +26,12 @@ RATE = 8000
 GAPS = (0.6, 4.0)
 """Seconds between a clip and the next one; in the same channel never less."""
 
-_GAINS = (-3.0, -12.0)
-"""Decibels by which agent and customer are softer than the clips."""
+LEVELS = (-20.0, -29.0)
+"""Mean levels at which agent and customer speak, in dBFS; telephone networks aim at -26."""
 
-_TURN_GAIN = 3.0
+_LEVEL_RANGE = 3.0
+"""Decibels by which a clip may be louder or softer."""
+
 _OVERLAP = 1.0
 _SHARE_OF_OVERLAPS = 0.15
 _SHARE_OF_TURNS = 0.75
@@ -124,15 +126,17 @@ def make_call(
     while True:
         order = order or random.permutation(len(sources)).tolist()
         name, clip = sources[order.pop()]
-        gain = _GAINS[channel] + random.uniform(-_TURN_GAIN, _TURN_GAIN)
-        spoken = soxr.resample(clip, SAMPLING_RATE, RATE) * np.float32(10 ** (gain / 20))
+        begin, stop = speech_bounds(clip[np.newaxis], np.array([clip.size]))[0].tolist()
+        level = LEVELS[channel] + random.uniform(-_LEVEL_RANGE, _LEVEL_RANGE)
+        gain = 10 ** (level / 20) / np.sqrt(np.mean(np.square(clip[begin:stop])))
+        spoken = soxr.resample(clip, SAMPLING_RATE, RATE) * np.float32(gain)
         first = round(max(now, free[channel]) * RATE)
         end = first + spoken.size
         if end > samples.shape[1] - RATE:
             return Call(np.clip(samples, -0.99, 0.99), tuple(sorted(turns, key=lambda turn: turn.start)))
         samples[channel, first:end] += spoken
-        begin, stop = speech_bounds(clip[np.newaxis], np.array([clip.size]))[0] / SAMPLING_RATE
-        turns.append(Turn(name, channel, first / RATE + float(begin), first / RATE + float(stop), spoken))
+        start, stop = (first / RATE + sample / SAMPLING_RATE for sample in (begin, stop))
+        turns.append(Turn(name, channel, start, stop, spoken))
         free[channel] = end / RATE + GAPS[0]
         now = end / RATE + random.uniform(*GAPS)
         if random.random() < _SHARE_OF_TURNS:

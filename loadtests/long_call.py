@@ -186,9 +186,10 @@ def measure(call: Call, codec: str, noise: tuple[float, float], labels: Labels) 
     took = time.perf_counter() - began
     alone = [labels.clip(turn.samples, codec) for turn in call.turns]
     with open_reader(data, max_duration=seconds + 1) as reader:
+        rate = reader.sampling_rate  # Opus is decoded at its own
         heard = np.concatenate(list(reader.blocks()), axis=1)
     stretches = [
-        labels.of(heard[turn.channel, round(turn.start * RATE) : round(turn.end * RATE)].copy(), RATE)
+        labels.of(heard[turn.channel, round(turn.start * rate) : round(turn.end * rate)].copy(), rate)
         for turn in call.turns
     ]
     return Result(codec, noise, judge(call.turns, segments, alone, stretches), took)

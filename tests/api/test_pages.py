@@ -38,7 +38,8 @@ async def test_no_module_of_the_page_is_found_late(client: httpx.AsyncClient) ->
     early = {link.partition("/")[2].partition("/")[2] for link in links_of(await client.get("/"))}
     directory = ROOT / "service" / "page"
     modules = {path.relative_to(directory).as_posix() for path in directory.rglob("*.js")}
-    assert modules - early == {"vendor/uplot/uPlot.esm.js"}  # only for scores over time
+    # Only for scores over time, and for live audio.
+    assert modules - early == {"vendor/uplot/uPlot.esm.js", "microphone-worklet.js"}
 
 
 async def test_the_page_is_checked_again_and_its_files_are_kept(client: httpx.AsyncClient) -> None:

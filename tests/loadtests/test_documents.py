@@ -30,6 +30,11 @@ def test_tables() -> None:
 
 def test_the_pages_have_a_place_for_each_command() -> None:
     docs = Path(__file__).resolve().parents[2] / "docs"
-    for page, name in (("reliability.md", "faults"), ("reliability.md", "soak"), ("capacity.md", "capacity")):
+    for page, name in (
+        ("reliability.md", "faults"),
+        ("reliability.md", "soak"),
+        ("capacity.md", "capacity"),
+        ("accuracy.md", "calls"),
+    ):
         text = (docs / page).read_text(encoding="utf-8")
         assert text.count(f"<!-- {name} -->\n") == text.count(f"<!-- end of {name} -->\n") == 1

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, sync_playwright
 
 from tests.page.stored_answers import SERVICE
 
@@ -69,10 +69,21 @@ class Watch:
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
-    def follow(self, page: Page) -> None:
-        page.on("console", self._on_console)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", self._on_request)
+    @contextmanager
+    def follow(self, page: Page) -> Iterator[None]:
+        """Note what happens in a page meanwhile."""
+        events: tuple[tuple[Any, Callable[[Any], None]], ...] = (
+            ("console", self._on_console),
+            ("pageerror", self._on_error),
+            ("request", self._on_request),
+        )
+        for event, note in events:
+            page.on(event, note)
+        try:
+            yield
+        finally:
+            for event, note in events:
+                page.remove_listener(event, note)
 
     def assert_clean(self, origin: str) -> None:
         """The console holds no error, and nothing was asked for elsewhere."""
@@ -85,6 +96,9 @@ class Watch:
         refusal = message.text.startswith(("Failed to load resource", "WebSocket connection to "))
         if message.type in ("error", "warning") and not (self.statuses and refusal):
             self.errors.append(message.text)
+
+    def _on_error(self, error: Error) -> None:
+        self.errors.append(str(error))
 
     def _on_request(self, request: Request) -> None:
         self.requests.append(request.url)
@@ -99,23 +113,30 @@ def new_context(browser: Browser, **options: Any) -> BrowserContext:
 
 @contextmanager
 def page_in(context: BrowserContext, url: str, *, statuses: bool = False) -> Iterator[Page]:
-    """The page of the service at `url`, ready for use, and watched until the end.
+    """The page of the service at `url` in a tab of its own, ready for use, and watched until the end.
 
     Args:
         context: where to open it.
         url: of the service.
         statuses: whether refusals of the service are expected.
     """
-    watch = Watch(statuses)
-    page = context.new_page()
-    watch.follow(page)
-    try:
-        page.goto(f"{url}/")
-        page.wait_for_selector("html[data-ready]")
-        page.wait_for_selector("#examples button >> nth=5")
+    with closing(context.new_page()) as tab, page_at(tab, url, statuses=statuses) as page:
         yield page
-    finally:
-        page.evaluate("localStorage.clear()")
-        page.close()
+
+
+@contextmanager
+def page_at(tab: Page, url: str, *, statuses: bool = False) -> Iterator[Page]:
+    """The same in a tab that was there before, and stays, since opening one takes longer than the page does."""
+    watch = Watch(statuses)
+    with watch.follow(tab):
+        tab.mouse.move(0, 0)
+        tab.goto(f"{url}/")
+        tab.wait_for_selector("html[data-ready]")
+        tab.wait_for_selector("#examples button >> nth=5")
+        try:
+            yield tab
+        finally:
+            tab.unroute_all()
+            tab.evaluate("localStorage.clear(); sessionStorage.clear();")
     parts = urlsplit(url)
     watch.assert_clean(f"{parts.scheme}://{parts.netloc}")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.page.browser import PATIENCE, chromium, new_context, page_in
+from tests.page.browser import PATIENCE, chromium, new_context, page_at, page_in
 from tests.page.held import Held, held_service
 from tests.page.stored_answers import MODEL_FLAGS
 from tests.test_server import serving
@@ -38,13 +38,21 @@ def usual_context(browser: Browser) -> Iterator[BrowserContext]:
         yield context
 
 
+@pytest.fixture(scope="package")
+def usual_tab(usual_context: BrowserContext) -> Page:
+    """Where the page of the real service is opened, unless a test asks for something unusual."""
+    return usual_context.new_page()
+
+
 @pytest.fixture
-def open_page(browser: Browser, usual_context: BrowserContext, service_url: str) -> Iterator[OpenPage]:
+def open_page(browser: Browser, usual_tab: Page, service_url: str) -> Iterator[OpenPage]:
     """Opens the page of the real service or another one; at the end nothing may have been wrong."""
     with ExitStack() as stack:
 
         def open_one(url: str = service_url, *, statuses: bool = False, **options: Any) -> Page:
-            context = stack.enter_context(closing(new_context(browser, **options))) if options else usual_context
+            if url == service_url and not options:
+                return stack.enter_context(page_at(usual_tab, url, statuses=statuses))
+            context = stack.enter_context(closing(new_context(browser, **options))) if options else usual_tab.context
             return stack.enter_context(page_in(context, url, statuses=statuses))
 
         yield open_one

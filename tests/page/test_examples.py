@@ -47,7 +47,7 @@ def test_an_example_shows_its_stored_answer_and_computes_it_again(page: Page) ->
 
 def test_the_form_begins_with_the_options_of_the_stored_answers(page: Page) -> None:
     page.get_by_role("button", name="sad").click()
-    expect(page.locator("#answer")).to_be_visible()
+    page.locator("#answer").wait_for()
     expect(page.locator("#options-changed")).to_be_hidden()
     page.get_by_role("radio", name="Whole clip").check()
     expect(page.locator("#options-changed")).to_be_visible()

@@ -155,7 +155,7 @@ def test_the_lines_of_code_do_the_same(page: Page, tmp_path: Path) -> None:
     assert [text.count("result") for text in printed] == [1, 1]
 
 
-def test_what_the_service_says_is_shown(page: Page) -> None:
+def test_what_the_service_says_is_shown(open_page: OpenPage) -> None:
     """A service from a script: windows left out, an utterance, then an end without speech, or a problem."""
     sockets: list[WebSocketRoute] = []
     started: list[dict[str, Any]] = []
@@ -172,6 +172,7 @@ def test_what_the_service_says_is_shown(page: Page) -> None:
     def say(**event: Any) -> None:
         sockets[-1].send(json.dumps(event))
 
+    page = open_page(locale="en-GB")  # in a tab of its own: it stays as it is made here
     page.route_web_socket("**/stream", serve)
     page.reload()
     page.get_by_label("Labels in the answer").select_option("Chinese")

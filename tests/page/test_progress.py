@@ -50,7 +50,7 @@ def test_queued_with_what_is_ahead_then_running_then_done(held: Held, open_page:
 
     held.control.run_gate.set()
     assert [other.result().status_code for other in others] == [200, 200]
-    expect(page.locator("#answer")).to_be_visible()
+    page.locator("#answer").wait_for()
     expect(page.locator("#facts")).to_contain_text("fake")
 
 
@@ -66,7 +66,7 @@ def test_cancelling_reaches_the_service(held: Held, open_page: OpenPage, clip: P
     until(lambda: held.count(CANCELLED) == before + 1)
     held.control.run_gate.set()
     page.get_by_role("button", name="Try again").click()
-    expect(page.locator("#answer")).to_be_visible()
+    page.locator("#answer").wait_for()
     assert held.count(CANCELLED) == before + 1
 
 
@@ -134,7 +134,7 @@ def test_not_audio_and_bad_options(open_page: OpenPage, clip: Path) -> None:
     expect(page.locator("#failure")).to_contain_text("window must be at least 0.02 seconds")
     page.locator("[name=window]").fill("0.5")
     page.get_by_role("button", name="Try again").click()
-    expect(page.locator("#answer")).to_be_visible()
+    page.locator("#answer").wait_for()
 
 
 def test_the_model_is_shown_as_soon_as_it_is_loaded(held: Held, open_page: OpenPage) -> None:
@@ -179,7 +179,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(open_page: OpenPage, clip: Path
     expect(dialog.get_by_text("The service does not accept this key.")).to_be_visible()
     dialog.get_by_label("API key").fill("0123456789abcdef")
     dialog.get_by_role("button", name="Use this key").click()
-    expect(page.locator("#answer")).to_be_visible()
+    page.locator("#answer").wait_for()
     expect(page.locator("#model")).to_have_text("tiny · fp32 · cpu")
     expect(page.locator("#code")).to_contain_text('-H "Authorization: Bearer $API_KEY"')
     page.reload()
@@ -209,5 +209,5 @@ def test_an_answer_from_a_cache_is_marked(page: Page, clip: Path) -> None:
     expect(page.locator("#cached")).to_have_text("From the cache")
     page.get_by_role("button", name="Compute again").click()
     expect(page.locator("#on-its-way")).to_be_hidden()
-    expect(page.locator("#answer")).to_be_visible()
+    page.locator("#answer").wait_for()
     assert asked == [None, "no-cache"]

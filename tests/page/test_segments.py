@@ -68,7 +68,7 @@ def segment(start: float, end: float, **more: Any) -> dict[str, Any]:
 def test_a_call_on_two_channels(page: Page, call: Path) -> None:
     ask_for_segments(page, split=True)
     page.set_input_files("#files", call)
-    expect(page.locator("#player[data-ready]")).to_be_visible()
+    page.locator("#player[data-ready]").wait_for()
     rows = page.locator("#segments tr")
     expect(rows).to_have_count(3)
     assert [row.split("\t")[2] for row in rows.all_inner_texts()] == ["0", "1", "0"]
@@ -95,7 +95,7 @@ def test_a_call_on_two_channels(page: Page, call: Path) -> None:
 def test_pointing_and_keys_reach_segments(page: Page, call: Path) -> None:
     ask_for_segments(page, split=True)
     page.set_input_files("#files", call)
-    expect(page.locator("#player[data-ready]")).to_be_visible()
+    page.locator("#player[data-ready]").wait_for()
     heading, tracks = page.locator("#readout-heading"), page.locator("#tracks")
     expect(heading).to_have_text("Whole recording")
     page.locator("#segments tr").nth(1).hover()
@@ -158,10 +158,10 @@ def test_segments_appear_while_the_service_works(hold: Callable[..., Held], open
     assert 0 < page.locator("#progress").evaluate("(bar) => bar.value") < 1
     expect(page.locator("#overview")).to_be_hidden()
     turns.set()
-    expect(page.locator("#overview")).to_be_visible()
+    page.locator("#overview").wait_for()
     expect(rows).to_have_count(3)
     assert first.evaluate("(row) => row.isConnected")  # rows stay, with the focus that may be in them
-    expect(page.locator("#player[data-ready]")).to_be_visible()
+    page.locator("#player[data-ready]").wait_for()
     expect(rows.first.get_by_role("button")).to_be_visible()
 
 
@@ -233,7 +233,7 @@ def test_an_hour_is_neither_decoded_nor_drawn_in_full(page: Page, call: Path) ->
 def test_the_lines_of_code_ask_for_lines(page: Page, call: Path) -> None:
     ask_for_segments(page)
     page.set_input_files("#files", call)
-    expect(page.locator("#overview")).to_be_visible()
+    page.locator("#overview").wait_for()
     answer = json.loads(take(page, "result.json")[1])
     line = page.locator("#code").inner_text()
     run = subprocess.run(["bash", "-c", line], cwd=call.parent, capture_output=True, check=True, timeout=60)

@@ -16,8 +16,8 @@ SECONDS = re.compile(r"[\d.]+")
 def shown(page: Page) -> Page:
     """An example with its timeline drawn and its audio decoded."""
     page.get_by_role("button", name="happy").click()
-    expect(page.locator("#player[data-ready]")).to_be_visible()
-    expect(page.locator("#timeline canvas")).to_be_visible()
+    page.locator("#player[data-ready]").wait_for()
+    page.locator("#timeline canvas").wait_for()
     return page
 
 

@@ -38,7 +38,7 @@ def test_upload_and_take_away(page: Page) -> None:
     expect(page.locator("#emotion-zh")).to_have_text("生气")
     expect(page.locator("#announcement")).to_contain_text("angry.flac: angry, ")
     expect(page.locator("#facts")).to_contain_text("fp32 on cpu (onnx)")
-    expect(page.locator("#player[data-ready]")).to_be_visible()
+    page.locator("#player[data-ready]").wait_for()
 
     name, content = take(page, "result.json")
     answer = json.loads(content)
