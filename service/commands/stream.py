@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from service.commands import Commands
+from service.configure import CLIENT_KEY_VARIABLE
 from service.errors import SettingsInvalid
 
 if TYPE_CHECKING:
@@ -26,8 +27,11 @@ def add_parser(commands: Commands) -> None:
         "stream", help="send a file or a microphone to a service as live audio", allow_abbrev=False
     )
     parser.add_argument("source", metavar="FILE|mic", help="a file, or `mic` for the microphone (extra [mic])")
-    parser.add_argument("--url", default=_URL, help=f"where the service is [{_URL}]")
-    parser.add_argument("--api-key-env", metavar="NAME", help="the environment variable that holds the API key")
+    parser.add_argument(
+        "--url",
+        default=_URL,
+        help=f"where the service is [{_URL}]; its key, if it asks for one, is {CLIENT_KEY_VARIABLE}",
+    )
     parser.add_argument("--window", type=float, metavar="SECONDS", help="how long windows are [3]")
     parser.add_argument("--hop", type=float, metavar="SECONDS", help="from one window to the next [1]")
     parser.add_argument("--channels", type=_channels, metavar="mix|split|INDEX", help="which of the channels [mix]")
@@ -45,16 +49,13 @@ def run(options: argparse.Namespace) -> int:
     """Stream until the source ends, or somebody interrupts a microphone; the status is 1 if the stream failed.
 
     Raises:
-        SetupError: if there is no key, or no microphone.
+        SetupError: if there is no microphone.
         InvalidRequest: if the file is not usable.
     """
     from service.client import CallFailed
 
-    key = None
-    if options.api_key_env is not None and not (key := os.environ.get(options.api_key_env)):
-        raise SettingsInvalid(f"the environment variable {options.api_key_env} holds no API key")
     try:
-        asyncio.run(_stream(options, key))
+        asyncio.run(_stream(options, os.environ.get(CLIENT_KEY_VARIABLE)))
     except CallFailed as failure:
         print(f"emotion2vec-service: {failure}", file=sys.stderr)
         return 1

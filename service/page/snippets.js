@@ -90,9 +90,8 @@ function pythonLines({ name, options, key }) {
  */
 function liveShellLine(live, { key }) {
   return [
-    'emotion2vec-service stream mic',
+    `${key ? 'SER_API_KEY="$API_KEY" ' : ''}emotion2vec-service stream mic`,
     ...live.map(([option, value]) => `--${option.replace('_', '-')} ${shellWord(value)}`),
-    ...(key ? ['--api-key-env API_KEY'] : []),
     `--url ${shellWord(String(BASE))}`,
   ].join(' \\\n  ');
 }

@@ -53,7 +53,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("THE_KEY", KEY)
+    monkeypatch.setenv("SER_API_KEY", KEY)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def call(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str | Path) -> int:
-    return main(["stream", *map(str, arguments), "--api-key-env", "THE_KEY"])
+    return main(["stream", *map(str, arguments)])
 
 
 def test_a_file_as_text(url: str, call: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +119,6 @@ def test_a_compressed_file_as_it_plays(url: str, capsys: pytest.CaptureFixture[s
         (["{here}/call.wav", "--channels", "5"], 1, "select"),
         (["{here}/call.wav", "--url", "http://127.0.0.1:1"], 1, "No connection"),
         (["{here}/call.wav", "--url", "nowhere"], 2, "the URL must begin with"),
-        (["{here}/call.wav", "--api-key-env", "NO_KEY"], 2, "NO_KEY holds no API key"),
     ],
 )
 def test_what_goes_wrong_is_told(
@@ -128,12 +127,14 @@ def test_what_goes_wrong_is_told(
     (call.parent / "text.wav").write_text("no sound")
     given = [each.format(here=call.parent) for each in arguments]
     given += [] if "--url" in given else ["--url", url]
-    given += [] if "--api-key-env" in given else ["--api-key-env", "THE_KEY"]
     assert main(["stream", *given]) == status
     assert told in capsys.readouterr().err
 
 
-def test_without_a_key(url: str, call: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_key(
+    url: str, call: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SER_API_KEY")
     assert main(["stream", str(call), "--url", url]) == 1
     assert "401 key_missing" in capsys.readouterr().err
 
