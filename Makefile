@@ -5,13 +5,18 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 BIN := $(VENV)/bin
 INSTALL := pyproject.toml constraints.txt
 
-.PHONY: run test test-slow test-gpu lint lint-page vendor-page screenshots format setup bench gpu-report faults soak capacity golden clean
+.PHONY: run test test-page test-slow test-gpu lint lint-page vendor-page screenshots format setup bench gpu-report faults soak capacity golden clean
 
 run: $(VENV)/.core ## serve the embedded model on 127.0.0.1:8000
 	$(BIN)/emotion2vec-service serve
 
+# Tests wait much of the time, so three processes are of use on two cores; files stay together, since their tests share
+# what is costly to start.
 test: $(VENV)/.dev ## the core suite
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not page" -n 3 --dist loadfile
+
+test-page: $(VENV)/.dev ## the web page, in an installed Chromium
+	$(BIN)/python -m pytest -m "page and not slow"
 
 test-slow: $(VENV)/.dev ## what takes minutes
 	$(BIN)/python -m pytest -m "slow and not gpu"

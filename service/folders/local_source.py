@@ -91,7 +91,11 @@ class _InItsThread:
 
     def run(self, clips: Sequence[Clip]) -> BatchOutput:
         try:
-            return self._thread.submit(self._backend.run, clips).result()
+            running = self._thread.submit(self._backend.run, clips)
+        except RuntimeError:  # nobody waits for this file any more
+            raise InferenceFailed("The run was given up.") from None
+        try:
+            return running.result()
         except BackendBroken as error:
             raise SetupError("The model does not work any more; the same command goes on from here.") from error
         except Exception as error:  # concerns these clips alone, as a backend promises

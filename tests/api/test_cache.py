@@ -252,10 +252,10 @@ def outcome_of(seed: int, seconds: float = 3.0, **options: Any) -> tuple[Key, Ou
     "options",
     [
         {},
-        {"granularity": "frame"},
-        {"embedding": "frame", "encoding": "base64"},
+        pytest.param({"granularity": "frame"}, marks=pytest.mark.slow),
+        pytest.param({"embedding": "frame", "encoding": "base64"}, marks=pytest.mark.slow),
         {"embedding": "utterance", "granularity": "frame", "window": "0.1"},
-        {"channels": "split"},
+        pytest.param({"channels": "split"}, marks=pytest.mark.slow),
     ],
 )
 def test_the_memory_counted_is_the_memory_taken(options: dict[str, Any]) -> None:

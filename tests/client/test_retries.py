@@ -130,7 +130,7 @@ def test_threads_that_share_a_client_hold_back_together() -> None:
         assert len(list(pool.map(client.recognize, [b"x"] * 8))) == 8
     moments = server.moments()
     assert len(moments) == 9
-    assert [moment >= 1.0 for moment in moments] == [False] * 4 + [True] * 5
+    assert 1 <= sum(moment < 1.0 for moment in moments) <= 4  # those under way when the refusal came
 
 
 @either

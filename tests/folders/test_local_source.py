@@ -66,7 +66,7 @@ def test_the_next_file_is_decoded_while_the_model_works(
         try:
             assert decoded.acquire(timeout=10)
             assert decoded.acquire(timeout=10)
-            assert control.runs == []
+            assert len(control.runs) <= 1
         finally:
             control.run_gate.set()
             waiting.join()

@@ -120,7 +120,7 @@ async def storm(seed: int) -> Counter[str]:
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 def test_every_accepted_call_ends(run: Callable[[Coroutine[Any, Any, Any]], Any], seed: int) -> None:
     logging.disable(logging.CRITICAL)  # hundreds of expected tracebacks
     began = time.monotonic()
