@@ -2,16 +2,17 @@
 
     python -m loadtests.long_call --audio /path/to/emodb --speakers 12 13 14 15 16 --document docs/accuracy.md
 
-For each codec and each pair of noise levels, a call is put together of clips (`loadtests.calls`), encoded, and then
-read, cut and scored as the service does it. Where something was said is known from the clips alone, and so are labels:
-each clip is scored by itself too, as loud as in the call and through the same codec, but without the noise of the line;
-and so is the stretch of the call that it takes. The first comparison tells what a caller gets, the second what of it is
-due to cutting.
+For each codec and each pair of noise levels, a call is put together of clips (`loadtests.calls`), encoded, and sent to
+a server of its own, which answers line by line. Where something was said is known from the clips alone, and so are
+labels: each clip is sent by itself too, as loud as in the call and through the same codec, but without the noise of the
+line; and so is the stretch of the call that it takes. The first comparison tells what a caller gets, the second what of
+it is due to cutting.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import time
@@ -20,17 +21,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
 from loadtests import documents, machine
 from loadtests.calls import CODECS, RATE, Call, Turn, clips, encode, make_call
-from service.configure import load_settings
-from service.inference.backend import Backend
-from service.inference.backends.select import open_backend
-from service.inference.scores import recognition
-from service.model.store import find
+from loadtests.capacity import described
+from loadtests.processes import serving_with
+from service.client import Client
 from service.preprocess.reader import open_reader
-from service.preprocess.utterances import cut_file
-from service.results import Clip, Floats
+from service.results import Floats
 
 TOLERANCE = 0.3
 FOUND_NEEDED = 0.95
@@ -103,11 +102,12 @@ class Counts:
 
 @dataclass
 class Result:
-    """One call: its codec, the noise in each channel in dBFS, counts by channel, and seconds that were needed."""
+    """One call: codec, noise in each channel in dBFS, counts by channel, seconds from upload to first and last line."""
 
     codec: str
     noise: tuple[float, float]
     channels: dict[int, Counts] = field(default_factory=dict)
+    first: float = 0.0
     seconds: float = 0.0
 
     @property
@@ -116,35 +116,27 @@ class Result:
         return sum(self.channels.values(), Counts())
 
 
-class Labels:
-    """Scores clips with a model in this process."""
+def segments_of(data: bytes, client: Client) -> Iterator[Segment]:
+    """The segments of a file, channel by channel as in a call, each as soon as the server tells it."""
+    for event in client.segments(data, channels="split"):
+        if event["type"] == "segment":
+            yield Segment(event["channel"], event["start"], event["end"], event["label"])
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
 
-    def of(self, samples: Floats, sampling_rate: int) -> str:
-        """The label of one clip."""
-        (output,) = self._backend.run([Clip(samples, sampling_rate)]).clips
-        answer = recognition(output, self._backend.info, granularity="utterance", embedding="none")
-        return answer.labels[answer.best].en
+def label_of(data: bytes, client: Client) -> str | None:
+    """The label of a file."""
+    return client.recognize(data)["label"]
 
-    def segments(self, data: bytes, seconds: float) -> Iterator[Segment]:
-        """The segments of a file, channel by channel as in a call."""
-        with open_reader(data, max_duration=seconds + 1) as reader:
-            for found in cut_file(reader, channels="split", start=None, end=None):
-                utterance = found.utterance
-                label = self.of(utterance.samples, reader.sampling_rate)
-                yield Segment(found.channel, utterance.start, utterance.end, label)
 
-    def clip(self, samples: Floats, codec: str) -> str:
-        """The label of a clip that is sent alone, at 8 kHz through a codec."""
-        with open_reader(encode(samples[None], codec), max_duration=60) as reader:
-            (block,) = reader.blocks()
-            return self.of(block[0], reader.sampling_rate)
+def exactly(samples: Floats, sampling_rate: int) -> bytes:
+    """A file of these very samples, float32 (time,)."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, sampling_rate, format="WAV", subtype="FLOAT")
+    return file.getvalue()
 
 
 def judge(
-    turns: Iterable[Turn], segments: Iterable[Segment], alone: Sequence[str], stretches: Sequence[str]
+    turns: Iterable[Turn], segments: Iterable[Segment], alone: Sequence[str | None], stretches: Sequence[str | None]
 ) -> dict[int, Counts]:
     """Compare segments with what was said.
 
@@ -177,22 +169,26 @@ def judge(
     return counts
 
 
-def measure(call: Call, codec: str, noise: tuple[float, float], labels: Labels) -> Result:
-    """Send a call through the service's path, and its clips by themselves."""
-    seconds = call.samples.shape[1] / RATE
+def measure(call: Call, codec: str, noise: tuple[float, float], client: Client) -> Result:
+    """Send a call to the service, and its clips by themselves."""
     data = encode(call.samples, codec)
+    result = Result(codec, noise)
+    segments = []
     began = time.perf_counter()
-    segments = list(labels.segments(data, seconds))
-    took = time.perf_counter() - began
-    alone = [labels.clip(turn.samples, codec) for turn in call.turns]
-    with open_reader(data, max_duration=seconds + 1) as reader:
+    for segment in segments_of(data, client):
+        result.first = result.first or time.perf_counter() - began
+        segments.append(segment)
+    result.seconds = time.perf_counter() - began
+    alone = [label_of(encode(turn.samples[None], codec), client) for turn in call.turns]
+    with open_reader(data, max_duration=call.samples.shape[1] / RATE + 1) as reader:
         rate = reader.sampling_rate  # Opus is decoded at its own
         heard = np.concatenate(list(reader.blocks()), axis=1)
     stretches = [
-        labels.of(heard[turn.channel, round(turn.start * rate) : round(turn.end * rate)].copy(), rate)
+        label_of(exactly(heard[turn.channel, round(turn.start * rate) : round(turn.end * rate)], rate), client)
         for turn in call.turns
     ]
-    return Result(codec, noise, judge(call.turns, segments, alone, stretches), took)
+    result.channels = judge(call.turns, segments, alone, stretches)
+    return result
 
 
 HEAD = (
@@ -212,8 +208,12 @@ HEAD = (
 
 def markdown(results: Sequence[Result], facts: dict[str, str]) -> str:
     """What was found, for a document."""
-    listed = documents.listed(facts, "date", "revision", "CPU", "command", "model", "calls")
+    listed = documents.listed(facts, "date", "revision", "CPU", "command", "model", "calls", "pace", "server")
     return f"{listed}\n{documents.table(HEAD, (cells for result in results for cells in _rows(result)))}"
+
+
+def _pace(result: Result) -> str:
+    return f"first segment after {result.first:.1f} s, the last after {result.seconds:.1f} s"
 
 
 def _rows(result: Result) -> Iterator[list[str]]:
@@ -237,29 +237,26 @@ def _rows(result: Result) -> Iterator[list[str]]:
         ]
 
 
-def open_model(name: str) -> Backend:
-    """Load a model that is there, on the CPU."""
-    settings = load_settings(model=name)
-    stored = find(settings.model, cache=settings.cache_dir, offline=True)
-    return open_backend(stored.directory, stored.manifest, device="cpu")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write; status 1 where a goal is missed."""
     options = parser().parse_args(arguments)
-    backend = open_model(options.model)
     sources = clips(options.audio, options.speakers)
     results = []
-    for noise in options.noise or [(-60.0, -50.0)]:
-        call = make_call(sources, options.seconds, seed=options.seed, noise=tuple(noise))
-        for codec in options.codec:
-            results.append(measure(call, codec, tuple(noise), Labels(backend)))
-            print(documents.table(HEAD, _rows(results[-1])), f"{results[-1].seconds:.1f} s", flush=True)
+    with serving_with(options.flags) as server, Client(server.url) as client:
+        model = described(server.url)
+        for noise in options.noise or [(-60.0, -50.0)]:
+            call = make_call(sources, options.seconds, seed=options.seed, noise=tuple(noise))
+            for codec in options.codec:
+                results.append(result := measure(call, codec, tuple(noise), client))
+                print(documents.table(HEAD, _rows(result)), _pace(result), flush=True)
+        memory = server.peak_memory()
     facts = {
         **machine.facts(),
         "command": f"`python -m loadtests.long_call {' '.join(arguments if arguments is not None else sys.argv[1:])}`",
-        "model": f"{backend.info.id} ({backend.info.revision}), {backend.info.dtype}",
+        "model": model,
         "calls": f"{options.seconds:g} s each, of {len(sources)} clips, seed {options.seed}",
+        "pace": "; ".join(map(_pace, results)),
+        "server": f"{memory:.0f} MB at most",
     }
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -281,10 +278,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--noise", type=float, nargs=2, action="append", metavar="DBFS", help="in each channel; again for more calls"
     )
-    made.add_argument("--model", default="tiny")
     made.add_argument("--json", type=Path, help="write all figures there")
     made.add_argument("--document", type=Path, help="put the table there, between its marks")
     made.add_argument("--name", default="calls", help="of those marks [calls]")
+    made.add_argument("flags", nargs="*", metavar="-- FLAGS", help="of `serve`")
     return made
 
 
