@@ -16,7 +16,9 @@ _VOICE = (300, 3_400)
 """Hz; without the hum below."""
 
 _FRAME_SECONDS = 0.016
-_MOST_FRAMES = 128
+_MOST_FRAMES = 48
+"""They take 0.14 ms of 5 s at 16 kHz. 128 take 0.6 and say the same of 595 studio clips and of these through mu-law."""
+
 _VALUES = 1 << 16
 """Samples looked at, over all channels; fewer frames are taken of many channels at high rates."""
 
@@ -24,9 +26,9 @@ _LOUDEST = 10
 """The loudest of so many frames count above the edge: what is there mostly comes in short hisses."""
 
 _RATIO = 10**-3
-"""Power above the edge against the voice's, from which on it is heard. Of 595 studio clips none has less than 10**-2.1.
-Sent through a telephone (8 kHz, G.711, GSM) and brought to 16 or 44.1 kHz by soxr, none of 4,760 counts as wide; by
-FFmpeg, which filters less and clips, 20 do, and 19 of 20 have less than 10**-4."""
+"""Power above the edge against the voice's, from which on it is heard. Of 595 studio clips none has less than 10**-2.1
+(in 128 frames). Sent through a telephone (8 kHz, G.711, GSM) and brought to 16 or 44.1 kHz by soxr, none of 4,760 is
+wide; by FFmpeg, which filters less and clips, 20 do, and 19 of 20 have less than 10**-4."""
 
 _FLOOR = 10**-9.3
 """Power above the edge below which it may be the rounding to 16 bits; full scale is 1."""

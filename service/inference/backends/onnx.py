@@ -106,9 +106,12 @@ class OnnxBackend:
         samples = samples[start:end]
         if self._normalize:
             # Moments in float64: over a long clip float32 sums would drift from the reference.
-            mean = samples.mean(dtype=np.float64)
-            scale = 1.0 / np.sqrt(samples.var(dtype=np.float64) + _NORM_EPS)
-            samples = ((samples - np.float32(mean)) * np.float32(scale)).astype(np.float32, copy=False)
+            centred = samples.astype(np.float64)
+            mean = centred.mean()
+            centred -= mean
+            scale = 1.0 / np.sqrt(centred.dot(centred) / centred.size + _NORM_EPS)
+            samples = samples - np.float32(mean)
+            samples *= np.float32(scale)
         return samples, speech, Span(start / SAMPLING_RATE, end / SAMPLING_RATE)
 
     def _infer(self, samples: Floats, speech: Span | None, scored: Span, keep_frames: bool) -> ClipOutput:
