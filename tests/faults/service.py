@@ -155,6 +155,9 @@ class HealthWatch:
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
+        end = time.monotonic() + PATIENCE
+        while not self.ready and time.monotonic() < end:  # what comes next must not come before the first answer
+            time.sleep(0.01)
         return self
 
     def __exit__(
