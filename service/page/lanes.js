@@ -1,5 +1,6 @@
 // The segments of a recording on its time axis: a lane for each channel, a block for each segment, in its emotion's colour.
 
+import { EMOJI, fit } from './canvas.js';
 import { colourOf, emoji, emotionName, emotionOf } from './emotions.js';
 import { language, message } from './language.js';
 import { themeColour } from './theme.js';
@@ -11,7 +12,7 @@ const NAME = 17;
 /** Pixels from which on a block has room for a face. */
 const FACE = 24;
 const FONT = '12px system-ui, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif';
-const EMOJI = '15px "Apple Color Emoji", "Segoe UI Emoji", "Noto Color Emoji", sans-serif';
+const FACES = `15px ${EMOJI}`;
 
 /** @typedef {import('./api.js').Segment} Segment */
 /** @typedef {{channel: number | null, segments: Segment[]}} Lane of one channel, or of what all give together */
@@ -87,15 +88,10 @@ export class Lanes {
   }
 
   draw() {
-    const { clientWidth: width } = this.canvas;
-    const scale = devicePixelRatio;
     this.canvas.style.setProperty('height', `${this.height}px`);
-    this.canvas.width = Math.round(width * scale);
-    this.canvas.height = Math.round(this.height * scale);
-    const context = this.canvas.getContext('2d');
-    if (context && width) {
-      context.scale(scale, scale);
-      this.paint(context, width);
+    const place = fit(this.canvas);
+    if (place) {
+      this.paint(place.context, place.width);
     }
   }
 
@@ -147,7 +143,7 @@ export class Lanes {
     context.fillRect(left, top + HEIGHT - 5, size, 5);
     if (size >= FACE) {
       context.fillStyle = themeColour('--text');
-      context.font = EMOJI;
+      context.font = FACES;
       context.fillText(emoji(emotion), left + 4, top + 23);
       const name = emotionName(emotion, language());
       context.font = FONT;

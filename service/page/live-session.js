@@ -58,19 +58,34 @@ export class LiveSession {
         return null;
       }
       this.on.state('connecting');
-      const context = await openContext();
+      const context = openContext();
       this.closing.push(() => context.close());
+      await context.audioWorklet.addModule(new URL('microphone-worklet.js', import.meta.url));
+      context.resume();
       this.rate = context.sampleRate;
       const gatherer = new AudioWorkletNode(context, 'gatherer', { channelCount: 1, channelCountMode: 'explicit' });
-      gatherer.port.onmessage = ({ data }) => (data ? this.#take(data) : this.stream?.end());
+      gatherer.port.onmessage = ({ data }) => (data ? this.#take(data) : this.#end());
+      this.closing.push(() => {
+        gatherer.port.onmessage = null;
+      });
       this.gatherer = gatherer;
       context.createMediaStreamSource(microphone).connect(gatherer);
       microphone.getAudioTracks()[0].addEventListener('ended', () => this.stop()); // such as where it is unplugged
       return this.abandoned ? null : await this.#connect(wishes);
     } finally {
-      for (const close of this.closing.splice(0)) {
-        close();
-      }
+      this.#release();
+    }
+  }
+
+  /** All samples are here: the microphone may go, and the result is waited for. */
+  #end() {
+    this.#release();
+    this.stream?.end();
+  }
+
+  #release() {
+    for (const close of this.closing.splice(0)) {
+      close();
     }
   }
 
@@ -140,14 +155,12 @@ export class LiveSession {
   }
 }
 
-/** An audio context of a rate that the service takes, with the worklet in it. */
-async function openContext() {
-  let context = new AudioContext();
-  if (context.sampleRate > HIGHEST_RATE) {
-    context.close();
-    context = new AudioContext({ sampleRate: HIGHEST_RATE });
+/** An audio context of a rate that the service takes. */
+function openContext() {
+  const context = new AudioContext();
+  if (context.sampleRate <= HIGHEST_RATE) {
+    return context;
   }
-  await context.audioWorklet.addModule(new URL('microphone-worklet.js', import.meta.url));
-  context.resume();
-  return context;
+  context.close();
+  return new AudioContext({ sampleRate: HIGHEST_RATE });
 }

@@ -1,5 +1,6 @@
 // The windows of a live stream as they come: stacked scores, and the utterances below them.
 
+import { EMOJI, fit } from './canvas.js';
 import { colourOf, emoji, emotionOf } from './emotions.js';
 import { clock } from './format.js';
 import { followTheme, themeColour } from './theme.js';
@@ -50,15 +51,11 @@ export class LiveTimeline {
   }
 
   draw() {
-    const { clientWidth: width, clientHeight: height } = this.canvas;
-    const scale = devicePixelRatio;
-    this.canvas.width = Math.round(width * scale);
-    this.canvas.height = Math.round(height * scale);
-    const context = this.canvas.getContext('2d');
-    if (!context || !width) {
+    const place = fit(this.canvas);
+    if (!place) {
       return;
     }
-    context.scale(scale, scale);
+    const { context, width, height } = place;
     const { from, to } = this.span;
     const x = (/** @type {number} */ time) => ((time - from) / (to - from)) * width;
     const scores = height - AXIS - UTTERANCES - GAP;
@@ -117,7 +114,7 @@ function drawUtterances(context, { utterances }, x, top) {
     context.globalAlpha = 1;
     if (size > 20) {
       context.fillStyle = themeColour('--text');
-      context.font = '15px "Apple Color Emoji", "Segoe UI Emoji", "Noto Color Emoji", sans-serif';
+      context.font = `15px ${EMOJI}`;
       context.fillText(emoji(emotion), left + 3, top + 21);
     }
   }

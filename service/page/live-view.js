@@ -41,6 +41,8 @@ export class LiveView {
   clear() {
     this.record = null;
     this.longestDelay = 0;
+    this.said = '';
+    this.saidAt = Number.NEGATIVE_INFINITY;
     this.emotion.clear();
     for (const id of ['live-utterances', 'live-scores', 'live-announcement']) {
       find(id, HTMLElement).replaceChildren();
@@ -188,9 +190,10 @@ export class LiveView {
    */
   #say(key, { label, score }) {
     const now = performance.now();
-    if (now - this.saidAt >= SAY_EVERY && this.said !== label) {
+    const said = `${key} ${label}`;
+    if (now - this.saidAt >= SAY_EVERY && this.said !== said) {
       this.saidAt = now;
-      this.said = label;
+      this.said = said;
       const values = { emotion: { emotion: emotionOf(label) }, score: percent(score) };
       setText(find('live-announcement', HTMLElement), key, values);
     }

@@ -49,9 +49,12 @@ export function startLive({ wishes, changed }) {
     changed();
   };
   opener.addEventListener('click', () => {
+    const going = !view.card.hidden && !['ended', 'failed'].includes(view.card.dataset.state ?? 'ended');
     show(true);
     view.card.focus();
-    listen(wishes);
+    if (!going) {
+      listen(wishes);
+    }
   });
   find('live-options', HTMLElement).addEventListener('input', changed);
   find('live-start', HTMLButtonElement).addEventListener('click', () => listen(wishes));

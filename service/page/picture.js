@@ -1,5 +1,6 @@
 // The result as one picture: emotion, bars, and what is drawn of the audio.
 
+import { EMOJI } from './canvas.js';
 import { colourOf, emoji, emotionName, emotionOf } from './emotions.js';
 import { length, percent } from './format.js';
 import { language, message } from './language.js';
@@ -17,7 +18,6 @@ const WAVEFORM = 150;
 const AXIS = 24;
 const TIMELINE = 220;
 const FONT = 'system-ui, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif';
-const EMOJI = '"Apple Color Emoji", "Segoe UI Emoji", "Noto Color Emoji", sans-serif';
 
 /**
  * @param {object} what

@@ -35,6 +35,7 @@ export class Stream {
     this.opened = false;
     this.ready = false;
     this.finished = false;
+    this.over = false;
     /** @type {Problem | null} */
     this.problem = null;
     this.socket = new WebSocket(url, keyProtocols());
@@ -57,8 +58,7 @@ export class Stream {
       return false;
     }
     if (this.socket.bufferedAmount > MOST_WAITING) {
-      this.problem = new Problem('connection_slow');
-      this.socket.close();
+      this.#giveUp('connection_slow');
       return false;
     }
     this.socket.send(samples);
@@ -70,18 +70,32 @@ export class Stream {
     if (this.socket.readyState === WebSocket.OPEN && this.ready) {
       this.socket.send(JSON.stringify({ type: 'end' }));
     } else {
-      this.abandon();
+      this.#giveUp('stream_lost');
     }
   }
 
   /** Close without waiting for anything. */
   abandon() {
-    this.problem ??= new Problem('cancelled');
+    this.#giveUp('cancelled');
+  }
+
+  /**
+   * The stream is over at once, and not when the socket has closed: behind audio that waits on a slow connection, that
+   * may take minutes, in which nobody should wonder why the microphone is on.
+   *
+   * @param {string} code
+   */
+  #giveUp(code) {
+    this.problem ??= new Problem(code);
     this.socket.close();
+    this.#close();
   }
 
   /** @param {Record<string, any>} event */
   #take(event) {
+    if (this.over) {
+      return;
+    }
     if (event.type === 'problem') {
       this.problem = new Problem(event.code, event);
     } else if (event.type === 'ready') {
@@ -98,6 +112,10 @@ export class Stream {
   }
 
   async #close() {
+    if (this.over) {
+      return;
+    }
+    this.over = true;
     if (!this.finished) {
       this.problem ??= this.opened ? new Problem('stream_lost') : await whyRefused();
     }

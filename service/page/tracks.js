@@ -160,6 +160,8 @@ export function clearTracks() {
   position = 0;
   pointed = null;
   playButton.disabled = true;
+  setLabel(playButton, 'player.play'); // a media element tells of its end only when nobody listens any more
+  playButton.dataset.playing = 'false';
   delete find('player', HTMLElement).dataset.ready;
   showNotice(find('player-notice', HTMLElement), null);
 }

@@ -1,5 +1,6 @@
 // The waveform of decoded audio, on a canvas, with its axis.
 
+import { fit } from './canvas.js';
 import { clock } from './format.js';
 import { message } from './language.js';
 import { themeColour } from './theme.js';
@@ -82,16 +83,10 @@ export class Waveform {
 
   /** @param {number} played seconds up to which it was played */
   draw(played) {
-    const { clientWidth: width, clientHeight: height } = this.canvas;
-    const scale = devicePixelRatio;
-    this.canvas.width = Math.round(width * scale);
-    this.canvas.height = Math.round(height * scale);
-    const context = this.canvas.getContext('2d');
-    if (!context || !width) {
-      return;
+    const place = fit(this.canvas);
+    if (place) {
+      this.paint(place.context, place.width, place.height, played);
     }
-    context.scale(scale, scale);
-    this.paint(context, width, height, played);
   }
 
   /**
