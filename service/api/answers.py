@@ -16,10 +16,13 @@ from service.api.schemas import (
     LabelScore,
     ModelDetails,
     ModelSummary,
+    Overall,
     Result,
+    Segment,
     Stretch,
 )
 from service.api.steps import Decoded
+from service.inference.scores import WeightedMean
 from service.results import Floats, Label, ModelInfo, Recognition, Span, Timings
 
 DIGITS = 6
@@ -66,6 +69,21 @@ def file_result(decoded: Decoded, recognitions: Sequence[Recognition], options: 
         return {"audio": audio, "channels": channels}
     # A Result may have no key `channels`, which mypy cannot know of a typed dictionary.
     return cast(FileResult, {"audio": {**audio, "speech": stretches[0]}, **results[0]})
+
+
+def segment_of(recognition: Recognition, options: Options, *, start: float, end: float, channel: int | None) -> Segment:
+    """The result for a stretch of a recording or a stream; `channel` is None where channels are not told apart."""
+    where = {} if channel is None else {"channel": channel}
+    times = {"start": round(start, DIGITS), "end": round(end, DIGITS)}
+    return cast(Segment, {**where, **times, **result_of(recognition, options)})
+
+
+def overall_of(mean: WeightedMean, options: Options) -> Overall | Result:
+    """What the stretches of a recording or a stream come to; null and empty where there were none."""
+    recognition = mean.recognition()
+    if recognition is None:
+        return {"label": None, "score": None, "scores": []}
+    return result_of(recognition, options)
 
 
 def result_of(recognition: Recognition, options: Options) -> Result:

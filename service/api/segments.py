@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, cast
 
-from service.api.answers import DIGITS, result_of
+from service.api.answers import DIGITS, overall_of, segment_of
 from service.api.options import Options
-from service.api.schemas import Overall, Result, Segment, SegmentedAudio, SegmentedResult
+from service.api.schemas import Segment, SegmentedAudio, SegmentedResult
 from service.inference.scores import WeightedMean
 from service.preprocess.reader import open_reader
 from service.preprocess.utterances import cut_file
@@ -98,11 +98,10 @@ class Tally:
 
     def add(self, piece: ChannelUtterance, recognition: Recognition) -> Segment:
         """Count an utterance in, and return its result."""
-        utterance = piece.utterance
-        self._means[piece.channel if self._split else _ONLY].add(recognition, utterance.end - utterance.start)
-        where = {"channel": piece.channel} if self._split else {}
-        times = {"start": round(utterance.start, DIGITS), "end": round(utterance.end, DIGITS)}
-        return cast(Segment, {**where, **times, **result_of(recognition, self._options)})
+        start, end = piece.utterance.start, piece.utterance.end
+        self._means[piece.channel if self._split else _ONLY].add(recognition, end - start)
+        channel = piece.channel if self._split else None
+        return segment_of(recognition, self._options, start=start, end=end, channel=channel)
 
     def result(self, kept: KeptSegments | None = None) -> SegmentedResult:
         """The result for the recording, which has been read to its end; with its segments, where they were kept."""
@@ -125,10 +124,7 @@ class Tally:
         return round(self._means[channel].seconds, DIGITS)
 
     def _overall(self, channel: int, kept: KeptSegments | None) -> dict[str, object]:
-        recognition = self._means[channel].recognition()
-        overall: Overall | Result = {"label": None, "score": None, "scores": []}
-        if recognition is not None:
-            overall = result_of(recognition, self._options)
+        overall = overall_of(self._means[channel], self._options)
         return {**overall, **({} if kept is None else {"segments": kept.of(channel)})}
 
 

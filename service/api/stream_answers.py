@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from service.api.answers import DIGITS, result_of
+from service.api.answers import DIGITS, overall_of, segment_of
 from service.api.context import Services, StreamNotes
 from service.api.encode import encode
-from service.api.schemas import Overall, Result, Segment
+from service.api.schemas import Segment
 from service.api.stream_agenda import Agenda, Job
 from service.api.stream_messages import ResultEvent, Start, UtteranceEvent, WindowEvent
 from service.api.stream_outbox import Outbox
@@ -123,9 +123,8 @@ class Answers:
         )
 
     def _segment(self, job: Job, answer: Recognition) -> Segment:
-        where = {"channel": job.channel} if self._start.select == "split" else {}
-        times = {"start": round(job.start, DIGITS), "end": round(job.end, DIGITS)}
-        return cast(Segment, {**where, **times, **result_of(answer, self._options)})
+        channel = job.channel if self._start.select == "split" else None
+        return segment_of(answer, self._options, start=job.start, end=job.end, channel=channel)
 
     def _result(self) -> ResultEvent:
         event: dict[str, object] = {"type": "result", "duration": round(self._agenda.seconds, DIGITS)}
@@ -137,11 +136,7 @@ class Answers:
         return cast(ResultEvent, event)
 
     def _overall(self, mean: WeightedMean) -> dict[str, object]:
-        answer = mean.recognition()
-        overall: Overall | Result = {"label": None, "score": None, "scores": []}
-        if answer is not None:
-            overall = result_of(answer, self._options)
-        return {"speech_seconds": round(mean.seconds, DIGITS), **overall}
+        return {"speech_seconds": round(mean.seconds, DIGITS), **overall_of(mean, self._options)}
 
     def _count_skipped(self) -> None:
         more = self._agenda.skipped - self._notes.skipped_windows
