@@ -29,6 +29,7 @@ from loadtests.capacity import described
 from loadtests.processes import serving_with
 from service.client import Client
 from service.preprocess.reader import open_reader
+from service.preprocess.utterances import cut_file
 from service.results import Floats
 
 TOLERANCE = 0.3
@@ -102,13 +103,17 @@ class Counts:
 
 @dataclass
 class Result:
-    """One call: codec, noise in each channel in dBFS, counts by channel, seconds from upload to first and last line."""
+    """One call: codec, noise in each channel in dBFS, counts by channel, seconds from upload to first and last line.
+
+    `cutting` is the processor time that reading and cutting take by themselves, in this process.
+    """
 
     codec: str
     noise: tuple[float, float]
     channels: dict[int, Counts] = field(default_factory=dict)
     first: float = 0.0
     seconds: float = 0.0
+    cutting: float = 0.0
 
     @property
     def total(self) -> Counts:
@@ -179,6 +184,11 @@ def measure(call: Call, codec: str, noise: tuple[float, float], client: Client) 
         result.first = result.first or time.perf_counter() - began
         segments.append(segment)
     result.seconds = time.perf_counter() - began
+    began = time.process_time()
+    with open_reader(data, max_duration=call.samples.shape[1] / RATE + 1) as reader:
+        for _ in cut_file(reader, channels="split", start=None, end=None):
+            pass
+    result.cutting = time.process_time() - began
     alone = [label_of(encode(turn.samples[None], codec), client) for turn in call.turns]
     with open_reader(data, max_duration=call.samples.shape[1] / RATE + 1) as reader:
         rate = reader.sampling_rate  # Opus is decoded at its own
@@ -213,7 +223,8 @@ def markdown(results: Sequence[Result], facts: dict[str, str]) -> str:
 
 
 def _pace(result: Result) -> str:
-    return f"first segment after {result.first:.1f} s, the last after {result.seconds:.1f} s"
+    lines = f"first segment after {result.first:.1f} s, the last after {result.seconds:.1f} s"
+    return f"{lines}; cutting {result.cutting:.1f} s"
 
 
 def _rows(result: Result) -> Iterator[list[str]]:
@@ -255,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "command": f"`python -m loadtests.long_call {' '.join(arguments if arguments is not None else sys.argv[1:])}`",
         "model": model,
         "calls": f"{options.seconds:g} s each, of {len(sources)} clips, seed {options.seed}",
-        "pace": "; ".join(map(_pace, results)),
+        "pace": " · ".join(map(_pace, results)),
         "server": f"{memory:.0f} MB at most",
     }
     if options.json:

@@ -34,6 +34,7 @@ def test_the_pages_have_a_place_for_each_command() -> None:
         ("reliability.md", "faults"),
         ("reliability.md", "soak"),
         ("capacity.md", "capacity"),
+        ("capacity.md", "streams"),
         ("accuracy.md", "calls"),
     ):
         text = (docs / page).read_text(encoding="utf-8")

@@ -56,6 +56,7 @@ def test_the_command_writes_what_it_found(tmp_path: Path, capsys: pytest.Capture
     (result,) = json.loads(figures.read_text())["results"]
     assert result["channels"]["0"]["found"] == result["channels"]["0"]["clips"] > 0
     assert 0 < result["first"] <= result["seconds"]
+    assert result["cutting"] > 0
 
 
 def test_what_is_said_in_a_call_is_found() -> None:
