@@ -512,6 +512,7 @@ async def test_a_stream_leaves_nothing_behind(new_app: NewApp, recognizer: Recog
         for _ in range(3):
             async with talking(port) as talk:
                 await talk.start(window=1)
+                assert _of_streams() - before  # it sees them at all
                 await talk.send(SECOND * 3)
                 await talk.end()
                 await talk.rest()
