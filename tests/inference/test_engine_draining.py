@@ -1,0 +1,188 @@
+"""The end of an engine: what was accepted is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+import pytest
+
+from service.errors import (
+    Draining,
+    WorkerDead,
+)
+from tests.inference.fake_backend import (
+    KILL,
+    FakeControl,
+    make_clip,
+)
+from tests.inference.running import (
+    PATIENCE,
+    QUICK,
+    new_engine,
+    occupy,
+    outcome,
+    running,
+    submit,
+    until,
+    worker_threads,
+)
+
+
+class TestDraining:
+    async def test_what_was_accepted_is_answered_and_nothing_new_taken(self) -> None:
+        control = FakeControl()
+        async with running(control) as (engine, registry):
+            first = await occupy(engine, control)
+            tasks = [submit(engine, make_clip(seed=i)) for i in range(49)]
+            await until(lambda: engine.health().queued_requests == 49)
+            drain = asyncio.create_task(engine.drain(PATIENCE))
+            await until(lambda: engine.health().state == "draining")
+            with pytest.raises(Draining), engine.admit():
+                pass
+            assert await outcome(submit(engine, make_clip())) is Draining
+            assert registry.get_sample_value("ser_requests_rejected_total", {"reason": "draining"}) == 2
+            assert not drain.done()
+            control.hold.set()
+            assert {await outcome(task) for task in (first, *tasks)} == {None}
+            await drain
+            assert not worker_threads()
+            assert control.closes == 1
+            assert engine.health() == replace(engine.health(), state="draining", worker_alive=False)
+            assert await outcome(submit(engine, make_clip())) is Draining
+        assert control.loads == 1
+
+    async def test_who_was_admitted_before_may_still_queue_clips(self) -> None:
+        control = FakeControl()
+        async with running(control) as (engine, _):
+            with engine.admit():
+                drain = asyncio.create_task(engine.drain(100 * PATIENCE))
+                await until(lambda: engine.health().state == "draining")
+                await asyncio.sleep(0.02)
+                assert not drain.done()
+                assert await outcome(submit(engine, make_clip())) is None
+                assert not drain.done()
+            await asyncio.wait_for(drain, PATIENCE)
+
+    async def test_streams_are_told_and_have_their_last_clips_answered(self) -> None:
+        control = FakeControl()
+        async with running(control) as (engine, _):
+            with engine.admit_stream() as ending:
+                drain = asyncio.create_task(engine.drain(100 * PATIENCE))
+                await asyncio.wait_for(ending.wait(), PATIENCE)
+                with pytest.raises(Draining), engine.admit_stream():
+                    pass
+                assert await outcome(submit(engine, make_clip())) is None
+                assert not drain.done()
+            await asyncio.wait_for(drain, PATIENCE)
+
+    async def test_what_is_left_at_the_timeout_fails(self, caplog: pytest.LogCaptureFixture) -> None:
+        control = FakeControl()
+        async with running(control) as (engine, _):
+            first = await occupy(engine, control)
+            waiting = submit(engine, make_clip())
+            await until(lambda: engine.health().queued_requests == 1)
+            with engine.admit():
+                began = time.monotonic()
+                await engine.drain(0.05)
+                assert time.monotonic() - began < 2
+                assert await outcome(submit(engine, make_clip())) is Draining
+            assert [await outcome(first), await outcome(waiting)] == [Draining, Draining]
+            assert "left behind" in caplog.text
+            control.hold.set()
+            await until(lambda: not worker_threads())
+            assert control.closes == 1, "even so, it closes its backend"
+        assert len(control.runs) == 1
+
+    async def test_a_run_that_ends_within_the_grace_leaves_no_thread(self, caplog: pytest.LogCaptureFixture) -> None:
+        control = FakeControl()
+        async with running(control, replace(QUICK, stop_grace=PATIENCE)) as (engine, _):
+            first = await occupy(engine, control)
+            drain = asyncio.create_task(engine.drain(0.0))
+            assert await outcome(first) is Draining
+            control.hold.set()
+            await drain
+            assert not worker_threads()
+        assert "left behind" not in caplog.text
+
+    async def test_twice_at_once_and_again(self) -> None:
+        control = FakeControl()
+        async with running(control) as (engine, _):
+            first = await occupy(engine, control)
+            drains = [asyncio.create_task(engine.drain(PATIENCE)) for _ in range(2)]
+            await asyncio.sleep(0.01)
+            control.hold.set()
+            await asyncio.gather(first, *drains)
+            await engine.drain(0.0)
+        assert control.closes == 1
+
+    async def test_a_cancelled_caller_does_not_stop_it(self) -> None:
+        control = FakeControl()
+        async with running(control) as (engine, _):
+            first = await occupy(engine, control)
+            drain = asyncio.create_task(engine.drain(PATIENCE))
+            await asyncio.sleep(0)
+            drain.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await drain
+            control.hold.set()
+            assert await outcome(first) is None
+            await until(lambda: not worker_threads())
+
+    async def test_while_loading(self) -> None:
+        control = FakeControl()
+        control.gate.clear()
+        engine, _ = new_engine(control)
+        await engine.start()
+        ready = asyncio.create_task(engine.wait_ready())
+        await asyncio.sleep(0)
+        drain = asyncio.create_task(engine.drain(PATIENCE))
+        with pytest.raises(Draining):
+            await ready
+        control.gate.set()
+        await drain
+        assert not worker_threads()
+        assert (control.warm_ups, control.closes) == (0, 1)
+        assert engine.health().state == "draining"
+
+    async def test_while_loading_takes_too_long(self) -> None:
+        control = FakeControl()
+        control.gate.clear()
+        engine, _ = new_engine(control)
+        await engine.start()
+        await engine.drain(0.01)
+        assert worker_threads()
+        control.gate.set()
+        await until(lambda: not worker_threads())
+        assert control.closes == 1
+
+    async def test_before_the_start(self) -> None:
+        engine, _ = new_engine(FakeControl())
+        await engine.drain(PATIENCE)
+        assert engine.health().state == "draining"
+        with pytest.raises(RuntimeError, match="once"):
+            await engine.start()
+
+    async def test_between_a_death_and_the_restart(self) -> None:
+        control = FakeControl()
+        async with running(control, replace(QUICK, restart_min=0.02)) as (engine, _):
+            assert await outcome(submit(engine, make_clip(first=KILL))) is WorkerDead
+            await engine.drain(PATIENCE)
+            await asyncio.sleep(0.05)
+        assert control.loads == 1
+
+    async def test_death_while_draining(self) -> None:
+        control = FakeControl()
+        async with running(control) as (engine, _):
+            first = await occupy(engine, control)
+            tasks = [submit(engine, make_clip(first=KILL)), submit(engine, make_clip())]
+            await until(lambda: engine.health().queued_requests == 2)
+            with engine.admit():
+                drain = asyncio.create_task(engine.drain(PATIENCE))
+                await until(lambda: engine.health().state == "draining")
+                control.hold.set()
+                assert [await outcome(task) for task in (first, *tasks)] == [None, WorkerDead, WorkerDead]
+                await drain  # a permit whose clips nobody can answer is not waited for
+                assert await outcome(submit(engine, make_clip())) is Draining
+        assert control.loads == 1
