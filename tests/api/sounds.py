@@ -46,3 +46,7 @@ def as_wav(samples: NDArray[np.floating], rate: int = RATE) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, samples.astype(np.float32), rate, format="WAV", subtype="FLOAT")
     return buffer.getvalue()
+
+
+CLIP = wav()
+AS_WAV = {"content-type": "audio/wav"}

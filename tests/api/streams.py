@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from fastapi import FastAPI
 from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -127,3 +129,21 @@ def words(*lengths: float, pause: float = 1.0, rate: int = RATE) -> NDArray[np.i
         time = np.arange(round(length * rate)) / rate
         pieces += [rng.normal(0, 5000, time.size) * (0.1 + np.sin(4 * np.pi * time) ** 2), silence]
     return np.concatenate(pieces).clip(-32768, 32767).astype("<i2")
+
+
+SECOND = noise(1.0).tobytes()
+START = '{"type":"start","sampling_rate":8000,"encoding":"s16le"}'
+
+NewApp = Callable[..., FastAPI]
+
+
+def check_counts(registry: CollectorRegistry, close: str, **events: int) -> None:
+    assert registry.get_sample_value("ser_streams_closed_total", {"code": close}) == 1
+    for kind, count in events.items():
+        assert registry.get_sample_value("ser_stream_events_total", {"type": kind}) == count, kind
+
+
+async def send_slowly(send: Callable[[str | bytes], Any], messages: list[str | bytes]) -> None:
+    for message in messages:
+        await send(message)
+        await asyncio.sleep(0.02)
