@@ -19,6 +19,8 @@ from loadtests.worker import Worker
 
 FRAME_SECONDS = 10.0
 MEMORY_SECONDS = 30.0
+SHORT_SECONDS = 1.0
+SHORT_CLIPS = 5
 _PAUSE = 0.2
 """Seconds between two sides, in which the threads of the last one stop waiting for work."""
 
@@ -60,6 +62,10 @@ def model_rows(
         for seconds, count in rounds.items():
             values = in_turn(workers, "utterance", seconds, rounds=count)
             rows.append(Row(f"utterance-{seconds:g}", f"utterance of {seconds:g} s", "s", values))
+            if seconds == SHORT_SECONDS:
+                name = f"{SHORT_CLIPS} utterances of {seconds:g} s in one call"
+                values = in_turn(workers, "together", seconds, SHORT_CLIPS, rounds=count)
+                rows.append(Row("together-1", name, "s", values))
             if seconds == FRAME_SECONDS:
                 rows += _frame_rows(workers, count)
             if seconds <= MEMORY_SECONDS:

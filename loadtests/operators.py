@@ -18,6 +18,8 @@ from typing import Any
 import onnxruntime
 
 from loadtests.clips import speech
+from service.model.manifest import Manifest
+from service.model.onnx_inputs import Inputs, lay_out
 
 _CONTAINERS = ("Loop",)
 """Operators whose time is that of the operators inside."""
@@ -32,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=15)
     options = parser.parse_args(arguments)
     path = options.directory / f"model.{options.dtype}.onnx"
-    runs = profiled_runs(path, options.seconds, options.runs)
+    inputs = lay_out([speech(options.seconds)], Manifest.read(options.directory).config)
+    runs = profiled_runs(path, inputs, options.runs)
     print("| operator | calls | milliseconds |\n|---|---|---|")
     least = least_by_operator(runs)
     for operator, (calls, microseconds) in sorted(least.items(), key=lambda item: -item[1][1]):
@@ -41,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"| all | {sum(calls for calls, _ in least.values())} | {total / 1000:.1f} |")
 
 
-def profiled_runs(path: Path, seconds: float, count: int) -> list[list[dict[str, Any]]]:
-    """The events of each operator in each of `count` runs over a clip of `seconds`, after one that is left out."""
+def profiled_runs(path: Path, inputs: Inputs, count: int) -> list[list[dict[str, Any]]]:
+    """The events of each operator in each of `count` runs over `inputs`, after one that is left out."""
     with tempfile.TemporaryDirectory() as scratch:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
@@ -50,7 +53,7 @@ def profiled_runs(path: Path, seconds: float, count: int) -> list[list[dict[str,
         options.profile_file_prefix = str(Path(scratch) / "profile")
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         for _ in range(count + 1):
-            session.run(None, {"waveform": speech(seconds)})
+            session.run(None, inputs.tensors)
         events = json.loads(Path(session.end_profiling()).read_text())
     bounds = [(event["ts"], event["ts"] + event["dur"]) for event in events if event["name"] == "model_run"][1:]
     kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]

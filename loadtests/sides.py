@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from service.inference.scores import recognition
 from service.model.manifest import Manifest
 from service.preprocess import host
 from service.preprocess.clips import make_clips
-from service.results import SAMPLING_RATE, Clip, Floats, Granularity, Waveform
+from service.results import SAMPLING_RATE, Clip, Floats, Granularity, Recognition, Waveform
 
 STEREO_RATE = 44_100
 STEREO_SECONDS = 10.0
@@ -80,6 +80,11 @@ class FunASRSide:
         """Seconds that the scores of a clip take."""
         return self._timed(seconds, granularity="utterance", extract_embedding=False)
 
+    def together(self, seconds: float, count: int) -> float:
+        """Seconds that the scores of several clips take, given in one call."""
+        samples = _speech(seconds)
+        return timed(lambda: self._model.generate([samples] * count, granularity="utterance", extract_embedding=False))
+
     def frame(self, seconds: float) -> float:
         """Seconds that the features of every frame take; FunASR gives no scores over time."""
         return self._timed(seconds, granularity="frame", extract_embedding=True)
@@ -118,23 +123,30 @@ class ServiceSide:
         """Seconds that the scores of a clip take."""
         return self._timed(seconds, "utterance")
 
+    def together(self, seconds: float, count: int) -> float:
+        """Seconds that the scores of several clips take, given in one call."""
+        samples = _speech(seconds)
+        return timed(lambda: self._answers([samples] * count, "utterance"))
+
     def frame(self, seconds: float) -> float:
         """Seconds that the scores of a clip and of every frame take."""
         return self._timed(seconds, "frame")
 
     def _timed(self, seconds: float, granularity: Granularity) -> float:
         samples = _speech(seconds)
-        return timed(lambda: self._answer(samples, granularity))
+        return timed(lambda: self._answers([samples], granularity))
 
     def scores(self, samples: Floats) -> tuple[Floats, Floats]:
         """Scores of a clip, (label,), and of its frames, (frame, label)."""
-        return self._answer(samples, "frame")
+        (found,) = self._answers([samples], "frame")
+        assert found.frames is not None
+        return found.scores, found.frames.scores
 
-    def _answer(self, samples: Floats, granularity: Granularity) -> tuple[Floats, Floats]:
+    def _answers(self, clips: Sequence[Floats], granularity: Granularity) -> list[Recognition]:
         # Untrimmed, since FunASR does not trim; the search for speech is paid for all the same.
-        output = self._backend.run([Clip(samples, SAMPLING_RATE, trim=False)]).clips[0]
-        found = recognition(output, self._backend.info, granularity=granularity, embedding="none")
-        return found.scores, found.scores[None] if found.frames is None else found.frames.scores
+        run = self._backend.run([Clip(samples, SAMPLING_RATE, trim=False) for samples in clips])
+        info = self._backend.info
+        return [recognition(output, info, granularity=granularity, embedding="none") for output in run.clips]
 
 
 class LibrosaSide:

@@ -3,6 +3,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
+
+# A machine with other work takes longer over an example than any deadline that would tell something.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # Before torch is imported: the models of the tests are so small that its threads only wait for one another, which
 # takes minutes on a busy machine.

@@ -22,7 +22,9 @@ ONNX_FP32 = "model.fp32.onnx"
 ONNX_INT8 = "model.int8.onnx"
 CARD = "CARD.md"
 
-_SCHEMA = 1
+SCHEMA = 2
+"""Version of what is prepared; 2: the graphs take several clips."""
+
 _MAX_BYTES = 256 * 1024
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 MODEL_ID = re.compile(rf"{_NAME}(/{_NAME})?")
@@ -75,7 +77,7 @@ class Manifest:
     tools: dict[_ShortText, _ShortText]
     created: _ShortText
     demonstration: bool = False
-    schema: Annotated[int, Field(ge=_SCHEMA, le=_SCHEMA)] = field(default=_SCHEMA)
+    schema: Annotated[int, Field(ge=SCHEMA, le=SCHEMA)] = field(default=SCHEMA)
 
     def __post_init__(self) -> None:
         check_labels(self.labels)
@@ -122,9 +124,13 @@ class Manifest:
         try:
             manifest = _ADAPTER.validate_json(data)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the document"
-            raise CheckpointInvalid(f"{directory / MANIFEST} is not valid: {where}: {first['msg']}") from error
+            found = error.errors(include_url=False, include_input=False)
+            if any(each["loc"] == ("schema",) for each in found):
+                raise CheckpointInvalid(
+                    f"{directory} was prepared by another version of the service; prepare the model again"
+                ) from error
+            where = ".".join(str(part) for part in found[0]["loc"]) or "the document"
+            raise CheckpointInvalid(f"{directory / MANIFEST} is not valid: {where}: {found[0]['msg']}") from error
         for name, entry in manifest.files.items():
             path = directory / name
             if not path.is_file() or path.stat().st_size != entry.size:

@@ -3,8 +3,8 @@
 The graph is built by hand rather than exported, to control what costs time and memory. Front end and attention run in
 stretches that fit the caches, so that memory grows with the length of a clip and not with its square.
 
-One clip a run: `waveform` (time,) float32 at 16 kHz, normalised; answers `features` (frame, width) and `logits`
-(frame, label). Source of the arithmetic: FunASR, `funasr/models/emotion2vec`.
+One or more clips a run, laid out by `service.model.onnx_inputs`; answers `features` (token, width) and `logits`
+(token, label), of the extra tokens too. Source of the arithmetic: FunASR, `funasr/models/emotion2vec`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 
 from service.model.config import LOWEST_BIAS, ModelConfig, alibi_slopes
 from service.model.onnx_front_end import front_end
-from service.model.onnx_ops import AUDIO, END, MICROSOFT, Graph, Precision, Weights, layer_norm, linear
+from service.model.onnx_ops import AUDIO, MICROSOFT, Graph, Precision, Weights, layer_norm, linear
 
 OPSET = 20
 
@@ -26,6 +26,8 @@ ATTENTION_ELEMENTS = 524_288
 """Attention scores held at once, over all heads: 2 MiB, which stay in the cores' own caches."""
 MIN_QUERIES = 64
 """Queries a block at least: fewer would starve the matrix product."""
+LEAST_SLOPE = np.float32(1e-25)
+"""Stands for a slope of zero: within a clip it changes no score, and times `onnx_inputs.APART` it is out of reach."""
 EMBED_LIMIT = 64 * 2**20
 """Bytes up to which the weights are kept inside the graph's file."""
 
@@ -42,21 +44,19 @@ def build(config: ModelConfig, weights: Weights, precision: Precision = "fp32") 
     graph = Graph()
     x = front_end(graph, config, weights)
     x = _positions(graph, config, weights, x)
-    extra = config.num_extra_tokens
-    if extra:
-        tokens = graph.weight("extra_tokens", weights[AUDIO + "extra_tokens"][0])
-        x = graph.op("Concat", tokens, x, axis=0)
+    if config.num_extra_tokens:
+        x = graph.op("Concat", graph.weight("extra_tokens", weights[AUDIO + "extra_tokens"][0]), x, axis=0)
+    x = graph.op("Gather", x, "tokens")
     x = layer_norm(graph, x, "context.norm", config.norm_eps, weights, AUDIO + "context_encoder.norm")
     blocks = [f"{AUDIO}context_encoder.blocks.{i}" for i in range(config.prenet_depth)]
     blocks += [f"blocks.{i}" for i in range(config.depth)]
     slopes = _scaled_slopes(config, weights)
-    plan = _QueryBlocks(graph, config, x)
+    plan = _QueryBlocks(graph, config)
     for index, name in enumerate(blocks):
         x = _block(graph, precision, plan, config, weights, x, name, slopes[index])
-    features = graph.slice(x, graph.ints(extra), graph.ints(END))
-    graph.nodes.append(helper.make_node("Identity", [features], ["features"]))
+    graph.nodes.append(helper.make_node("Identity", [x], ["features"]))
     head = [graph.weight("head", weights["proj.weight"].T), graph.weight("head.bias", weights["proj.bias"])]
-    graph.nodes.append(helper.make_node("Gemm", [features, *head], ["logits"]))
+    graph.nodes.append(helper.make_node("Gemm", [x, *head], ["logits"]))
     return _model(graph, config, labels=weights["proj.bias"].shape[0])
 
 
@@ -73,10 +73,16 @@ def _model(graph: Graph, config: ModelConfig, labels: int) -> onnx.ModelProto:
     proto = helper.make_graph(
         graph.nodes,
         "emotion2vec",
-        [helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["samples"])],
         [
-            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["frames", config.embed_dim]),
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["frames", labels]),
+            helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["samples"]),
+            helper.make_tensor_value_info("rows", TensorProto.INT64, ["rows"]),
+            helper.make_tensor_value_info("tokens", TensorProto.INT64, ["tokens"]),
+            helper.make_tensor_value_info("places", TensorProto.FLOAT, ["tokens"]),
+            helper.make_tensor_value_info("owners", TensorProto.FLOAT, ["tokens"]),
+        ],
+        [
+            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["tokens", config.embed_dim]),
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["tokens", labels]),
         ],
         list(graph.initializers.values()),
     )
@@ -85,7 +91,15 @@ def _model(graph: Graph, config: ModelConfig, labels: int) -> onnx.ModelProto:
 
 
 def _positions(graph: Graph, config: ModelConfig, weights: Weights, x: str) -> str:
-    """Add the output of the grouped convolutions over time to `x` (frame, width)."""
+    """Add the output of the grouped convolutions over time to the `rows` of `x` (frame, width).
+
+    What lies between clips is zero for each of the convolutions, as what lies before and behind a single clip is.
+    """
+    count = graph.length(x)
+    x = graph.op("Concat", x, graph.weight("no_row", np.zeros((1, config.embed_dim), np.float32)), axis=0)
+    x = graph.op("Gather", x, "rows")
+    is_frame = graph.op("Cast", graph.op("Less", "rows", count), to=TensorProto.FLOAT)
+    is_frame = graph.op("Unsqueeze", is_frame, graph.ints(1))
     kernel, width = config.conv_pos_kernel, config.embed_dim
     ones = graph.weight("ones", np.ones(width, np.float32))
     zeros = graph.weight("zeros", np.zeros(width, np.float32))
@@ -104,44 +118,47 @@ def _positions(graph: Graph, config: ModelConfig, weights: Weights, x: str) -> s
         )
         y = graph.op("Transpose", graph.op("Squeeze", y, graph.ints(0)), perm=[1, 0])
         y = graph.op("LayerNormalization", y, ones, zeros, axis=-1, epsilon=1e-5)
-        y = graph.op("Gelu", y)
+        y = graph.op("Mul", graph.op("Gelu", y), is_frame)
     return graph.op("Add", x, y)
 
 
 def _scaled_slopes(config: ModelConfig, weights: Weights) -> NDArray[np.float32]:
-    """ALiBi slopes times their learned scales, shape (block, head)."""
+    """ALiBi slopes times their learned scales, shape (block, head); with none of zero, clips of a run see no others."""
     scale = weights[AUDIO + "alibi_scale"]
     scale = np.maximum(scale.reshape(scale.shape[0], -1), 0)
     slopes = np.array(alibi_slopes(config.num_heads), np.float32)
-    return np.broadcast_to(scale * slopes, (config.blocks, config.num_heads))
+    return np.broadcast_to(np.maximum(scale * slopes, LEAST_SLOPE), (config.blocks, config.num_heads))
 
 
 class _QueryBlocks:
     """Shared by all blocks of the transformer: how many queries a step, and the distances between positions."""
 
-    def __init__(self, graph: Graph, config: ModelConfig, x: str) -> None:
-        self.tokens = graph.length(x)
+    def __init__(self, graph: Graph, config: ModelConfig) -> None:
+        self.tokens = graph.length("places")
         most = graph.op("Div", graph.ints(ATTENTION_ELEMENTS // config.num_heads), self.tokens)
         most = graph.op("Max", most, graph.ints(MIN_QUERIES))
         self.steps = graph.ceil_div(self.tokens, most)
         self.size = graph.ceil_div(self.tokens, self.steps)
         self.padding = graph.op("Sub", graph.op("Mul", self.size, self.steps), self.tokens)
-        index = graph.op("Range", graph.scalar(0), graph.op("Squeeze", self.tokens), graph.scalar(1))
-        keys = graph.op("Cast", index, to=TensorProto.FLOAT)
-        # Extra tokens are at no distance from anything: their rows and columns of the bias are zero.
-        first = graph.weight("first_frame", np.array([config.num_extra_tokens], np.float32))
-        is_frame = graph.op("Cast", graph.op("GreaterOrEqual", keys, first), to=TensorProto.FLOAT)
-        self.keys, self.key_is_frame = keys, is_frame
-        self.queries, self.query_is_frame = (
+        # Extra tokens are at no distance from any token of their clip: their rows and columns of the bias are zero.
+        zero = graph.weight("zero", np.array(0, np.float32))
+        is_frame = graph.op("Cast", graph.op("GreaterOrEqual", "places", zero), to=TensorProto.FLOAT)
+        self.key_is_frame = is_frame
+        self.places, self.query_is_frame, self.owners = (
             graph.op("Unsqueeze", graph.pad_end(x, self.padding, axis=0, rank=1), graph.ints(1))
-            for x in (keys, is_frame)
+            for x in ("places", is_frame, "owners")
         )
 
     def distances(self, graph: Graph, start: str, end: str) -> str:
-        """Frames between the queries from `start` to `end` and every key, (query, key)."""
-        distance = graph.op("Abs", graph.op("Sub", graph.slice(self.queries, start, end), self.keys))
+        """Frames between the queries from `start` to `end` and every key, (query, key); more than any between clips."""
+        distance = self._difference(graph, self.places, "places", start, end)
         distance = graph.op("Mul", distance, graph.slice(self.query_is_frame, start, end))
-        return graph.op("Mul", distance, self.key_is_frame)
+        distance = graph.op("Mul", distance, self.key_is_frame)
+        return graph.op("Max", distance, self._difference(graph, self.owners, "owners", start, end))
+
+    @staticmethod
+    def _difference(graph: Graph, queries: str, keys: str, start: str, end: str) -> str:
+        return graph.op("Abs", graph.op("Sub", graph.slice(queries, start, end), keys))
 
 
 def _block(

@@ -15,8 +15,6 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 AUDIO = "modality_encoders.AUDIO."
 MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators: fused bias and activation, transposed products
-END = 2**62
-"""Stands for the end of an axis in a slice."""
 
 
 class Graph:

@@ -27,8 +27,10 @@ from service import __version__
 from service.errors import CheckpointInvalid, SettingsInvalid
 from service.inference.encoder import Encoder
 from service.model.checkpoint import Checkpoint, load_hub_directory
+from service.model.config import ModelConfig
 from service.model.manifest import CARD, MANIFEST, MODEL_ID, ONNX_FP32, ONNX_INT8, WEIGHTS, FileEntry, Manifest
 from service.model.onnx_graph import write_onnx
+from service.model.onnx_inputs import lay_out
 from service.model.probe import normalized, speech_like
 from service.results import SAMPLING_RATE, Floats
 
@@ -121,7 +123,7 @@ def _write(directory: Path, checkpoint: Checkpoint, *, int8: bool) -> None:
 
     write_onnx(config, checkpoint.weights, directory / ONNX_FP32)
     answers = _answers(encoder)
-    score, embedding, _ = _compare(answers, directory / ONNX_FP32)
+    score, embedding, _ = _compare(answers, directory / ONNX_FP32, config, together=True)
     logger.info("the FP32 graph differs by %.1e in scores and %.1e in embeddings", score, embedding)
     if not (score <= TOLERANCE and embedding <= TOLERANCE):  # so that NaN fails
         raise CheckpointInvalid(
@@ -129,7 +131,7 @@ def _write(directory: Path, checkpoint: Checkpoint, *, int8: bool) -> None:
         )
     if int8:
         write_onnx(config, checkpoint.weights, directory / ONNX_INT8, precision="int8")
-        score, _, cosine = _compare(answers, directory / ONNX_INT8)
+        score, _, cosine = _compare(answers, directory / ONNX_INT8, config, together=False)
         logger.info("the INT8 graph differs by %.1e in scores, the cosine of embeddings is %.3f", score, cosine)
         if not cosine >= _INT8_SIMILARITY:
             raise CheckpointInvalid(f"INT8 changes the embeddings of this model too much (cosine {cosine:.2f})")
@@ -146,20 +148,25 @@ def _answers(encoder: Encoder) -> list[_Answer]:
     return answers
 
 
-def _compare(answers: list[_Answer], graph: Path) -> tuple[float, float, float]:
-    """Largest difference in scores and embeddings, smallest cosine of embeddings, of a graph from the encoder."""
+def _compare(answers: list[_Answer], graph: Path, config: ModelConfig, *, together: bool) -> tuple[float, float, float]:
+    """Largest difference in scores and embeddings, smallest cosine of embeddings, of a graph from the encoder.
+
+    Every probe is run alone and, where asked for, once more together with the others.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     score = embedding = 0.0
     cosine = 1.0
-    for waveform, ours, scores in answers:
-        features, logits = session.run(["features", "logits"], {"waveform": waveform})
-        theirs = features.mean(axis=0)
-        # `max` would drop a NaN; it must reach the caller's comparison.
-        score = float(np.maximum(score, np.abs(scores - _softmax(logits)).max()))
-        embedding = float(np.maximum(embedding, np.abs(ours - theirs).max()))
-        cosine = float(np.minimum(cosine, ours @ theirs / (np.linalg.norm(ours) * np.linalg.norm(theirs))))
+    for run in [*([answer] for answer in answers), *([answers] if together else [])]:
+        inputs = lay_out([answer.waveform for answer in run], config)
+        features, logits = session.run(["features", "logits"], inputs.tensors)
+        for (_, ours, scores), frames in zip(run, inputs.frames, strict=True):
+            theirs = features[frames].mean(axis=0)
+            # `max` would drop a NaN; it must reach the caller's comparison.
+            score = float(np.maximum(score, np.abs(scores - _softmax(logits[frames])).max()))
+            embedding = float(np.maximum(embedding, np.abs(ours - theirs).max()))
+            cosine = float(np.minimum(cosine, ours @ theirs / (np.linalg.norm(ours) * np.linalg.norm(theirs))))
     return score, embedding, cosine
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from service.errors import CheckpointInvalid, HubUnreachable, ModelNotFound
 from service.model import hub
 from service.model.extra import torch_extra
-from service.model.manifest import MANIFEST, MODEL_ID, Manifest
+from service.model.manifest import MANIFEST, MODEL_ID, SCHEMA, Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _open(directory: Path) -> StoredModel:
 
 
 def _from_directory(directory: Path, cache: Path) -> StoredModel:
-    """A directory in hub layout, prepared into the cache under its name and content."""
+    """A directory in hub layout, prepared into the cache under its name, its content and how it is prepared."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", directory.resolve().name).strip("-._") or "model"
     target = _entry(cache, f"{name[:60]}@{_content(directory)}")
     if (target / MANIFEST).is_file():
@@ -108,8 +108,8 @@ def _from_directory(directory: Path, cache: Path) -> StoredModel:
 
 
 def _content(directory: Path) -> str:
-    """A short checksum of what the checkpoint in `directory` holds."""
-    digest = hashlib.sha256()
+    """A short checksum of what the checkpoint in `directory` holds, another one for each way of preparing it."""
+    digest = hashlib.sha256(bytes([SCHEMA]))
     for name in hub.FILES:
         try:
             with (directory / name).open("rb") as file:

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from service.errors import ModelNotFound
-from service.inference.backends.onnx import OnnxBackend
+from service.inference.backends.onnx import SHARED_SECONDS, SHARING_BELOW, OnnxBackend, runs
 from service.model.store import find
 from service.results import SAMPLING_RATE, Clip, Floats
 
@@ -51,6 +51,41 @@ def test_a_batch_equals_single_clips(backend: OnnxBackend) -> None:
         alone = backend.run([clip]).clips[0]
         np.testing.assert_array_equal(answer.logits, alone.logits)
         np.testing.assert_array_equal(answer.embedding, alone.embedding)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+def test_short_clips_of_a_batch_equal_single_ones(dtype: Literal["fp32", "int8"], tmp_path: Path) -> None:
+    stored = find("tiny", cache=tmp_path, offline=True)
+    backend = OnnxBackend(stored.directory, stored.manifest, dtype=dtype, threads=2)
+    speech = np.concatenate([clip_of(name).samples for name in ("happy.wav", "angry.flac", "fearful.flac")])
+    lengths = (1.0, 0.4, 2.0, 1.3, 0.025, 0.9, 1.1, 1.5)
+    clips = [
+        Clip(speech[begin * SAMPLING_RATE // 2 :][: round(seconds * SAMPLING_RATE)], SAMPLING_RATE, trim=False)
+        for begin, seconds in enumerate(lengths)
+    ]
+    clips[3] = Clip(clips[3].samples, SAMPLING_RATE, frame_embeddings=True)
+    sizes = [clip.samples.size for clip in clips]
+    assert sizes == [round(seconds * SAMPLING_RATE) for seconds in lengths]
+    for index, (clip, answer) in enumerate(zip(clips, backend.run(clips).clips, strict=True)):
+        alone = backend.run([clip]).clips[0]
+        np.testing.assert_allclose(answer.logits, alone.logits, atol=1e-5)
+        np.testing.assert_allclose(answer.embedding, alone.embedding, atol=1e-5)
+        assert (answer.speech, answer.scored) == (alone.speech, alone.scored)
+        assert (answer.frame_embeddings is not None) == (index == 3)
+    backend.close()
+
+
+def test_which_clips_share_a_run() -> None:
+    second = SAMPLING_RATE
+    assert runs([5 * second], SHARING_BELOW) == [[0]]
+    assert runs([second, 2 * second, second], SHARING_BELOW) == [[0, 2], [1]]
+    assert runs([second] * 8, SHARING_BELOW) == [[0, 1, 2, 3, 4], [5, 6, 7]]
+    assert runs([second, second], 0.0) == [[0], [1]]
+    lengths = np.random.default_rng(0).integers(400, 2 * second, 100).tolist()
+    shared = [run for run in runs(lengths, SHARING_BELOW) if len(run) > 1]
+    assert len(shared) < 20
+    assert all(sum(lengths[index] for index in run) <= SHARED_SECONDS * second for run in shared)
+    assert sorted(index for run in runs(lengths, SHARING_BELOW) for index in run) == list(range(100))
 
 
 def test_the_embedding_is_the_mean_of_frame_embeddings_which_come_only_when_asked_for(backend: OnnxBackend) -> None:

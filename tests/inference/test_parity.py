@@ -139,6 +139,14 @@ def test_the_mean_of_frame_logits_is_the_head_of_the_embedding(case: Case, backe
         np.testing.assert_allclose(found.logits.mean(axis=0), utterance, atol=1e-5, rtol=1e-5)
 
 
+def test_short_clips_that_share_a_run_answer_as_funasr(case: Case) -> None:
+    backend = OnnxBackend(case.directory, case.manifest, dtype="fp32", threads=1)
+    waveforms = [waveform[:20_000] for waveform in real_clips()] + [speech_like(n / 16_000, n) for n in LENGTHS]
+    run = backend.run([Clip(waveform, 16_000, trim=False) for waveform in waveforms])
+    for waveform, found in zip(waveforms, run.clips, strict=True):
+        check(backend, found, case.reference(waveform))
+
+
 def test_a_padded_batch_answers_as_funasr(case: Case) -> None:
     backend = TorchBackend(case.directory, case.manifest, padded=True)
     waveforms = real_clips() + [speech_like(samples / 16_000, samples) for samples in LENGTHS]

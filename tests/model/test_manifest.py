@@ -60,7 +60,9 @@ def test_info(written: Manifest) -> None:
     ("changes", "message"),
     [
         ({"surprise": 1}, "surprise"),
-        ({"schema": 2}, "schema"),
+        ({"schema": "2"}, "another version"),
+        ({"schema": 1}, "another version .* prepare the model again"),
+        ({"schema": 3, "config": {}}, "another version"),
         ({"id": "../../etc"}, "id"),
         ({"id": 5}, "id"),
         ({"demonstration": "yes"}, "demonstration"),

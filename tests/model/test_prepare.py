@@ -100,7 +100,7 @@ def test_a_failure_leaves_nothing_and_keeps_what_was_there(
     before = prepare(hub, tmp_path / "model", id="old", int8=False)
     with pytest.raises(ModelNotFound):
         prepare(tmp_path, tmp_path / "model", id="new")
-    monkeypatch.setattr(module, "_compare", lambda *_: (0.0, 1e-3, 1.0))
+    monkeypatch.setattr(module, "_compare", lambda *_, together: (0.0, 1e-3, 1.0))
     with pytest.raises(CheckpointInvalid, match="disagrees with the encoder"):
         prepare(hub, tmp_path / "model", id="new")
     assert Manifest.read(tmp_path / "model") == before
@@ -121,13 +121,13 @@ def test_a_graph_of_other_weights_is_noticed(hub: Path, tmp_path: Path, monkeypa
 def test_answers_that_are_no_numbers_are_noticed(
     hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: tuple[float, float, float]
 ) -> None:
-    monkeypatch.setattr(module, "_compare", lambda *_: result)
+    monkeypatch.setattr(module, "_compare", lambda *_, together: result)
     with pytest.raises(CheckpointInvalid, match="disagrees with the encoder"):
         prepare(hub, tmp_path / "model", id="small", int8=False)
 
 
 def test_a_useless_int8_graph_is_noticed(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_compare", lambda *_: (0.0, 0.0, 0.5))
+    monkeypatch.setattr(module, "_compare", lambda *_, together: (0.0, 0.0, 0.5))
     with pytest.raises(CheckpointInvalid, match="INT8"):
         prepare(hub, tmp_path / "model", id="small")
 

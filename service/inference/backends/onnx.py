@@ -1,14 +1,16 @@
 """The CPU backend: ONNX Runtime on a prepared model. Nothing here imports torch.
 
-Clips run one by one: on a CPU, padding clips of mixed lengths to one batch loses more than it gains, and one clip
-already keeps every core busy.
+A clip of two seconds already keeps every core busy, so it runs by itself. Shorter ones share a run in FP32: one after
+another, since padding them to one length would lose more than it gains. In INT8 every clip runs by itself, because the
+scales of its bytes are those of all that is in a run.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,16 +20,57 @@ import onnxruntime
 from service.errors import ModelNotFound
 from service.inference.backend import BatchLimits
 from service.model.manifest import Manifest
+from service.model.onnx_inputs import lay_out
 from service.preprocess import host
 from service.results import SAMPLING_RATE, BatchOutput, Clip, ClipOutput, Floats, ModelInfo, Span
 
 LIMITS = BatchLimits(clips=8, seconds=10.0)
-"""Small, since clips run one after another: a batch only saves hand-overs between threads."""
+"""Small: all of a batch is answered when the last of it is, and larger ones are no faster."""
+
+SHARING_BELOW = 1.5
+"""Seconds up to which clips share a run; longer ones gain nothing by it, as `loadtests.sharing` shows."""
+
+SHARED_SECONDS = 5.0
+"""What the clips of one run add up to at most: attention between clips is computed and thrown away."""
 
 _SHRINK_ABOVE = 30.0
 """Seconds from which on a clip's working memory is given back after the run."""
 
 _NORM_EPS = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A clip as the model takes it; the other fields are for its answer."""
+
+    samples: Floats
+    speech: Span | None
+    scored: Span
+    keep_frames: bool
+
+
+def runs(lengths: Sequence[int], sharing_below: float) -> list[list[int]]:
+    """Which clips share a run of the model.
+
+    Args:
+        lengths: of the clips, in samples at 16 kHz.
+        sharing_below: seconds up to which clips may share one.
+
+    Returns:
+        For each run, the indices of its clips.
+    """
+    shared: list[list[int]] = [[]]
+    single, total = [], 0
+    for index, length in enumerate(lengths):
+        if length > sharing_below * SAMPLING_RATE:
+            single.append([index])
+            continue
+        total += length
+        if total > SHARED_SECONDS * SAMPLING_RATE:
+            shared.append([])
+            total = length
+        shared[-1].append(index)
+    return [run for run in shared if run] + single
 
 
 class OnnxBackend:
@@ -38,6 +81,7 @@ class OnnxBackend:
         manifest: its manifest.
         dtype: `fp32`, or `int8` where the model was prepared with it.
         threads: of one inference; 0 takes every core that this process may use.
+        sharing_below: seconds up to which clips of a batch share a run in FP32.
         few: whether only a few clips will be answered. Then weights are used as they lie in the file: nothing is
             packed at the start, and each clip takes somewhat longer.
 
@@ -46,7 +90,14 @@ class OnnxBackend:
     """
 
     def __init__(
-        self, directory: Path, manifest: Manifest, *, dtype: Literal["fp32", "int8"], threads: int, few: bool = False
+        self,
+        directory: Path,
+        manifest: Manifest,
+        *,
+        dtype: Literal["fp32", "int8"],
+        threads: int,
+        sharing_below: float = SHARING_BELOW,
+        few: bool = False,
     ) -> None:
         path = directory / f"model.{dtype}.onnx"
         if not path.is_file():
@@ -65,7 +116,8 @@ class OnnxBackend:
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._shrink = onnxruntime.RunOptions()
         self._shrink.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        self._normalize = manifest.config.normalize
+        self._config = manifest.config
+        self._sharing_below = sharing_below if dtype == "fp32" else 0.0
         self._info = manifest.info(backend="onnx", device="cpu", dtype=dtype)
 
     @property
@@ -85,18 +137,17 @@ class OnnxBackend:
             self.run([Clip(noise, SAMPLING_RATE)])
 
     def run(self, clips: Sequence[Clip]) -> BatchOutput:
-        """Answer each clip by itself; see `Backend.run`."""
-        outputs, preprocess, inference = [], 0.0, 0.0
-        for clip in clips:
-            began = time.perf_counter()
-            samples, speech, scored = self._prepare(clip)
-            prepared = time.perf_counter()
-            outputs.append(self._infer(samples, speech, scored, clip.frame_embeddings))
-            preprocess += prepared - began
-            inference += time.perf_counter() - prepared
-        return BatchOutput(tuple(outputs), preprocess, inference)
+        """As `Backend.run` says, the short ones together."""
+        began = time.perf_counter()
+        prepared = [self._prepare(clip) for clip in clips]
+        ready = time.perf_counter()
+        outputs: dict[int, ClipOutput] = {}
+        for indices in runs([each.samples.size for each in prepared], self._sharing_below):
+            outputs |= zip(indices, self._infer([prepared[index] for index in indices]), strict=True)
+        inference = time.perf_counter() - ready
+        return BatchOutput(tuple(outputs[index] for index in range(len(clips))), ready - began, inference)
 
-    def _prepare(self, clip: Clip) -> tuple[Floats, Span | None, Span]:
+    def _prepare(self, clip: Clip) -> _Prepared:
         """Bring a clip to 16 kHz, trim it, and normalise what is left."""
         samples = host.resample(clip.samples, clip.sampling_rate)
         start, end = host.speech_bounds(samples[np.newaxis], np.array([samples.size]))[0].tolist()
@@ -104,7 +155,7 @@ class OnnxBackend:
         if speech is None or not clip.trim:
             start, end = 0, samples.size
         samples = samples[start:end]
-        if self._normalize:
+        if self._config.normalize:
             # Moments in float64: over a long clip float32 sums would drift from the reference.
             centred = samples.astype(np.float64)
             mean = centred.mean()
@@ -112,13 +163,16 @@ class OnnxBackend:
             scale = 1.0 / np.sqrt(centred.dot(centred) / centred.size + _NORM_EPS)
             samples = samples - np.float32(mean)
             samples *= np.float32(scale)
-        return samples, speech, Span(start / SAMPLING_RATE, end / SAMPLING_RATE)
+        return _Prepared(samples, speech, Span(start / SAMPLING_RATE, end / SAMPLING_RATE), clip.frame_embeddings)
 
-    def _infer(self, samples: Floats, speech: Span | None, scored: Span, keep_frames: bool) -> ClipOutput:
-        options = self._shrink if samples.size > _SHRINK_ABOVE * SAMPLING_RATE else None
-        features, logits = self._session.run(["features", "logits"], {"waveform": samples}, options)
-        embedding = features.mean(axis=0, dtype=np.float64).astype(np.float32)
-        return ClipOutput(logits, embedding, features if keep_frames else None, speech, scored)
+    def _infer(self, clips: Sequence[_Prepared]) -> Iterator[ClipOutput]:
+        inputs = lay_out([clip.samples for clip in clips], self._config)
+        options = self._shrink if clips[0].samples.size > _SHRINK_ABOVE * SAMPLING_RATE else None
+        features, logits = self._session.run(["features", "logits"], inputs.tensors, options)
+        for clip, frames in zip(clips, inputs.frames, strict=True):
+            embedding = features[frames].mean(axis=0, dtype=np.float64).astype(np.float32)
+            kept = features[frames] if clip.keep_frames else None
+            yield ClipOutput(logits[frames], embedding, kept, clip.speech, clip.scored)
 
     def memory(self) -> dict[str, int]:
         """Empty: there is no device memory."""

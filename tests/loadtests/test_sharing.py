@@ -1,0 +1,23 @@
+"""What clips gain by sharing a run, on the embedded model."""
+
+from pathlib import Path
+
+import pytest
+
+import service
+from loadtests import sharing
+
+TINY = Path(service.__file__).parent / "models" / "tiny"
+
+
+def test_both_are_called_in_every_round_and_the_first_does_not_count() -> None:
+    called: list[str] = []
+    one, other = sharing.in_turn(lambda: called.append("one"), lambda: called.append("other"), rounds=3)
+    assert called == ["one", "other"] * 4
+    assert len(one) == len(other) == 3
+
+
+def test_there_is_a_row_for_each_length(capsys: pytest.CaptureFixture[str]) -> None:
+    sharing.main([str(TINY), "--seconds", "0.4", "1", "--rounds", "1"])
+    rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert rows == ["12 of 0.4 s", "5 of 1 s"]
