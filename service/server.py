@@ -14,7 +14,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from service.api.protocol import limited_protocol
+from service.api.guards.protocol import limited_protocol
 from service.api.stream_protocol import WEBSOCKETS
 from service.errors import Draining, ServiceError, SetupError
 from service.inference.engine import Engine

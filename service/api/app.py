@@ -16,14 +16,15 @@ from starlette.routing import Route
 
 from service import __version__
 from service.api import pages, probes, stream
-from service.api.access import AccessMiddleware
 from service.api.access_log import AccessLogMiddleware
 from service.api.batch import batch_router
-from service.api.body import BodyTimeoutMiddleware
 from service.api.cache import AnswerCache
 from service.api.context import Services, StreamShare
-from service.api.headers import SecurityHeadersMiddleware, cross_origin
-from service.api.keys import ApiKeys
+from service.api.guards.access import AccessMiddleware
+from service.api.guards.body import BodyTimeoutMiddleware
+from service.api.guards.headers import SecurityHeadersMiddleware, cross_origin
+from service.api.guards.keys import ApiKeys
+from service.api.guards.rate import RateLimit
 from service.api.middleware import (
     MetricsMiddleware,
     ProblemMiddleware,
@@ -32,7 +33,6 @@ from service.api.middleware import (
 )
 from service.api.openapi import DescribedApp, Protection
 from service.api.problems import answer_http_exception, answer_service_error, answer_validation_error
-from service.api.rate import RateLimit
 from service.api.recognize import recognize_router
 from service.api.segment_permits import SegmentPermits
 from service.api.spans import telemetry, tracer_of

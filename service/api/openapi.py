@@ -94,7 +94,7 @@ SECURITY_SCHEMES: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """What `service.api.access` asks of callers: a key, a rate, and which paths are free of both."""
+    """What `service.api.guards.access` asks of callers: a key, a rate, and which paths are free of both."""
 
     public: frozenset[str] = frozenset()
     keys: bool = False

@@ -72,7 +72,7 @@ class SegmentStream(StreamingResponse):
     """An answer as lines of JSON, each sent as soon as it is known; `service.api.schemas.Line` describes them.
 
     What the client does not read holds up the work: no line is made before the one before has been taken, and
-    `service.api.unread` ends connections that are not read at all.
+    `service.api.guards.unread` ends connections that are not read at all.
 
     Args:
         pipeline: an opened recording.

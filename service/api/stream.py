@@ -6,8 +6,8 @@ from fastapi import APIRouter
 from starlette.websockets import WebSocket
 
 from service.api.context import request_context, services
-from service.api.headers import check_origin
-from service.api.keys import SUBPROTOCOL
+from service.api.guards.headers import check_origin
+from service.api.guards.keys import SUBPROTOCOL
 from service.api.pipeline import loaded_model
 from service.api.problems import ProblemResponse, problem_of, reported, retry_headers
 from service.api.stream_session import Session

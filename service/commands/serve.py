@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     """
     settings, sources = trace_settings(options.config, **flags_of(options))
     if options.check:
-        from service.api.keys import ApiKeys
+        from service.api.guards.keys import ApiKeys
 
         ApiKeys.of(settings)  # its file is part of the settings
         print(*described(settings, sources), sep="\n")

@@ -14,8 +14,8 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from service.api.guards.protocol import limited_protocol
 from service.api.problems import PROBLEM_MEDIA_TYPE
-from service.api.protocol import limited_protocol
 from service.api.stream_protocol import WEBSOCKETS
 
 PATIENCE = 20.0

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from loadtests.holdings import children
 from service.api.app import create_app
-from service.api.unread import AnswerTimeoutProtocol
+from service.api.guards.unread import AnswerTimeoutProtocol
 from service.errors import QueueFull
 from service.inference.backend import BatchLimits
 from service.inference.engine import Engine

@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from starlette.requests import HTTPConnection
 from websockets.typing import Subprotocol
 
-from service.api.headers import check_origin
-from service.api.keys import SUBPROTOCOL
+from service.api.guards.headers import check_origin
+from service.api.guards.keys import SUBPROTOCOL
 from service.settings import Settings
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import listening

@@ -8,8 +8,8 @@ from http import HTTPStatus
 
 import orjson
 
+from service.api.guards.unread import AnswerTimeoutProtocol
 from service.api.problems import PROBLEM_MEDIA_TYPE, problem_of
-from service.api.unread import AnswerTimeoutProtocol
 from service.errors import HeadersTooLarge, MalformedRequest, ServiceError
 
 _MAX_PIPELINED = 16

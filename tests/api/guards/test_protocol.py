@@ -22,8 +22,8 @@ CHUNKED = head(None)
 
 @pytest.fixture(autouse=True)
 def _short_lingers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.api.protocol._LINGER", 0.05)
-    monkeypatch.setattr("service.api.body._LINGER", 0.05)
+    monkeypatch.setattr("service.api.guards.protocol._LINGER", 0.05)
+    monkeypatch.setattr("service.api.guards.body._LINGER", 0.05)
 
 
 async def test_headers_within_the_limits(new_app: Callable[..., FastAPI]) -> None:

@@ -7,8 +7,8 @@ import pytest
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 
-from service.api import keys as module
-from service.api.keys import ApiKeys, presented_key
+from service.api.guards import keys as module
+from service.api.guards.keys import ApiKeys, presented_key
 from service.errors import SettingsInvalid
 from service.settings import Settings
 

@@ -14,9 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from service.api.context import can_deny, request_context
-from service.api.keys import ApiKeys, offered_key, presented_key
+from service.api.guards.keys import ApiKeys, offered_key, presented_key
+from service.api.guards.rate import RateLimit, client_network
 from service.api.problems import ProblemResponse, problem_of, retry_headers
-from service.api.rate import RateLimit, client_network
 from service.errors import KeyInvalid, KeyMissing, RateLimited, ServiceError
 from service.metrics import Metrics
 

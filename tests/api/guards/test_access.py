@@ -207,7 +207,7 @@ async def test_the_refusal_comes_before_the_body(
     size: int,
 ) -> None:
     """Over a socket: not a byte of the body has been sent when the answer is there, nor was any asked for."""
-    monkeypatch.setattr("service.api.body._LINGER", 0.05)
+    monkeypatch.setattr("service.api.guards.body._LINGER", 0.05)
     settings: dict[str, Any] = {"api_keys": KEY} if refusal == "key_missing" else {"rate_limit": 1, "rate_burst": 1}
     status = 401 if refusal == "key_missing" else 429
     async with listening(new_app(**settings)) as port, http_client(port) as client:

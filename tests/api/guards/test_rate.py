@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from service.api import rate as module
-from service.api.rate import RateLimit, client_network
+from service.api.guards import rate as module
+from service.api.guards.rate import RateLimit, client_network
 from service.settings import Settings
 
 

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
 
-from service.api.unread import AnswerTimeoutProtocol
+from service.api.guards.unread import AnswerTimeoutProtocol
 from tests.api.sockets import PATIENCE, listening
 from tests.inference.running import until
 
