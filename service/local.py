@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol
 from service.api.answers import file_result
 from service.api.options import Options
 from service.api.schemas import FileResult, SegmentedResult
-from service.api.segments import KeptSegments, Recording, Tally
+from service.api.segments.recording import KeptSegments, Recording, Tally
 from service.api.steps import decode_clips, score_outputs
 from service.inference.scores import resolve_labels
 from service.results import BatchOutput, Clip, ModelInfo

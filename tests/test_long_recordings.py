@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from loadtests.calls import CODECS, clips, encode, make_call
-from tests.api.lines import NDJSON
+from tests.api.segments.lines import NDJSON
 from tests.audio_samples import encode as encode_clip
 from tests.audio_samples import speech
 from tests.test_server import metric, resident_bytes, serving

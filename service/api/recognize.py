@@ -16,7 +16,7 @@ from service.api.problems import documented
 from service.api.progress import RequestProgress
 from service.api.respond import answer_response
 from service.api.schemas import Answer, SegmentedAnswer
-from service.api.segment_answers import answer_segments
+from service.api.segments.answers import answer_segments
 from service.api.work import while_connected
 from service.settings import Settings
 

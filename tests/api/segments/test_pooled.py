@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from service.api.options import parse_options
-from service.api.pooled import PooledRecording
-from service.api.segments import Recording
+from service.api.segments.pooled import PooledRecording
+from service.api.segments.recording import Recording
 from service.errors import Draining, NotDecodable
 from service.results import ChannelUtterance
 from tests.api.sounds import call

@@ -20,8 +20,8 @@ from service.api.problems import problem_of, reported
 from service.api.progress import RequestProgress
 from service.api.respond import answer_response
 from service.api.schemas import ProblemLine, ResultLine, Segment, SegmentedAnswer, SegmentLine, StartLine
-from service.api.segment_pipeline import SegmentPipeline
-from service.api.segments import KeptSegments
+from service.api.segments.pipeline import SegmentPipeline
+from service.api.segments.recording import KeptSegments
 from service.api.work import while_connected
 from service.errors import Draining, ServiceError
 

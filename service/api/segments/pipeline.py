@@ -18,10 +18,10 @@ from typing import BinaryIO
 from service.api.context import Notes, Services
 from service.api.options import Options
 from service.api.pipeline import loaded_model
-from service.api.pooled import PooledRecording
 from service.api.progress import RequestProgress
 from service.api.schemas import Segment
-from service.api.segments import Recording, Tally
+from service.api.segments.pooled import PooledRecording
+from service.api.segments.recording import Recording, Tally
 from service.api.spans import add_stages, span
 from service.api.steps import score_outputs
 from service.api.work import all_of, within

@@ -15,7 +15,7 @@ from service.errors import InferenceFailed, InvalidOptions, QueueFull, ServiceEr
 from tests.api.answers import fields, problem
 from tests.api.conftest import serving
 from tests.api.double import RecognizerDouble
-from tests.api.lines import NDJSON, ask, parsed, problem_at_the_end, streamed, whole
+from tests.api.segments.lines import NDJSON, ask, parsed, problem_at_the_end, streamed, whole
 from tests.api.sounds import call, wav
 from tests.inference.fake_backend import WIDTH
 

@@ -9,7 +9,7 @@ from threading import Lock
 from time import perf_counter
 from typing import BinaryIO
 
-from service.api.segments import Recording
+from service.api.segments.recording import Recording
 from service.api.work import in_pool
 from service.results import ChannelUtterance
 

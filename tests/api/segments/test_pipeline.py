@@ -31,7 +31,7 @@ from service.settings import Settings
 from tests.api.answers import problem
 from tests.api.conftest import serving
 from tests.api.double import RecognizerDouble
-from tests.api.lines import NDJSON, ask, lines_of, parsed, problem_at_the_end, streamed, whole
+from tests.api.segments.lines import NDJSON, ask, lines_of, parsed, problem_at_the_end, streamed, whole
 from tests.api.sockets import PATIENCE, Connection, connected, head, http_client, listening
 from tests.api.sounds import RATE, call, wav
 from tests.audio_samples import encode, speech

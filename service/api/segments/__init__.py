@@ -1,0 +1,1 @@
+"""Long recordings, `granularity=segment`: read piece by piece, and answered utterance by utterance."""
