@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.guards.protocol import limited_protocol
-from service.api.stream_protocol import WEBSOCKETS
+from service.api.streams.protocol import WEBSOCKETS
 from service.errors import Draining, ServiceError, SetupError
 from service.inference.engine import Engine
 from service.preprocess import sandbox

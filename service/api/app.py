@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from service import __version__
-from service.api import pages, probes, stream
+from service.api import pages, probes
 from service.api.access_log import AccessLogMiddleware
 from service.api.batch import batch_router
 from service.api.cache import AnswerCache
@@ -36,6 +36,7 @@ from service.api.problems import answer_http_exception, answer_service_error, an
 from service.api.recognize import recognize_router
 from service.api.segments.permits import SegmentPermits
 from service.api.spans import telemetry, tracer_of
+from service.api.streams import route as stream
 from service.errors import ServiceError
 from service.inference.recognizer import Recognizer
 from service.metrics import Metrics

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from service.api.guards.protocol import limited_protocol
 from service.api.problems import PROBLEM_MEDIA_TYPE
-from service.api.stream_protocol import WEBSOCKETS
+from service.api.streams.protocol import WEBSOCKETS
 
 PATIENCE = 20.0
 

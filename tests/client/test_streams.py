@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from pydantic import TypeAdapter
 
-from service.api import stream_messages
 from service.api.app import create_app
+from service.api.streams import messages
 from service.client import Disconnected, Problem, Stream, TimedOut, Unreachable, open_stream, streams
 from service.client.streams import ReadyEvent, StreamEvent
 from service.errors import TooManyStreams, WorkerDead
@@ -21,7 +21,7 @@ from service.metrics import Metrics
 from service.settings import Settings
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import listening
-from tests.api.streams import RATE, noise, words
+from tests.api.streams.talking import RATE, noise, words
 
 KEY = "0123456789abcdef-first"
 
@@ -67,15 +67,15 @@ async def test_a_stream() -> None:
 async def test_every_member_of_an_event_is_known() -> None:
     """What is validated above has nothing beside it."""
     for mine, theirs in (
-        (streams.ReadyEvent, stream_messages.ReadyEvent),
-        (streams.WindowEvent, stream_messages.WindowEvent),
-        (streams.UtteranceEvent, stream_messages.UtteranceEvent),
-        (streams.StreamResultEvent, stream_messages.ResultEvent),
-        (streams.StreamOverall, stream_messages.ChannelOverall),
+        (streams.ReadyEvent, messages.ReadyEvent),
+        (streams.WindowEvent, messages.WindowEvent),
+        (streams.UtteranceEvent, messages.UtteranceEvent),
+        (streams.StreamResultEvent, messages.ResultEvent),
+        (streams.StreamOverall, messages.ChannelOverall),
     ):
         assert mine.__annotations__.keys() == theirs.__annotations__.keys()
     start = {"type", "sampling_rate", "encoding", "channels"}
-    assert streams.StreamOptions.__annotations__.keys() == stream_messages.Start.model_fields.keys() - start
+    assert streams.StreamOptions.__annotations__.keys() == messages.Start.model_fields.keys() - start
 
 
 async def test_what_the_service_says_is_a_problem() -> None:

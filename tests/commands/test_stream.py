@@ -23,7 +23,7 @@ from service.metrics import Metrics
 from service.settings import Settings
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import listening
-from tests.api.streams import RATE, words
+from tests.api.streams.talking import RATE, words
 from tests.audio_samples import AMR
 
 KEY = "0123456789abcdef-first"

@@ -27,7 +27,7 @@ from service.inference.limits import EngineLimits
 from service.metrics import Metrics
 from service.settings import Settings
 from tests.api.sockets import http_client, listening
-from tests.api.streams import Talk, talking
+from tests.api.streams.talking import Talk, talking
 from tests.audio_samples import CLIPS
 
 PAUSE = 1.2

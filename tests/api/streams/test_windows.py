@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.api.stream_windows import Window, Windows
+from service.api.streams.windows import Window, Windows
 
 SHORTEST = 4
 

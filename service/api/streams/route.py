@@ -10,7 +10,7 @@ from service.api.guards.headers import check_origin
 from service.api.guards.keys import SUBPROTOCOL
 from service.api.pipeline import loaded_model
 from service.api.problems import ProblemResponse, problem_of, reported, retry_headers
-from service.api.stream_session import Session
+from service.api.streams.session import Session
 from service.errors import OriginForbidden
 from service.metrics import STREAM_CLOSES
 

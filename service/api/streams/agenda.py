@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from service.api.stream_audio import SampleBuffer, decode_samples
-from service.api.stream_messages import Start
-from service.api.stream_windows import Windows
+from service.api.streams.audio import SampleBuffer, decode_samples
+from service.api.streams.messages import Start
+from service.api.streams.windows import Windows
 from service.preprocess.utterances import UtteranceCutter
 from service.results import ChannelUtterance, Clip, Floats
 

@@ -18,7 +18,7 @@ from service.api.guards.keys import SUBPROTOCOL
 from service.settings import Settings
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import listening
-from tests.api.streams import refused, talking
+from tests.api.streams.talking import refused, talking
 
 NewApp = Callable[..., FastAPI]
 

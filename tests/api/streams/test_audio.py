@@ -11,8 +11,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.api.stream_audio import SampleBuffer, decode_samples
-from service.api.stream_messages import Start
+from service.api.streams.audio import SampleBuffer, decode_samples
+from service.api.streams.messages import Start
 from service.errors import AudioNotFinite, InvalidMessage
 from service.preprocess.clips import make_clips
 from service.preprocess.decode import decode

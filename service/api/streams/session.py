@@ -15,10 +15,10 @@ from service.api.answers import model_summary
 from service.api.context import RequestContext, Services, StreamNotes
 from service.api.encode import encode
 from service.api.problems import problem_of, reported
-from service.api.stream_agenda import Agenda, Ears
-from service.api.stream_answers import Answers
-from service.api.stream_messages import MAX_TEXT, ReadyEvent, Start, parse_message
-from service.api.stream_outbox import Outbox
+from service.api.streams.agenda import Agenda, Ears
+from service.api.streams.answers import Answers
+from service.api.streams.messages import MAX_TEXT, ReadyEvent, Start, parse_message
+from service.api.streams.outbox import Outbox
 from service.api.work import in_pool
 from service.errors import (
     AudioTooLong,

@@ -12,11 +12,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 from websockets.exceptions import ConnectionClosed
 
-from service.api.stream import TURNS
+from service.api.streams.route import TURNS
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import http_client, listening
 from tests.api.sounds import wav
-from tests.api.streams import SECOND, START, NewApp, send_slowly, talking, words
+from tests.api.streams.talking import SECOND, START, NewApp, send_slowly, talking, words
 from tests.inference.running import until
 
 
@@ -118,8 +118,8 @@ async def test_a_server_that_stops_says_so(new_app: NewApp, recognizer: Recogniz
 async def test_a_client_that_does_not_read_is_closed(
     new_app: NewApp, recognizer: RecognizerDouble, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.api.stream_session._LAST_WORDS", 0.1)
-    monkeypatch.setattr("service.api.stream_protocol._CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr("service.api.streams.session._LAST_WORDS", 0.1)
+    monkeypatch.setattr("service.api.streams.protocol._CLOSE_SECONDS", 0.1)
     app = new_app(stream_idle_timeout=0.4)
     async with listening(app, send_buffer=4096) as port, talking(port, max_queue=1, receive_buffer=4096) as talk:
         await talk.start(window=0.1, hop=0.1, late="wait")
@@ -154,7 +154,7 @@ def _of_streams() -> Counter[str]:
     names = [
         type(each).__name__
         for each in gc.get_objects()
-        if str(type(each).__module__).startswith("service.api.stream")
-        and type(each).__module__ != "service.api.stream_protocol"
+        if str(type(each).__module__).startswith("service.api.streams.")
+        and type(each).__module__ != "service.api.streams.protocol"
     ]
     return Counter(names)

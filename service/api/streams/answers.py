@@ -9,9 +9,9 @@ from service.api.answers import DIGITS, overall_of, segment_of
 from service.api.context import Services, StreamNotes
 from service.api.encode import encode
 from service.api.schemas import Segment
-from service.api.stream_agenda import Agenda, Job
-from service.api.stream_messages import ResultEvent, Start, UtteranceEvent, WindowEvent
-from service.api.stream_outbox import Outbox
+from service.api.streams.agenda import Agenda, Job
+from service.api.streams.messages import ResultEvent, Start, UtteranceEvent, WindowEvent
+from service.api.streams.outbox import Outbox
 from service.api.work import within
 from service.errors import QueueFull
 from service.inference.scores import WeightedMean, recognition, resolve_labels

@@ -8,7 +8,7 @@ import pytest
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from service.api.stream_outbox import Outbox
+from service.api.streams.outbox import Outbox
 from service.errors import SlowConsumer
 from tests.inference.running import until
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from service.api.stream_agenda import MOST_WAITING, Agenda, Ears, Job
-from service.api.stream_messages import Start
+from service.api.streams.agenda import MOST_WAITING, Agenda, Ears, Job
+from service.api.streams.messages import Start
 from service.preprocess.utterances import UtteranceCutter
 from service.results import ChannelUtterance, Floats, Utterance
-from tests.api.streams import RATE, words
+from tests.api.streams.talking import RATE, words
 
 
 def start(**members: Any) -> Start:

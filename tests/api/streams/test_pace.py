@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.api.stream import TURNS
+from service.api.streams.route import TURNS
 from service.errors import (
     QueueFull,
 )
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import http_client, listening
 from tests.api.sounds import wav
-from tests.api.streams import SECOND, START, NewApp, noise, send_slowly, talking, words
+from tests.api.streams.talking import SECOND, START, NewApp, noise, send_slowly, talking, words
 from tests.inference.running import until
 
 
@@ -120,7 +120,7 @@ async def test_a_full_queue_is_no_end(
     monkeypatch: pytest.MonkeyPatch,
     late: str,
 ) -> None:
-    monkeypatch.setattr("service.api.stream_answers._QUEUE_PAUSE", 0.01)
+    monkeypatch.setattr("service.api.streams.answers._QUEUE_PAUSE", 0.01)
     recognizer.faults += [QueueFull("Full."), QueueFull("Full."), None]
     async with listening(new_app()) as port, talking(port) as talk:
         await talk.start(window=1, late=late)
@@ -136,7 +136,7 @@ async def test_a_full_queue_is_no_end(
 async def test_an_utterance_waits_for_room_until_its_time_is_over(
     new_app: NewApp, recognizer: RecognizerDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.api.stream_answers._QUEUE_PAUSE", 0.01)
+    monkeypatch.setattr("service.api.streams.answers._QUEUE_PAUSE", 0.01)
     recognizer.faults += [QueueFull("Full.")] * 1000
     async with listening(new_app(timeout=0.2)) as port, talking(port) as talk:
         await talk.start(window=30)

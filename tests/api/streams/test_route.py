@@ -20,7 +20,7 @@ from service.errors import (
 )
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import http_client, listening
-from tests.api.streams import SECOND, START, NewApp, check_counts, refused, talking, words
+from tests.api.streams.talking import SECOND, START, NewApp, check_counts, refused, talking, words
 from tests.inference.running import until
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from service.api.stream_messages import Start
+from service.api.streams.messages import Start
 from service.errors import InvalidMessage
 from service.preprocess.clips import choose
 from service.results import Floats

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.api.stream_messages import End, Start, parse_message
+from service.api.streams.messages import End, Start, parse_message
 from service.errors import InvalidMessage, InvalidOptions
 
 PLAIN = {"type": "start", "sampling_rate": 8000, "encoding": "s16le"}

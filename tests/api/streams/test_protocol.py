@@ -16,7 +16,7 @@ from websockets.frames import Frame, Opcode
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import Connection, connected, http_client, listening
 from tests.api.sounds import wav
-from tests.api.streams import RATE, noise, talking
+from tests.api.streams.talking import RATE, noise, talking
 from tests.inference.running import until
 
 NewApp = Callable[..., FastAPI]
@@ -71,7 +71,7 @@ def fragments(count: int, payload: bytes) -> bytes:
 
 @pytest.fixture(autouse=True)
 def _short_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.api.stream_protocol._CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr("service.api.streams.protocol._CLOSE_SECONDS", 0.2)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Live audio over WebSockets, from the route `/stream` down to its samples."""
