@@ -52,7 +52,10 @@ def add_parser(commands: Commands) -> None:
         "--url", help=f"let the service at this address do it; its key, if it asks for one, is {CLIENT_KEY_VARIABLE}"
     )
     parser.add_argument(
-        "--concurrency", type=int, metavar="N", help="files at a time: decoded ahead [2], or sent to the service [4]"
+        "--concurrency",
+        type=int,
+        metavar="N",
+        help="files at a time: decoded for the model [2, on a GPU a batch], or sent to the service [4]",
     )
     parser.add_argument("--config", type=Path, help="a YAML file with settings")
     add_flags(parser, [*MODEL_SETTINGS, "max_duration", "max_utterance_duration"])

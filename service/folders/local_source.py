@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from service.api.answers import model_summary
 from service.api.options import Options
-from service.errors import BackendBroken, InferenceFailed, QueueFull, ServiceError, SetupError
+from service.errors import QueueFull, ServiceError, SetupError
+from service.folders.model_thread import ModelThread
 from service.folders.source import Outcome, problem, unreadable
 from service.inference.backend import Backend
 from service.inference.scores import resolve_labels
 from service.local import recognize_file
-from service.results import BatchOutput, Clip, ModelInfo
-
-logger = logging.getLogger(__name__)
 
 
 class LocalSource:
-    """Recognises in this process. While the model works on one file, others are decoded by the threads that ask.
+    """Recognises in this process. While the model works, the threads that ask decode what goes into its next run.
 
     Args:
         open_backend: opens the model.
@@ -35,16 +31,15 @@ class LocalSource:
         InvalidOptions: if it does not have the labels asked for.
     """
 
-    at_once = 2
-
     def __init__(
         self, open_backend: Callable[[], Backend], options: Options, *, max_duration: float, longest_clip: float
     ) -> None:
         self._options = options
         self._max_duration = max_duration
         self._longest_clip = longest_clip
-        self._thread = ThreadPoolExecutor(1, "model")
-        self._runner = _InItsThread(self._thread.submit(open_backend).result(), self._thread)
+        self._runner = ModelThread(open_backend)
+        # A CPU is busy with one clip, and the next one is decoded meanwhile; a GPU wants a whole batch at a time.
+        self.at_once = 2 if self._runner.info.device == "cpu" else self._runner.limits.clips
         self.model = model_summary(self._runner.info)
         if options.labels is not None:
             resolve_labels(options.labels, self._runner.info)  # wrong for one file, wrong for all
@@ -55,8 +50,7 @@ class LocalSource:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.submit(self._runner.close)
-        self._thread.shutdown(wait=error is None)  # after an error nobody needs what still runs
+        self._runner.close(wait=error is None)  # after an error nobody needs what still runs
 
     def recognize(self, path: Path) -> Outcome:
         """As `Source` says."""
@@ -75,29 +69,3 @@ class LocalSource:
                 return unreadable(error)
             else:
                 return {"model": self.model, **result}
-
-
-class _InItsThread:
-    """A backend for threads that did not make it."""
-
-    def __init__(self, backend: Backend, thread: ThreadPoolExecutor) -> None:
-        self._backend = backend
-        self._thread = thread
-        self.close = backend.close
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._backend.info
-
-    def run(self, clips: Sequence[Clip]) -> BatchOutput:
-        try:
-            running = self._thread.submit(self._backend.run, clips)
-        except RuntimeError:  # nobody waits for this file any more
-            raise InferenceFailed("The run was given up.") from None
-        try:
-            return running.result()
-        except BackendBroken as error:
-            raise SetupError("The model does not work any more; the same command goes on from here.") from error
-        except Exception as error:  # concerns these clips alone, as a backend promises
-            logger.exception("the model failed")
-            raise InferenceFailed("The model failed on this audio.") from error

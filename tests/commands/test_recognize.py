@@ -234,14 +234,14 @@ def test_the_command_that_is_killed_anywhere_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "r.jsonl"
     (tmp_path / "calls").mkdir()
     clips = sorted(EXAMPLES.glob("*.[wf][al]*"))
-    for index in range(300):
+    for index in range(800):
         (tmp_path / "calls" / f"{index:03}{clips[index % 6].suffix}").symlink_to(clips[index % 6])
     command = [sys.executable, "-m", "service.cli", "recognize", str(tmp_path / "calls"), "--out", str(out)]
     for _ in range(8):
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             time.sleep(random.uniform(0.2, 2.0))
             process.kill()
-    assert 0 < out.read_bytes().count(b"\n") < 300, "some kills came amid the rows"
+    assert 0 < out.read_bytes().count(b"\n") < 800, "some kills came amid the rows"
     assert main(command[3:]) == 0
     found = rows(out)
     assert sorted(row["file"] for row in found) == sorted(path.name for path in (tmp_path / "calls").iterdir())

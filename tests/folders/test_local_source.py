@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def test_one_thread_has_the_model_while_others_decode(tmp_path: Path, control: F
         done = list(work_off(source.recognize, files(tmp_path, 8), 4, in_order=True))
     assert all("label" in outcome for _, outcome in done)
     assert done[0][1]["model"]["id"] == "fake"  # type: ignore[index]
-    assert len(control.runs) == 8
+    assert sum(map(len, control.runs)) == 8
     assert len(control.threads) == 1
     assert threading.get_ident() not in control.threads
     assert control.closes == 1
@@ -70,6 +71,14 @@ def test_the_next_file_is_decoded_while_the_model_works(
         finally:
             control.run_gate.set()
             waiting.join()
+
+
+def test_a_gpu_is_given_a_batch_at_a_time(control: FakeControl) -> None:
+    with local(control) as source:
+        assert source.at_once == 2
+    control.info = replace(control.info, device="cuda:0")
+    with local(control) as source:
+        assert source.at_once == control.limits.clips > 2
 
 
 def test_what_is_wrong_with_a_file_is_a_problem(
