@@ -21,7 +21,7 @@ from loadtests.clips import speech
 from service.model.manifest import Manifest
 from service.model.onnx_inputs import Inputs, lay_out
 
-_CONTAINERS = ("Loop",)
+_CONTAINERS = ("Loop", "If")
 """Operators whose time is that of the operators inside."""
 
 

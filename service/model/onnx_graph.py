@@ -22,12 +22,6 @@ from service.model.onnx_ops import AUDIO, MICROSOFT, Graph, Precision, Weights, 
 
 OPSET = 20
 
-ATTENTION_ELEMENTS = 524_288
-"""Attention scores held at once, over all heads: 2 MiB, which stay in the cores' own caches."""
-MIN_QUERIES = 64
-"""Queries a block at least: fewer would starve the matrix product."""
-LEAST_SLOPE = np.float32(1e-25)
-"""Stands for a slope of zero: within a clip it changes no score, and times `onnx_inputs.APART` it is out of reach."""
 EMBED_LIMIT = 64 * 2**20
 """Bytes up to which the weights are kept inside the graph's file."""
 
@@ -51,9 +45,9 @@ def build(config: ModelConfig, weights: Weights, precision: Precision = "fp32") 
     blocks = [f"{AUDIO}context_encoder.blocks.{i}" for i in range(config.prenet_depth)]
     blocks += [f"blocks.{i}" for i in range(config.depth)]
     slopes = _scaled_slopes(config, weights)
-    plan = _QueryBlocks(graph, config)
+    tokens = _Tokens(graph)
     for index, name in enumerate(blocks):
-        x = _block(graph, precision, plan, config, weights, x, name, slopes[index])
+        x = _block(graph, precision, tokens, config, weights, x, name, slopes[index])
     graph.nodes.append(helper.make_node("Identity", [x], ["features"]))
     head = [graph.weight("head", weights["proj.weight"].T), graph.weight("head.bias", weights["proj.bias"])]
     graph.nodes.append(helper.make_node("Gemm", [x, *head], ["logits"]))
@@ -78,7 +72,7 @@ def _model(graph: Graph, config: ModelConfig, labels: int) -> onnx.ModelProto:
             helper.make_tensor_value_info("rows", TensorProto.INT64, ["rows"]),
             helper.make_tensor_value_info("tokens", TensorProto.INT64, ["tokens"]),
             helper.make_tensor_value_info("places", TensorProto.FLOAT, ["tokens"]),
-            helper.make_tensor_value_info("owners", TensorProto.FLOAT, ["tokens"]),
+            helper.make_tensor_value_info("plan", TensorProto.INT64, ["clips", 5]),
         ],
         [
             helper.make_tensor_value_info("features", TensorProto.FLOAT, ["tokens", config.embed_dim]),
@@ -123,48 +117,28 @@ def _positions(graph: Graph, config: ModelConfig, weights: Weights, x: str) -> s
 
 
 def _scaled_slopes(config: ModelConfig, weights: Weights) -> NDArray[np.float32]:
-    """ALiBi slopes times their learned scales, shape (block, head); with none of zero, clips of a run see no others."""
+    """ALiBi slopes times their learned scales, shape (block, head)."""
     scale = weights[AUDIO + "alibi_scale"]
     scale = np.maximum(scale.reshape(scale.shape[0], -1), 0)
     slopes = np.array(alibi_slopes(config.num_heads), np.float32)
-    return np.broadcast_to(np.maximum(scale * slopes, LEAST_SLOPE), (config.blocks, config.num_heads))
+    return np.broadcast_to(scale * slopes, (config.blocks, config.num_heads))
 
 
-class _QueryBlocks:
-    """Shared by all blocks of the transformer: how many queries a step, and the distances between positions."""
+class _Tokens:
+    """Shared by all blocks of the transformer: how many clips there are, and which tokens are frames."""
 
-    def __init__(self, graph: Graph, config: ModelConfig) -> None:
-        self.tokens = graph.length("places")
-        most = graph.op("Div", graph.ints(ATTENTION_ELEMENTS // config.num_heads), self.tokens)
-        most = graph.op("Max", most, graph.ints(MIN_QUERIES))
-        self.steps = graph.ceil_div(self.tokens, most)
-        self.size = graph.ceil_div(self.tokens, self.steps)
-        self.padding = graph.op("Sub", graph.op("Mul", self.size, self.steps), self.tokens)
-        # Extra tokens are at no distance from any token of their clip: their rows and columns of the bias are zero.
+    def __init__(self, graph: Graph) -> None:
+        self.clips = graph.length("plan")
+        self.alone = graph.op("Equal", graph.op("Squeeze", self.clips), graph.scalar(1))
+        # Extra tokens are at no distance from anything: their rows and columns of the bias are zero.
         zero = graph.weight("zero", np.array(0, np.float32))
-        is_frame = graph.op("Cast", graph.op("GreaterOrEqual", "places", zero), to=TensorProto.FLOAT)
-        self.key_is_frame = is_frame
-        self.places, self.query_is_frame, self.owners = (
-            graph.op("Unsqueeze", graph.pad_end(x, self.padding, axis=0, rank=1), graph.ints(1))
-            for x in ("places", is_frame, "owners")
-        )
-
-    def distances(self, graph: Graph, start: str, end: str) -> str:
-        """Frames between the queries from `start` to `end` and every key, (query, key); more than any between clips."""
-        distance = self._difference(graph, self.places, "places", start, end)
-        distance = graph.op("Mul", distance, graph.slice(self.query_is_frame, start, end))
-        distance = graph.op("Mul", distance, self.key_is_frame)
-        return graph.op("Max", distance, self._difference(graph, self.owners, "owners", start, end))
-
-    @staticmethod
-    def _difference(graph: Graph, queries: str, keys: str, start: str, end: str) -> str:
-        return graph.op("Abs", graph.op("Sub", graph.slice(queries, start, end), keys))
+        self.is_frame = graph.op("Cast", graph.op("GreaterOrEqual", "places", zero), to=TensorProto.FLOAT)
 
 
 def _block(
     graph: Graph,
     precision: Precision,
-    plan: _QueryBlocks,
+    tokens: _Tokens,
     config: ModelConfig,
     weights: Weights,
     x: str,
@@ -183,7 +157,7 @@ def _block(
     qkv = graph.op("Transpose", qkv, perm=[1, 2, 0, 3])
     parts = graph.ops("Split", qkv, outputs=3, axis=0, num_outputs=3)
     q, k, v = (graph.op("Squeeze", part, graph.ints(0)) for part in parts)
-    y = _attention(graph, plan, q, k, v, name, slopes)
+    y = _attention(graph, tokens, q, k, v, name, slopes)
     y = graph.op("Reshape", graph.op("Transpose", y, perm=[1, 0, 2]), graph.ints(-1, width))
     y = linear(
         graph, precision, y, name + ".proj", weights[name + ".attn.proj.weight"].T, weights[name + ".attn.proj.bias"]
@@ -195,20 +169,52 @@ def _block(
     return layer_norm(graph, graph.op("Add", x, y), name + ".norm2", config.norm_eps, weights, name + ".norm2")
 
 
-def _attention(graph: Graph, plan: _QueryBlocks, q: str, k: str, v: str, name: str, slopes: NDArray[np.float32]) -> str:
-    """Attention with symmetric ALiBi over (head, token, size), in a loop over blocks of queries."""
+def _attention(graph: Graph, tokens: _Tokens, q: str, k: str, v: str, name: str, slopes: NDArray[np.float32]) -> str:
+    """Attention over (head, token, size), clip by clip: each is answered as it would be alone, to the last bit."""
     slope = graph.weight(f"{name}.slopes", -slopes.reshape(-1, 1, 1))
-    lowest = graph.weight("lowest_bias", np.array(LOWEST_BIAS, np.float32))
-    padded = graph.pad_end(q, plan.padding, axis=1, rank=3)
 
-    def queries(body: Graph, step: str) -> str:
-        start = body.op("Mul", step, plan.size)
-        end = body.op("Add", start, plan.size)
-        scores = body.op("FusedMatMul", body.slice(padded, start, end, axis=1), k, domain=MICROSOFT, transB=1)
-        bias = body.op("Clip", body.op("Mul", plan.distances(body, start, end), slope), lowest)
+    def alone(body: Graph) -> str:
+        plan = body.op("Gather", "plan", body.scalar(0))
+        return _attend(body, plan, q, k, v, "places", tokens.is_frame, name, slope)
+
+    def one_by_one(body: Graph) -> str:
+        def clip(inner: Graph, index: str) -> str:
+            plan = inner.op("Gather", "plan", index)
+            start, end = (
+                inner.slice(plan, inner.ints(0), inner.ints(1)),
+                inner.slice(plan, inner.ints(1), inner.ints(2)),
+            )
+            queries, keys, values = (inner.slice(x, start, end, axis=1) for x in (q, k, v))
+            places, is_frame = (inner.slice(x, start, end) for x in ("places", tokens.is_frame))
+            return _attend(inner, plan, queries, keys, values, places, is_frame, f"{name}.clip", slope)
+
+        nothing = body.slice(v, body.ints(0), body.ints(0), axis=1)
+        return body.loop_along(tokens.clips, f"{name}.clips", clip, nothing, axis=1)
+
+    return graph.either(tokens.alone, name, alone, one_by_one)  # since nothing must be cut out where a clip is alone
+
+
+def _attend(graph: Graph, plan: str, q: str, k: str, v: str, places: str, is_frame: str, name: str, slope: str) -> str:
+    """Attention with symmetric ALiBi over the tokens of one clip, in a loop over blocks of queries."""
+    _, _, size, steps, padding = graph.ops("Split", plan, outputs=5, axis=0, num_outputs=5)
+    queries = graph.pad_end(q, padding, axis=1, rank=3)
+    rows, row_is_frame = (
+        graph.op("Unsqueeze", graph.pad_end(x, padding, axis=0, rank=1), graph.ints(1)) for x in (places, is_frame)
+    )
+    lowest = graph.weight("lowest_bias", np.array(LOWEST_BIAS, np.float32))
+
+    def block(body: Graph, step: str) -> str:
+        start = body.op("Mul", step, size)
+        end = body.op("Add", start, size)
+        scores = body.op("FusedMatMul", body.slice(queries, start, end, axis=1), k, domain=MICROSOFT, transB=1)
+        distance = body.op("Abs", body.op("Sub", body.slice(rows, start, end), places))
+        distance = body.op("Mul", distance, body.slice(row_is_frame, start, end))
+        distance = body.op("Mul", distance, is_frame)
+        bias = body.op("Clip", body.op("Mul", distance, slope), lowest)
         return body.op("MatMul", body.op("Softmax", body.op("Add", scores, bias), axis=-1), v)
 
-    y = graph.loop(plan.steps, f"{name}.attention", queries)  # (step, head, query, size)
-    shape = graph.op("Concat", graph.ints(slopes.shape[0], -1), graph.op("Shape", v, start=2), axis=0)
-    y = graph.op("Reshape", graph.op("Transpose", y, perm=[1, 0, 2, 3]), shape)
-    return graph.slice(y, graph.ints(0), plan.tokens, axis=1)
+    y = graph.loop(steps, f"{name}.attention", block)  # (step, head, query, size)
+    y = graph.op("Transpose", y, perm=[1, 0, 2, 3])
+    heads, width = graph.op("Shape", v, start=0, end=1), graph.op("Shape", v, start=2)
+    y = graph.op("Reshape", y, graph.op("Concat", heads, graph.ints(-1), width, axis=0))
+    return graph.slice(y, graph.ints(0), graph.op("Shape", v, start=1, end=2), axis=1)

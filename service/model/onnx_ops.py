@@ -71,11 +71,33 @@ class Graph:
     def loop(self, steps: str, name: str, body: Callable[[Graph, str], str]) -> str:
         """Run `body(graph, step)` for each step, and stack what it returns along a new first axis."""
         inner = Graph(prefix=f"{name}.", outer=self)
-        result = body(inner, f"{name}.step")
+        return self._loop(steps, name, inner, body(inner, f"{name}.step"))
+
+    def loop_along(self, steps: str, name: str, body: Callable[[Graph, str], str], nothing: str, axis: int) -> str:
+        """Run `body(graph, step)` for each step, and put what it returns one after another along an axis.
+
+        `nothing` is what there is before the first step: a tensor without any elements along that axis.
+        """
+        inner = Graph(prefix=f"{name}.", outer=self)
+        so_far = inner.op("Concat", f"{name}.before", body(inner, f"{name}.step"), axis=axis)
+        return self._loop(steps, name, inner, so_far, nothing)
+
+    def either(self, condition: str, name: str, yes: Callable[[Graph], str], no: Callable[[Graph], str]) -> str:
+        """What `yes` returns where the condition holds, else what `no` returns; only that one is computed."""
+        branches = {}
+        for branch, body in (("then_branch", yes), ("else_branch", no)):
+            inner = Graph(prefix=f"{name}.{branch}.", outer=self)
+            result = helper.make_tensor_value_info(body(inner), TensorProto.FLOAT, None)
+            branches[branch] = helper.make_graph(inner.nodes, f"{name}.{branch}", [], [result])
+        return self.op("If", condition, **branches)
+
+    def _loop(self, steps: str, name: str, inner: Graph, result: str, *carried: str) -> str:
+        """A loop with one result: carried from step to step as `before`, or one of each step."""
         more = inner.op("Identity", f"{name}.more")
         inputs = [
             helper.make_tensor_value_info(f"{name}.step", TensorProto.INT64, []),
             helper.make_tensor_value_info(f"{name}.more", TensorProto.BOOL, []),
+            *(helper.make_tensor_value_info(f"{name}.before", TensorProto.FLOAT, None) for _ in carried),
         ]
         outputs = [
             helper.make_tensor_value_info(more, TensorProto.BOOL, []),
@@ -83,7 +105,7 @@ class Graph:
         ]
         graph = helper.make_graph(inner.nodes, name, inputs, outputs)
         count = self.op("Squeeze", steps)
-        return self.op("Loop", count, self.weight("true", np.array(True)), body=graph)
+        return self.op("Loop", count, self.weight("true", np.array(True)), *carried, body=graph)
 
 
 def linear(

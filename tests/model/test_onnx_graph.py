@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
+from service.model import onnx_inputs
 from service.model.config import ConvLayer, ModelConfig
 from service.model.onnx_inputs import lay_out
 from service.model.weights import expected_shapes
@@ -60,8 +61,8 @@ def run(path: Path, waveform: NDArray[np.float32]) -> tuple[NDArray[np.float32],
 
 @pytest.fixture
 def small_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_graph, "ATTENTION_ELEMENTS", 1)
-    monkeypatch.setattr(onnx_graph, "MIN_QUERIES", 7)
+    monkeypatch.setattr(onnx_inputs, "ATTENTION_ELEMENTS", 1)
+    monkeypatch.setattr(onnx_inputs, "MIN_QUERIES", 7)
     monkeypatch.setattr(onnx_front_end, "FRAMES", 11)
 
 

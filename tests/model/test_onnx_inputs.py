@@ -1,12 +1,14 @@
 """Clips in one run of the graph against the same clips alone."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
+from service.model import onnx_inputs
 from service.model.onnx_inputs import lay_out
 from tests.model.test_onnx_graph import CONFIG, WEIGHTS
 
@@ -16,6 +18,7 @@ pytestmark = pytest.mark.torch  # onnx comes with that extra
 Frames = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 ONE_FRAME, TWO_FRAMES = CONFIG.samples(1), CONFIG.samples(2)
+EXTRALESS = replace(CONFIG, num_extra_tokens=0)
 HOP = TWO_FRAMES - ONE_FRAME
 
 
@@ -23,14 +26,10 @@ def noise(samples: int, level: float = 1.0) -> NDArray[np.float32]:
     return (level * np.random.default_rng(samples).standard_normal(samples)).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=["scaled", "no distance"])
-def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> onnxruntime.InferenceSession:
-    weights = dict(WEIGHTS)
-    if request.param == "no distance":  # as a head may have learned that looks at all frames alike
-        name = "modality_encoders.AUDIO.alibi_scale"
-        weights[name] = np.zeros_like(weights[name])
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> onnxruntime.InferenceSession:
     path = tmp_path_factory.mktemp("graph") / "model.onnx"
-    onnx_graph.write_onnx(CONFIG, weights, path)
+    onnx_graph.write_onnx(CONFIG, WEIGHTS, path)
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
@@ -56,8 +55,8 @@ def test_clips_of_one_run_answer_as_alone(session: onnxruntime.InferenceSession,
     for waveform, (features, logits) in zip(waveforms, run(session, waveforms), strict=True):
         ((alone, alone_logits),) = run(session, [waveform])
         assert features.shape[0] == CONFIG.frames(waveform.size)
-        np.testing.assert_allclose(features, alone, atol=5e-6)
-        np.testing.assert_allclose(logits, alone_logits, atol=5e-6)
+        np.testing.assert_allclose(features, alone, atol=1e-6)
+        np.testing.assert_allclose(logits, alone_logits, atol=1e-6)
 
 
 def test_what_a_neighbour_says_does_not_matter(session: onnxruntime.InferenceSession) -> None:
@@ -67,14 +66,28 @@ def test_what_a_neighbour_says_does_not_matter(session: onnxruntime.InferenceSes
     for neighbour in neighbours:
         for together in ([clip, neighbour], [neighbour, clip]):
             features, _ = list(run(session, together))[0 if together[0] is clip else 1]
-            np.testing.assert_allclose(features, alone[0], atol=5e-6)
+            np.testing.assert_allclose(features, alone[0], atol=1e-6)
 
 
 def test_the_order_of_clips_is_that_of_the_answers(session: onnxruntime.InferenceSession) -> None:
     waveforms = [noise(samples) for samples in (3_000, 7_000, 5_000)]
     forwards, backwards = list(run(session, waveforms)), list(run(session, waveforms[::-1]))
     for (features, _), (reversed_features, _) in zip(forwards, backwards[::-1], strict=True):
-        np.testing.assert_allclose(features, reversed_features, atol=5e-6)
+        np.testing.assert_allclose(features, reversed_features, atol=1e-6)
+
+
+def test_blocks_of_attention_are_equal_and_no_larger_than_they_may_be() -> None:
+    for tokens in (1, 11, 64, 259, 1009, 15_009):
+        ((start, end, size, steps, too_many),) = plan(tokens)
+        assert (start, end) == (0, tokens)
+        assert size * steps - tokens == too_many < steps
+        assert size <= 64 or CONFIG.num_heads * size * tokens <= onnx_inputs.ATTENTION_ELEMENTS
+        assert steps == 1 or size > 32
+
+
+def plan(tokens: int) -> list[list[int]]:
+    found: list[list[int]] = lay_out([noise(CONFIG.samples(tokens))], EXTRALESS).tensors["plan"].tolist()
+    return found
 
 
 def test_a_clip_alone_is_not_copied() -> None:

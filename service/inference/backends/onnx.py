@@ -1,8 +1,8 @@
 """The CPU backend: ONNX Runtime on a prepared model. Nothing here imports torch.
 
 A clip of two seconds already keeps every core busy, so it runs by itself. Shorter ones share a run in FP32: one after
-another, since padding them to one length would lose more than it gains. In INT8 every clip runs by itself, because the
-scales of its bytes are those of all that is in a run.
+another, since padding them to one length would lose more than it gains. Their answers are those of single clips, to the
+last bit. In INT8 every clip runs by itself, because the scales of its bytes are those of all that is in a run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHARING_BELOW = 1.5
 """Seconds up to which clips share a run; longer ones gain nothing by it, as `loadtests.sharing` shows."""
 
 SHARED_SECONDS = 5.0
-"""What the clips of one run add up to at most: attention between clips is computed and thrown away."""
+"""What the clips of one run add up to at most; more rows are no faster."""
 
 _SHRINK_ABOVE = 30.0
 """Seconds from which on a clip's working memory is given back after the run."""
@@ -81,7 +81,7 @@ class OnnxBackend:
         manifest: its manifest.
         dtype: `fp32`, or `int8` where the model was prepared with it.
         threads: of one inference; 0 takes every core that this process may use.
-        sharing_below: seconds up to which clips of a batch share a run in FP32.
+        sharing_below: seconds up to which clips of a batch share a run, in FP32 and with packed weights.
         few: whether only a few clips will be answered. Then weights are used as they lie in the file: nothing is
             packed at the start, and each clip takes somewhat longer.
 
@@ -117,7 +117,8 @@ class OnnxBackend:
         self._shrink = onnxruntime.RunOptions()
         self._shrink.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._config = manifest.config
-        self._sharing_below = sharing_below if dtype == "fp32" else 0.0
+        # Products with weights that are not packed add up in an order that depends on the number of rows.
+        self._sharing_below = sharing_below if dtype == "fp32" and not few else 0.0
         self._info = manifest.info(backend="onnx", device="cpu", dtype=dtype)
 
     @property
