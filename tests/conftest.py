@@ -3,10 +3,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# A machine with other work takes longer over an example than any deadline that would tell something.
-settings.register_profile("patient", deadline=None)
+# A machine with other work takes longer over examples than any limit that would tell something.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
 # Before torch is imported: the models of the tests are so small that its threads only wait for one another, which

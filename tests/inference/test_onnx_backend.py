@@ -173,6 +173,38 @@ OnnxBackend(stored.directory, stored.manifest, dtype="fp32", threads=1).warm_up(
 """
 
 
+_TIME_AFTER_A_RUN = """
+import time
+import numpy
+from service.inference.backends.onnx import OnnxBackend
+from service.model.store import find
+from service.results import Clip
+from pathlib import Path
+stored = find("tiny", cache=Path("none"), offline=True)
+backend = OnnxBackend(stored.directory, stored.manifest, dtype="fp32", threads=2)
+clip = Clip(numpy.random.default_rng(0).standard_normal(48_000, numpy.float32), 16_000)
+taken = []
+for _ in range(5):
+    backend.run([clip])
+    began = time.process_time()
+    time.sleep(0.1)
+    taken.append(time.process_time() - began)
+    backend._prepare(clip)
+    began = time.process_time()
+    time.sleep(0.1)
+    taken.append(time.process_time() - began)
+print(sorted(taken)[len(taken) // 2])
+"""
+
+
+def test_no_thread_goes_on_after_a_run_or_before_it() -> None:
+    """Neither those of ONNX Runtime nor those of a BLAS, which would take a core from the next run."""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    command = [sys.executable, "-c", _TIME_AFTER_A_RUN]
+    found = subprocess.run(command, env=environment, check=True, timeout=60, capture_output=True, text=True)
+    assert float(found.stdout) < 0.005
+
+
 def test_nobody_is_told_what_runs_here(tmp_path: Path) -> None:
     """ONNX Runtime's telemetry, where it is on, keeps a device id and a database in the home directory."""
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}

@@ -174,7 +174,9 @@ class OnnxBackend:
             centred = samples.astype(np.float64)
             mean = centred.mean()
             centred -= mean
-            scale = 1.0 / np.sqrt(centred.dot(centred) / centred.size + _NORM_EPS)
+            # Not `dot`: the threads of OpenBLAS go on spinning after it, on the cores that the model is about to need.
+            variance = np.einsum("i,i->", centred, centred) / centred.size
+            scale = 1.0 / np.sqrt(variance + _NORM_EPS)
             samples = samples - np.float32(mean)
             samples *= np.float32(scale)
         return _Prepared(samples, speech, Span(start / SAMPLING_RATE, end / SAMPLING_RATE), clip.frame_embeddings)
