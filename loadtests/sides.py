@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 
 from loadtests import clips
-from service.inference.backends.onnx import default_threads
 from service.inference.backends.select import BackendChoice, DtypeChoice, open_backend
 from service.inference.scores import recognition
 from service.model.manifest import Manifest
@@ -110,14 +110,13 @@ class ServiceSide:
     def __init__(self, prepared: Path, side: Side) -> None:
         manifest = Manifest.read(prepared)
         assert side.dtype is not None
-        self._config = manifest.config
         self._backend = open_backend(prepared, manifest, backend=side.backend, device=side.device, dtype=side.dtype)
         self._backend.warm_up()
 
     def describe(self) -> str:
         """Device, precision and threads."""
         info = self._backend.info
-        threads = f", {default_threads(self._config)} threads" if info.device == "cpu" else ""
+        threads = f", {len(os.sched_getaffinity(0))} threads" if info.device == "cpu" else ""
         return f"{info.device}, {info.dtype.upper()}{threads}, {info.backend} backend"
 
     def utterance(self, seconds: float) -> float:

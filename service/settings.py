@@ -120,12 +120,7 @@ class Settings(BaseSettings):
         default="auto",
         description="Precision; `auto` is fp32 on the CPU and half precision on CUDA. int8 needs the CPU.",
     )
-    threads: int = Field(
-        default=0,
-        ge=0,
-        le=1024,
-        description="Threads of the model on the CPU; 0 takes every core, or one for a small model such as tiny.",
-    )
+    threads: int = Field(default=0, ge=0, le=1024, description="Threads of the model on the CPU; 0 takes every core.")
     compile: Literal["auto", "on", "off"] = Field(
         default="auto",
         description="Compile the model before it is ready, with CUDA graphs on a GPU: `auto` on CUDA only. Needs torch "

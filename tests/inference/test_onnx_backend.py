@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +12,7 @@ import pytest
 import soundfile
 
 from service.errors import ModelNotFound
-from service.inference.backends.onnx import SHARED_SECONDS, SHARING_BELOW, OnnxBackend, default_threads, runs
+from service.inference.backends.onnx import SHARED_SECONDS, SHARING_BELOW, OnnxBackend, runs
 from service.model.store import find
 from service.results import SAMPLING_RATE, Clip, Floats
 
@@ -74,15 +73,6 @@ def test_short_clips_of_a_batch_equal_single_ones(dtype: Literal["fp32", "int8"]
         assert (answer.speech, answer.scored) == (alone.speech, alone.scored)
         assert (answer.frame_embeddings is not None) == (index == 3)
     backend.close()
-
-
-def test_a_narrow_model_takes_one_thread_and_a_wide_one_every_core(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    tiny = find("tiny", cache=tmp_path, offline=True).manifest.config
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
-    assert default_threads(tiny) == 1
-    assert default_threads(replace(tiny, embed_dim=768)) == 6
 
 
 def test_which_clips_share_a_run() -> None:

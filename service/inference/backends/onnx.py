@@ -19,7 +19,6 @@ import onnxruntime
 
 from service.errors import ModelNotFound
 from service.inference.backend import BatchLimits
-from service.model.config import ModelConfig
 from service.model.manifest import Manifest
 from service.model.onnx_inputs import lay_out
 from service.preprocess import host
@@ -27,9 +26,6 @@ from service.results import SAMPLING_RATE, BatchOutput, Clip, ClipOutput, Floats
 
 LIMITS = BatchLimits(clips=8, seconds=10.0)
 """Small: all of a batch is answered when the last of it is, and larger ones are no faster."""
-
-_NARROW = 256
-"""Width below which the products of a model are too small to be divided among cores."""
 
 SHARING_BELOW = 1.5
 """Seconds up to which clips share a run; longer ones gain nothing by it, as `loadtests.sharing` shows."""
@@ -77,15 +73,6 @@ def runs(lengths: Sequence[int], sharing_below: float) -> list[list[int]]:
     return [run for run in shared if run] + single
 
 
-def default_threads(config: ModelConfig) -> int:
-    """Every core that this process may use; a single one for a narrow model.
-
-    A second thread makes such a model somewhat faster for far more processor time, which decoders and the event loop
-    then lack: the service as a whole is slower, for one caller and for many.
-    """
-    return 1 if config.embed_dim < _NARROW else len(os.sched_getaffinity(0))
-
-
 class OnnxBackend:
     """A `service.inference.backend.Backend` on ONNX Runtime.
 
@@ -93,7 +80,7 @@ class OnnxBackend:
         directory: a prepared model.
         manifest: its manifest.
         dtype: `fp32`, or `int8` where the model was prepared with it.
-        threads: of one inference; 0 leaves it to `default_threads`.
+        threads: of one inference; 0 takes every core that this process may use.
         sharing_below: seconds up to which clips of a batch share a run, in FP32 and with packed weights.
         few: whether only a few clips will be answered. Then weights are used as they lie in the file: nothing is
             packed at the start, and each clip takes somewhat longer.
@@ -116,7 +103,7 @@ class OnnxBackend:
         if not path.is_file():
             raise ModelNotFound(f"{manifest.id} was not prepared in {dtype}; prepare it again.")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or default_threads(manifest.config)
+        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
         options.inter_op_num_threads = 1
         # Idle threads must not burn the cores that the event loop and the decoders need between two runs.
         options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -41,7 +41,7 @@ def open_backend(
         backend: `auto` is torch where a GPU is asked for or found, else ONNX Runtime.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         dtype: `auto` is FP32 on the CPU and half precision on CUDA; `int8` runs on the CPU with ONNX Runtime.
-        threads: of one inference on the CPU; 0 leaves it to the backend.
+        threads: of one inference on the CPU; 0 takes every core.
         few: whether only a few clips will be answered, so that a short start counts most.
         compilation: whether the warm-up compiles the model; torch only.
 
