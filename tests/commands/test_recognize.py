@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,15 @@ def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
         assert b"6/6" in shown.read(65_536)
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Programs that are started take Ctrl+C, also where these tests do not, as in a shell's background job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path) -> None:
     out = tmp_path / "r.jsonl"
     (tmp_path / "calls").mkdir()
