@@ -1,0 +1,1 @@
+"""What only a GPU can show. Everything else about the torch backend is tested on the CPU."""

@@ -1,0 +1,44 @@
+"""The backends of these tests; torch is imported where a test needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.model.manifest import Manifest
+from service.model.store import find
+from service.results import ClipOutput
+
+if TYPE_CHECKING:
+    from service.inference.backends.torch import TorchBackend
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tuple[Path, Manifest]:
+    """The embedded model: trained, so that its scores do not make much of the smallest differences."""
+    stored = find("tiny", cache=Path("/nonexistent"), offline=True)
+    return stored.directory, stored.manifest
+
+
+@pytest.fixture(scope="module")
+def expected(tiny: tuple[Path, Manifest]) -> list[ClipOutput]:
+    """The CPU's answers to `MIXED`, clip by clip."""
+    from service.inference.backends.torch import TorchBackend
+    from tests.inference.cuda.comparing import MIXED
+
+    return list(TorchBackend(*tiny).run(MIXED).clips)
+
+
+@pytest.fixture
+def compiled(tiny: tuple[Path, Manifest]) -> Iterator[TorchBackend]:
+    """The service on a GPU as it is by default, with fewer programs; there may be no other at the same time."""
+    from service.inference.backends.torch import TorchBackend
+    from tests.inference.cuda.comparing import FEW
+
+    backend = TorchBackend(*tiny, device="cuda", compilation=FEW)
+    backend.warm_up()
+    yield backend
+    backend.close()
