@@ -34,7 +34,7 @@ from service.api.middleware import (
 from service.api.openapi import DescribedApp, Protection
 from service.api.problems import answer_http_exception, answer_service_error, answer_validation_error
 from service.api.recognize import recognize_router
-from service.api.segments.permits import SegmentPermits
+from service.api.segment_permits import SegmentPermits
 from service.api.spans import telemetry, tracer_of
 from service.api.streams import route as stream
 from service.errors import ServiceError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from opentelemetry.trace import Tracer
 from starlette.requests import HTTPConnection
@@ -13,13 +13,11 @@ from starlette.types import Scope
 
 from service.api.cache import AnswerCache
 from service.api.progress import ProgressBoard
+from service.api.segment_permits import SegmentPermits
 from service.inference.recognizer import Recognizer
 from service.metrics import Metrics
 from service.results import Timings
 from service.settings import Settings
-
-if TYPE_CHECKING:  # that folder builds upon this module
-    from service.api.segments.permits import SegmentPermits
 
 UNMATCHED = "unmatched"
 """The route of paths that no route serves: an attacker must not be able to make metric series or fill logs."""
