@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,8 @@ from safetensors.numpy import load_file
 from service.errors import CheckpointInvalid, ModelNotFound, SettingsInvalid
 from service.model.config import ModelConfig
 from service.model.manifest import Manifest
+from service.model.onnx_inputs import Inputs, lay_out
+from service.results import Floats
 from tests.checkpoints import LABELS, make_weights, model_conf, write_hub_directory
 
 pytest.importorskip("torch")
@@ -113,6 +117,18 @@ def test_a_graph_of_other_weights_is_noticed(hub: Path, tmp_path: Path, monkeypa
         write_onnx(config, changed, path)
 
     monkeypatch.setattr(module, "write_onnx", wrong)
+    with pytest.raises(CheckpointInvalid, match="disagrees with the encoder"):
+        prepare(hub, tmp_path / "model", id="small", int8=False)
+
+
+def test_a_graph_that_takes_clips_for_one_another_is_noticed(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mixed_up(waveforms: Sequence[Floats], config: ModelConfig) -> Inputs:
+        inputs = lay_out(waveforms, config)
+        return replace(inputs, frames=inputs.frames[::-1])  # of a clip alone, nothing changes
+
+    monkeypatch.setattr(module, "lay_out", mixed_up)
     with pytest.raises(CheckpointInvalid, match="disagrees with the encoder"):
         prepare(hub, tmp_path / "model", id="small", int8=False)
 

@@ -10,7 +10,7 @@ import pytest
 from service.errors import CheckpointInvalid, HubUnreachable, MissingExtra, ModelNotFound
 from service.model import hub, store
 from service.model.config import ModelConfig
-from service.model.manifest import WEIGHTS, FileEntry, Manifest
+from service.model.manifest import SCHEMA, WEIGHTS, FileEntry, Manifest
 from tests.checkpoints import LABELS, make_weights, model_conf, write_hub_directory
 
 CONF = model_conf(prenet_depth=1, depth=1)
@@ -142,6 +142,15 @@ class TestPreparing:
         second = store.find(str(checkpoint), cache=tmp_path / "cache")
         assert second.directory != first.directory
         assert second.manifest.revision != first.manifest.revision
+
+    def test_another_way_of_preparing_is_another_entry(
+        self, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = store.find(str(checkpoint), cache=tmp_path / "cache")
+        monkeypatch.setattr("service.model.store.SCHEMA", SCHEMA + 1)
+        second = store.find(str(checkpoint), cache=tmp_path / "cache")
+        assert second.directory != first.directory
+        assert second.manifest.revision == first.manifest.revision
 
     def test_pulling_fetches_prepares_and_tidies_up(
         self, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
