@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from loadtests.checkpoint import BenchModel
 from loadtests.machine import clean_environment, peak_memory
+from loadtests.ports import held_port
 from loadtests.sides import Side
 
 _START_SECONDS = 300.0
@@ -57,10 +57,10 @@ def serving(model: BenchModel, side: Side) -> Iterator[Server]:
         RuntimeError: if it ends before it is ready, or is not ready in time.
     """
     if side.dtype is None:
-        port = _free_port()
-        command, probe = ["loadtests.funasr_app", *_funasr_arguments(model, side), str(port)], "/openapi.json"
-        with _started(command, port, probe) as server:
-            yield server
+        with held_port() as port:
+            command = ["loadtests.funasr_app", *_funasr_arguments(model, side), str(port)]
+            with _started(command, port, "/openapi.json") as server:
+                yield server
     else:
         with serving_with(_flags(model, side)) as server:
             yield server
@@ -73,8 +73,10 @@ def serving_with(flags: Sequence[str]) -> Iterator[Server]:
     Raises:
         RuntimeError: if it ends before it is ready, or is not ready in time.
     """
-    port = _free_port()
-    with _started(["service.cli", "serve", "--port", str(port), *flags], port, "/readyz") as server:
+    with (
+        held_port() as port,
+        _started(["service.cli", "serve", "--port", str(port), *flags], port, "/readyz") as server,
+    ):
         yield server
 
 
@@ -149,10 +151,3 @@ def _answers(port: int, path: str) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -77,8 +77,8 @@ class Scripted:
 
 
 @contextmanager
-def scripted(*replies: Reply) -> Iterator[Scripted]:
-    """Listen on a free port, and answer with one reply after the other."""
+def scripted(*replies: Reply, port: int = 0) -> Iterator[Scripted]:
+    """Listen on this port, or a free one, and answer with one reply after the other."""
     script = Scripted(replies)
 
     class Handler(BaseHTTPRequestHandler):
@@ -120,7 +120,7 @@ def scripted(*replies: Reply) -> Iterator[Scripted]:
         def handle_error(self, request: Any, client_address: Any) -> None:
             """Callers that leave early are part of the tests."""
 
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", port), Handler) as server:
         script.url = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.ports import held_port
 from service.client import Client, Disconnected, Problem, Retries, TimedOut, Unreachable
 from service.client.retries import Pace, seconds_until
 from tests.client.either import KINDS, call, calls
@@ -91,10 +92,8 @@ def test_what_changes_nothing_is_asked_again_after_a_lost_connection(kind: str) 
 
 @either
 def test_a_server_that_is_not_there_is_tried_again_until_it_is(kind: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
     began = time.monotonic()
-    with pytest.raises(Unreachable):
+    with held_port() as port, pytest.raises(Unreachable):
         call(kind, f"http://127.0.0.1:{port}", "recognize", b"x", settings={"retries": Retries(attempts=2)})
     assert 0.25 <= time.monotonic() - began < 3
 

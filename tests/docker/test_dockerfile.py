@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.ports import held_port
 from service.settings import ENV_PREFIX, Settings
 from tests.docker.image import DOCKERFILE, ROOT, chain, environment, last, stages
 
@@ -121,6 +122,5 @@ def test_the_health_check_asks_whether_the_service_lives(status: int, expected: 
 
 
 def test_the_health_check_fails_where_nobody_listens() -> None:
-    with answering(200) as port:
-        pass
-    assert health(port) == 1
+    with held_port() as port:
+        assert health(port) == 1

@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from loadtests.ports import held_port
 from tests.api.sockets import head
 from tests.audio_samples import encode, speech
 from tests.faults.callers import Question, answer_of, undisturbed
@@ -90,9 +92,15 @@ def test_sigterm_under_load(tmp_path: Path, observe: Observe) -> None:
     )
 
 
-def test_sigkill_under_load(tmp_path: Path, observe: Observe) -> None:
+@pytest.fixture
+def port() -> Iterator[str]:
+    with held_port() as port:
+        yield str(port)
+
+
+def test_sigkill_under_load(tmp_path: Path, port: str, observe: Observe) -> None:
     """SIGKILL while callers ask and files are decoded, then a new start on the same port"""
-    with running(tmp_path) as service, ThreadPoolExecutor(10) as pool:
+    with running(tmp_path, "--port", port) as service, ThreadPoolExecutor(10) as pool:
         before = service.saturate()
         assert before.children
         questions = undisturbed(service.url)
@@ -114,7 +122,7 @@ def test_sigkill_under_load(tmp_path: Path, observe: Observe) -> None:
         began = time.monotonic()
         until(lambda: not any(map(alive, before.children)))
         gone = time.monotonic() - began
-        cold, port = service.ready_after, str(service.port)
+        cold = service.ready_after
     with running(tmp_path, "--port", port) as again:
         with connect(again.url) as client:
             assert [answer_of(question.put(client)) for question in questions] == [each.answer for each in questions]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.ports import held_port
 from service.api.options import Options, parse_options
 from service.client import Retries
 from service.errors import SetupError
@@ -73,10 +74,11 @@ def test_a_server_that_goes_away_ends_the_run_when_patience_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_source, "_PATIENCE", 0.3)
-    with scripted(MODELS, ANSWER) as server:
-        source = ServerSource(server.url, None, Options())
-    with source, pytest.raises(SetupError, match="does not go on"):
-        source.recognize(*files(tmp_path, 1))
+    with held_port() as port:
+        with scripted(MODELS, ANSWER, port=port) as server:
+            source = ServerSource(server.url, None, Options())
+        with source, pytest.raises(SetupError, match="does not go on"):
+            source.recognize(*files(tmp_path, 1))
 
 
 def test_a_server_that_asks_to_come_back_another_day_ends_the_run(tmp_path: Path) -> None:

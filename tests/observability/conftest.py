@@ -10,9 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
+from loadtests.ports import held_port
 from service.client import open_stream
 from tests.api.sounds import wav
-from tests.observability.running import Prometheus, Service, eventually, free_port, prometheus, service
+from tests.observability.running import Prometheus, Service, eventually, prometheus, service
 from tests.observability.traffic import Answered, send
 
 
@@ -45,9 +46,11 @@ async def stream_silence(url: str) -> None:
 @pytest.fixture(scope="package")
 def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     directory = tmp_path_factory.mktemp("observed")
-    port = free_port()
     with (
-        prometheus(directory, f"127.0.0.1:{port}") as watcher,  # first, since it looks for targets every 5 s only
+        held_port() as port,
+        held_port() as port_of_watcher,
+        # First, since it looks for targets every 5 s only.
+        prometheus(directory, port_of_watcher, f"127.0.0.1:{port}") as watcher,
         service(directory, "--port", str(port), "--log-format", "json") as server,
     ):
         eventually(lambda: watcher.value("ser_worker_up"), "the first scrape")

@@ -6,7 +6,6 @@ import math
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -34,13 +33,6 @@ def eventually(ask: Callable[[], _T | None], what: str) -> _T:
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.05)
     return answer
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -122,7 +114,7 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(directory: Path, target: str) -> Iterator[Prometheus]:
+def prometheus(directory: Path, port: int, target: str) -> Iterator[Prometheus]:
     """Run Prometheus on the project's configuration; only the target differs, and how often things happen."""
     configuration = yaml.safe_load(CONFIGURATION.read_text())
     configuration["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
@@ -130,7 +122,6 @@ def prometheus(directory: Path, target: str) -> Iterator[Prometheus]:
     configuration["scrape_configs"][0]["static_configs"] = [{"targets": [target]}]
     file = directory / "prometheus.yaml"
     file.write_text(yaml.safe_dump(configuration))
-    port = free_port()
     command = [needed("prometheus"), f"--config.file={file}", f"--storage.tsdb.path={directory / 'data'}"]
     command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
     log = directory / "prometheus.log"
