@@ -93,6 +93,7 @@ class FakeControl:
         close_fault: raised by every close.
         device_memory: what `memory` answers.
         running: set as soon as a run has begun.
+        holding: set as soon as a clip waits for `hold`, so that nothing else can happen to its run.
         loads: how often a backend was asked for, failed loads included.
         warm_ups, closes: how often backends were warmed up and closed.
         runs: fingerprints of the clips of every run that was begun.
@@ -110,6 +111,7 @@ class FakeControl:
     close_fault: Exception | None = None
     device_memory: dict[str, int] = field(default_factory=dict)
     running: threading.Event = field(default_factory=threading.Event)
+    holding: threading.Event = field(default_factory=threading.Event)
     loads: int = 0
     closes: int = 0
     warm_ups: int = 0
@@ -218,4 +220,5 @@ def _obey(command: np.float32, control: FakeControl) -> None:
     if command == BREAK:
         raise BackendBroken("the clip asked for it")
     if command == HOLD:
+        control.holding.set()
         control.hold.wait()

@@ -94,7 +94,7 @@ async def _bounded(call: Coroutine[Any, Any, Answer]) -> Answer:
 async def occupy(engine: Engine, control: FakeControl) -> asyncio.Task[Answer]:
     """Keep the worker busy until `control.hold` is set."""
     task = submit(engine, make_clip(first=HOLD))
-    await until(control.running.is_set)
+    await until(control.holding.is_set)
     return task
 
 

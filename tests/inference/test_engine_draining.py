@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 
 import pytest
@@ -84,9 +83,8 @@ class TestDraining:
             waiting = submit(engine, make_clip())
             await until(lambda: engine.health().queued_requests == 1)
             with engine.admit():
-                began = time.monotonic()
-                await engine.drain(0.05)
-                assert time.monotonic() - began < 2
+                async with asyncio.timeout(PATIENCE):
+                    await engine.drain(0.05)
                 assert await outcome(submit(engine, make_clip())) is Draining
             assert [await outcome(first), await outcome(waiting)] == [Draining, Draining]
             assert "left behind" in caplog.text
@@ -166,10 +164,10 @@ class TestDraining:
 
     async def test_between_a_death_and_the_restart(self) -> None:
         control = FakeControl()
-        async with running(control, replace(QUICK, restart_min=0.02)) as (engine, _):
+        async with running(control, replace(QUICK, restart_min=3.0)) as (engine, _):
             assert await outcome(submit(engine, make_clip(first=KILL))) is WorkerDead
             await engine.drain(PATIENCE)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(3.1)
         assert control.loads == 1
 
     async def test_death_while_draining(self) -> None:

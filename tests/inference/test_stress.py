@@ -44,7 +44,7 @@ async def caller(engine: Engine, chance: random.Random) -> str:
             deadline = loop.time() + patience
             output, timings = await engine.recognize(clip, deadline=deadline)
     except DeadlineExceeded:
-        assert -0.002 < loop.time() - deadline < 2
+        assert -0.002 < loop.time() - deadline < PATIENCE
         return "deadline"
     except (QueueFull, ModelLoading, WorkerDead, Draining, InferenceFailed) as error:
         return error.code if clip.samples[0] not in (FAIL, OUT_OF_MEMORY, BREAK) else f"{error.code} on command"

@@ -23,7 +23,7 @@ from service.preprocess.reader import AudioReader, open_reader
 from service.results import Floats
 from tests.audio_samples import AMR, AMR_WB, FORMATS, encode, speech
 from tests.preprocess import bombs
-from tests.preprocess.children import children
+from tests.preprocess.children import children, state, ticks
 
 
 @pytest.fixture(autouse=True)
@@ -249,16 +249,9 @@ def test_a_child_works_no_further_ahead_than_one_block() -> None:
         blocks = reader.blocks()
         next(blocks)
         (process,) = children()
-        before = -1
-        while (used := ticks(process)) != before:  # until it waits
-            before = used
-            time.sleep(0.2)
+        while state(process) != "S":
+            time.sleep(0.01)
+        used = ticks(process)
         time.sleep(0.5)
         assert ticks(process) == used
         assert next(blocks).shape[1] == 480_000
-
-
-def ticks(process: int) -> int:
-    """Processor time that a process has used, in hundredths of a second."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from service.preprocess import sandbox
 from service.preprocess.decode import decode
 from tests.audio_samples import encode, speech
 from tests.preprocess import bombs
-from tests.preprocess.children import children
+from tests.preprocess.children import children, state, ticks
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +56,7 @@ def test_a_child_that_died_waiting_is_replaced() -> None:
     sandbox.warm_up()
     (child,) = children()
     os.kill(child, signal.SIGKILL)
-    while Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+    while state(child) != "Z":
         time.sleep(0.01)
     assert decode(data, max_duration=10).duration > 1
     assert child not in children()
@@ -67,14 +68,16 @@ def test_a_child_that_dies_at_work_fails_its_own_file_only() -> None:
     long = bombs.long_opus(3600, "webm")
     short = encode("mp3", speech(), 16_000)
     with ThreadPoolExecutor(2) as pool:
+        before = ticks(victim)
         doomed = pool.submit(decode, long, max_duration=3600)
-        time.sleep(0.3)
-        assert not doomed.done()
+        while ticks(victim) < before + 5:  # until it works on it
+            assert not doomed.done()
+            time.sleep(0.01)
         beside = pool.submit(decode, short, max_duration=10) if sandbox.PROCESSES > 1 else None
         os.kill(victim, signal.SIGKILL)
         with pytest.raises(NotDecodable, match="gave up"):
-            doomed.result(timeout=10)
-        assert beside is None or beside.result(timeout=10).duration > 1
+            doomed.result(timeout=60)
+        assert beside is None or beside.result(timeout=60).duration > 1
     assert decode(short, max_duration=10).duration > 1
     assert victim not in children()
 
@@ -97,12 +100,13 @@ def test_many_at_once() -> None:
     """More files than children: each gets its own answer."""
     files = [encode("m4a" if number % 2 else "mp3", speech(clip=number), 16_000) for number in range(6)]
     expected = [decode(file, max_duration=10).samples for file in files]
+    others = threading.active_count()
     with ThreadPoolExecutor(12) as pool:
         results = list(pool.map(lambda number: decode(files[number % 6], max_duration=10).samples, range(60)))
     for number, samples in enumerate(results):
         assert np.array_equal(samples, expected[number % 6])
     assert len(children()) <= sandbox.PROCESSES
-    assert threading.active_count() < 15
+    assert threading.active_count() <= others
 
 
 @pytest.mark.parametrize(
@@ -162,9 +166,10 @@ os.kill(os.getpid(), signal.SIGKILL)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, timeout=30, check=False)
     child = Path(f"/proc/{int(done.stdout)}/cmdline")
     deadline = time.monotonic() + 10
-    while child.exists() and child.read_bytes():
-        assert time.monotonic() < deadline, "the child outlived the service"
-        time.sleep(0.02)
+    with suppress(OSError):  # it is over, and asked for
+        while child.read_bytes():
+            assert time.monotonic() < deadline, "the child outlived the service"
+            time.sleep(0.02)
 
 
 def test_no_decoder_is_the_fault_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
