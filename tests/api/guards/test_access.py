@@ -125,7 +125,7 @@ async def test_without_keys_everybody_may_call(client: httpx.AsyncClient) -> Non
 async def test_refusals_are_counted_by_reason_and_route(
     new_app: Callable[..., FastAPI], registry: CollectorRegistry
 ) -> None:
-    async with serving(new_app(api_keys=KEY, rate_limit=60, rate_burst=1)) as client:
+    async with serving(new_app(api_keys=KEY, rate_limit=1, rate_burst=1)) as client:
         await client.post("/recognize")
         await client.get("/nothing", headers={"x-api-key": "wrong"})
         await client.get("/models", headers=BEARER)
@@ -164,12 +164,12 @@ async def test_no_key_is_ever_shown(
 async def test_one_caller_too_fast_does_not_slow_the_others(
     new_app: Callable[..., FastAPI], recognizer: RecognizerDouble
 ) -> None:
-    async with serving(new_app(api_keys=f"{KEY},{OTHER}", rate_limit=60, rate_burst=3)) as client:
+    async with serving(new_app(api_keys=f"{KEY},{OTHER}", rate_limit=1, rate_burst=3)) as client:
         answers = [await client.get("/models", headers={"x-api-key": KEY}) for _ in range(5)]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
         problem(answers[-1], 429, "rate_limited")
-        assert answers[-1].headers["retry-after"] == "1"
-        assert answers[0].headers["ratelimit-policy"] == '"requests";q=3;w=3'
+        assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+        assert answers[0].headers["ratelimit-policy"] == '"requests";q=3;w=180'
         assert answers[0].headers["ratelimit"].startswith('"requests";r=2;t=')
         assert answers[-1].headers["ratelimit"].startswith('"requests";r=0;t=')
         # The same caller, whichever way it sends its key, and whatever it asks for.
@@ -182,7 +182,7 @@ async def test_one_caller_too_fast_does_not_slow_the_others(
 
 
 async def test_without_keys_the_address_is_the_caller(new_app: Callable[..., FastAPI]) -> None:
-    app = new_app(rate_limit=60, rate_burst=2)
+    app = new_app(rate_limit=1, rate_burst=2)
 
     async def ask(address: str, path: str) -> int:
         transport = httpx.ASGITransport(app, client=(address, 1))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from time import monotonic
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from websockets.exceptions import ConnectionClosed
 
+from service.api.streams.agenda import Agenda
 from service.api.streams.route import TURNS
 from service.errors import (
     QueueFull,
@@ -20,7 +23,16 @@ from tests.api.streams.talking import SECOND, START, NewApp, noise, send_slowly,
 from tests.inference.running import until
 
 
-async def test_a_stream_that_stalls_is_closed(new_app: NewApp) -> None:
+@pytest.mark.parametrize(
+    ("limits", "cases"),
+    [
+        ({"header_timeout": 0.3}, [[]]),
+        ({"stream_idle_timeout": 0.3}, [[START], [START, SECOND], [START, *[b""] * 7]]),
+    ],
+)
+async def test_a_stream_that_stalls_is_closed(
+    new_app: NewApp, limits: dict[str, float], cases: list[list[str | bytes]]
+) -> None:
     async def stall(port: int, messages: list[str | bytes]) -> None:
         async with talking(port) as talk:
             sending = asyncio.create_task(send_slowly(talk.connection.send, messages))
@@ -28,42 +40,57 @@ async def test_a_stream_that_stalls_is_closed(new_app: NewApp) -> None:
                 await talk.event("ready")
             problem = await talk.problem("stream_idle", 1008)
             assert problem["status"] == 408
-            await sending
+            with suppress(ConnectionClosed):  # on a busy machine, before all was sent
+                await sending
 
-    cases: list[list[str | bytes]] = [[], [START], [START, SECOND], [START, b"", b"", b"", b"", b"", b"", b""]]
-    async with listening(new_app(header_timeout=0.3, stream_idle_timeout=0.3)) as port:
+    async with listening(new_app(**limits)) as port:
         await asyncio.gather(*(stall(port, messages) for messages in cases))
 
 
 async def test_the_time_that_answers_take_is_no_stall(new_app: NewApp, recognizer: RecognizerDouble) -> None:
     recognizer.gate.clear()
-    async with listening(new_app(stream_idle_timeout=0.2)) as port, talking(port) as talk:
+    async with listening(new_app(stream_idle_timeout=1.0)) as port, talking(port) as talk:
         await talk.start(late="wait", window=1)
         await talk.send(SECOND)
         await until(lambda: recognizer.waiting == 1)
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.4)
         recognizer.gate.set()
         await talk.event("window")
         await talk.end()
-        await asyncio.sleep(0.3)  # and nothing more is asked of a client that has ended
+        await asyncio.sleep(1.2)  # and nothing more is asked of a client that has ended
         assert [event["type"] for event in await talk.rest()] == ["result"]
 
 
+async def test_a_stream_may_not_have_more_audio_than_it_may_last(new_app: NewApp) -> None:
+    async with listening(new_app(max_stream_duration=10)) as port, talking(port) as talk:
+        await talk.start(window=10)
+        await talk.send(SECOND * 10)
+        await talk.event("window")
+        await talk.send(SECOND[:2])
+        await talk.problem("audio_too_long", 1008)
+
+
 async def test_a_stream_may_not_go_on_for_ever(new_app: NewApp) -> None:
-    async with listening(new_app(max_stream_duration=0.5)) as port, talking(port) as long, talking(port) as old:
-        await long.start(window=0.1)
-        await old.start()
-        await long.send(SECOND[:8000])
-        await long.event("window")
-        await long.send(SECOND[:2])
-        await long.problem("audio_too_long", 1008)
-        await old.problem("audio_too_long", 1008)
+    async with listening(new_app(max_stream_duration=0.5)) as port, talking(port) as talk:
+        await talk.send(START)
+        assert (await talk.rest())[-1]["code"] == "audio_too_long"
+        assert talk.connection.close_code == 1008
 
 
 async def test_late_windows_are_left_out(
-    new_app: NewApp, recognizer: RecognizerDouble, registry: CollectorRegistry
+    new_app: NewApp, recognizer: RecognizerDouble, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    heard = 0
+    add = Agenda.add
+
+    def noted(agenda: Agenda, *what: Any) -> None:
+        nonlocal heard
+        add(agenda, *what)
+        heard += 1
+
+    monkeypatch.setattr(Agenda, "add", noted)
     recognizer.gate.clear()
+    began = monotonic()
     async with listening(new_app()) as port, talking(port) as talk:
         await talk.start(window=1)
         await talk.send(SECOND)
@@ -71,7 +98,7 @@ async def test_late_windows_are_left_out(
         for _ in range(5):
             await talk.send(SECOND)
         await talk.send(b"")
-        await asyncio.sleep(0.1)
+        await until(lambda: heard == 7)
         assert recognizer.most_waiting == 1
         recognizer.gate.set()
         events = [await talk.event("window") for _ in range(2)]
@@ -82,7 +109,7 @@ async def test_late_windows_are_left_out(
         await talk.event("result")
     assert registry.get_sample_value("ser_stream_skipped_windows_total") == 4
     assert registry.get_sample_value("ser_stream_delay_seconds_count") == 3
-    assert registry.get_sample_value("ser_stream_delay_seconds_sum") == pytest.approx(0.2, abs=0.2)
+    assert 0 < (registry.get_sample_value("ser_stream_delay_seconds_sum") or 0) < 3 * (monotonic() - began)
 
 
 async def test_who_waits_for_every_window_is_read_no_faster(new_app: NewApp, recognizer: RecognizerDouble) -> None:
@@ -99,11 +126,12 @@ async def test_who_waits_for_every_window_is_read_no_faster(new_app: NewApp, rec
         await talk.start(late="wait", window=30, hop=30)
         sending = asyncio.create_task(send(talk.connection))
         await until(lambda: recognizer.waiting == 1)
-        await asyncio.sleep(0.3)
+        before = -1
+        while before != sent:
+            before = sent
+            await asyncio.sleep(0.3)
         assert len(recognizer.clips) == 1
-        before = sent
-        await asyncio.sleep(0.2)
-        assert sent == before < 1200, "what the sockets hold is full"
+        assert sent < 1200, "what the sockets hold is full"
         recognizer.gate.set()
         for number in range(40):
             event = await talk.event("window")

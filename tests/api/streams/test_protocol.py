@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from time import monotonic
+from time import thread_time
 
 import pytest
 from fastapi import FastAPI
@@ -129,9 +130,18 @@ async def test_a_message_of_a_megabyte_may_come_whole_or_in_fragments(
         assert len(recognizer.clips) == 2
 
 
+@pytest.fixture
+def _no_collection() -> Iterator[None]:
+    """None within the test: among all that is left of others, it takes longer than what is measured."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collection")
 @pytest.mark.parametrize("of", ["pings", "messages", "empty messages", "text"])
 async def test_a_flood_of_small_frames_holds_up_nobody(new_app: NewApp, of: str) -> None:
-    """A hundred thousand frames come at once. Meanwhile the loop never stands still for long."""
+    """Thirty thousand frames come at once. Meanwhile the loop is never kept busy for long."""
     small = {
         "pings": Frame(Opcode.PING, b""),
         "messages": Frame(Opcode.BINARY, b"\0\0"),
@@ -141,14 +151,15 @@ async def test_a_flood_of_small_frames_holds_up_nobody(new_app: NewApp, of: str)
     async with listening(new_app()) as port, http_client(port) as client, opened(port) as connection:
         flood = asyncio.create_task(connection.send(small * 30_000))
         reading = asyncio.create_task(connection.reader.read(-1))
+        asking = asyncio.create_task(client.post("/recognize", files={"file": ("a.wav", wav())}))
         longest = 0.0
         async with asyncio.timeout(20):
-            while not flood.done():
-                before = monotonic()
+            while not (flood.done() and asking.done()):
+                before = thread_time()  # which goes on only while the loop works
                 await asyncio.sleep(0)
-                longest = max(longest, monotonic() - before)
+                longest = max(longest, thread_time() - before)
         assert longest < 0.1, "of which most is this test's own"
-        assert (await client.post("/recognize", files={"file": ("a.wav", wav())})).status_code == 200
+        assert (await asking).status_code == 200
         reading.cancel()
         await asyncio.wait((reading, flood))
 
@@ -168,15 +179,15 @@ async def test_pings_are_not_answered_to_those_who_do_not_read(new_app: NewApp) 
 
 async def test_the_timers_of_requests_are_none_of_streams(new_app: NewApp) -> None:
     """On a connection that was kept from a request before, and after longer than headers may take."""
-    async with listening(new_app(), header_timeout=0.2) as port, connected(port) as connection:
+    async with listening(new_app(), header_timeout=1.0) as port, connected(port) as connection:
         await connection.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await connection.response())[0] == 200
         await connection.send(OPENING)
         assert (await connection.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.2)
         await connection.send(START)
         assert (await message(connection))["type"] == "ready"
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.2)
         await connection.send(Frame(Opcode.BINARY, noise(1.0).tobytes()).serialize(mask=True))
         assert (await message(connection))["type"] == "window"
 
