@@ -80,7 +80,8 @@ class Supervisor:
     @property
     def alive(self) -> bool:
         """Whether a worker thread loads or works and is not stuck."""
-        return self._worker is not None and self.phase != "dead" and self._worker.alive(self._limits.stuck_after)
+        # A thread that is over has left reports of it, and until the loop comes to them nothing here is stuck.
+        return self._worker is not None and self.phase != "dead" and not self._worker.stuck(self._limits.stuck_after)
 
     @property
     def memory(self) -> Mapping[str, int]:

@@ -119,10 +119,10 @@ class Worker:
         """
         self._thread.start()
 
-    def alive(self, stuck_after: float) -> bool:
-        """Whether the thread runs and its present call of `Backend.run` is younger than `stuck_after` seconds."""
+    def stuck(self, after: float) -> bool:
+        """Whether the present call of `Backend.run` has taken so many seconds. How a thread ends, `events` tell."""
         busy_since = self.busy_since
-        return self._thread.is_alive() and (busy_since is None or time.monotonic() - busy_since < stuck_after)
+        return busy_since is not None and time.monotonic() - busy_since >= after
 
     def join(self) -> None:
         """Wait for the thread; call it after `WorkerEvents.ended`, when there is nothing left to wait for."""

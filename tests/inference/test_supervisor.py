@@ -17,7 +17,7 @@ from service.inference.queue import RequestQueue
 from service.inference.supervisor import Supervisor
 from service.inference.worker import Run
 from tests.inference.fake_backend import BREAK, KILL, FakeBackend, FakeControl, make_clip
-from tests.inference.running import PATIENCE, until
+from tests.inference.running import PATIENCE, until, worker_threads
 
 LIMITS = EngineLimits(restart_min=0.01, restart_max=0.05)
 
@@ -102,6 +102,19 @@ async def test_a_dead_worker_is_replaced() -> None:
         assert watch.told == ["ready", "died dead", "ready", "finished 1"]
         assert watch.alive == [False]
     assert (control.loads, control.closes) == (2, 2)
+
+
+async def test_before_it_knows_of_a_death_it_does_not_seem_stuck() -> None:
+    control = FakeControl()
+    async with watched(control) as watch:
+        watch.supervisor.start()
+        assert await watch.supervisor.wait_ready()
+        watch.put(KILL)
+        for thread in worker_threads():  # the loop stands still, and what the thread reports waits
+            thread.join()
+        assert (watch.supervisor.phase, watch.supervisor.alive) == ("ready", True)
+        await watch.deaths(1)
+        assert watch.alive == [False]
 
 
 async def test_a_broken_backend_is_replaced() -> None:

@@ -29,7 +29,7 @@ from tests.inference.fake_backend import (
     fingerprint,
     make_clip,
 )
-from tests.inference.running import PATIENCE, until
+from tests.inference.running import PATIENCE, until, worker_threads
 
 
 class Recorder:
@@ -81,7 +81,7 @@ async def test_life_of_a_worker() -> None:
     entries = recorder.put(*clips)
     recorder.worker.start()
     await until(lambda: "finished" in recorder.kinds)
-    assert recorder.worker.alive(stuck_after=60)
+    assert not recorder.worker.stuck(after=60)
     await recorder.stop()
 
     assert recorder.kinds == ["ready", "finished", "ended"]
@@ -94,7 +94,8 @@ async def test_life_of_a_worker() -> None:
     assert [output.speech for output in run.output.clips] == [answer(clip).speech for clip in clips]
     assert entries[0].enqueued <= run.taken <= run.taken + run.seconds <= time.monotonic()
     assert recorder.worker.memory == {"allocated": 7}
-    assert not recorder.worker.alive(stuck_after=60)
+    assert not recorder.worker.stuck(after=60)
+    assert not worker_threads()
     assert (control.loads, control.warm_ups, control.closes) == (1, 1, 1)
     assert recorder.threads == {threading.get_ident()}, "reports belong to the loop's thread"
     assert len(control.threads) == 1, "one thread owns the backend"
@@ -267,10 +268,10 @@ async def test_a_run_that_takes_too_long_counts_as_stuck() -> None:
     recorder.put(make_clip(first=HOLD))
     recorder.worker.start()
     await until(control.running.is_set)
-    await until(lambda: not recorder.worker.alive(stuck_after=0.02))
-    assert recorder.worker.alive(stuck_after=60)
+    await until(lambda: recorder.worker.stuck(after=0.02))
+    assert not recorder.worker.stuck(after=60)
     control.hold.set()
-    await until(lambda: recorder.worker.alive(stuck_after=0.02))
+    await until(lambda: not recorder.worker.stuck(after=0.02))
     await recorder.stop()
 
 
