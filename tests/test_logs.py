@@ -90,8 +90,10 @@ def test_a_record_that_cannot_be_written_does_not_end_the_logging(capsys: pytest
 
 PROGRAM = """
 import logging, sys
+import service.logs
 from service.logs import configure_logging
 from service.settings import Settings
+service.logs._LAST_SECONDS = float(sys.argv[4])
 configure_logging(Settings(log_format=sys.argv[1]))
 for index in range(int(sys.argv[2])):
     logging.getLogger("x").info("line %d", index, extra={"code": sys.argv[3]})
@@ -100,7 +102,7 @@ for index in range(int(sys.argv[2])):
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_the_end_of_the_process_waits_for_the_last_line(log_format: str) -> None:
-    command = [sys.executable, "-c", PROGRAM, log_format, "2000", "é\n"]
+    command = [sys.executable, "-c", PROGRAM, log_format, "2000", "é\n", "30"]
     run = subprocess.run(command, capture_output=True, check=True, timeout=60)
     lines = run.stderr.decode().splitlines()
     assert len(lines) == 2000
@@ -113,7 +115,7 @@ def test_the_end_of_the_process_waits_for_the_last_line(log_format: str) -> None
 
 
 def test_a_reader_that_has_stopped_reading_holds_up_neither_the_work_nor_the_end() -> None:
-    command = [sys.executable, "-c", PROGRAM, "text", "5000", "x" * 100]  # more than a pipe takes
+    command = [sys.executable, "-c", PROGRAM, "text", "5000", "x" * 100, "1"]  # more than a pipe takes
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         try:
             assert process.wait(20) == 0

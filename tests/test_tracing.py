@@ -14,9 +14,10 @@ from service.tracing import exporting
 from tests.otlp import collector
 
 PROGRAM = """
-import sys
-import service.api.app, service.server
+import os, sys
+import service.api.app, service.server, service.tracing
 from service.tracing import exporting
+service.tracing._LAST_SECONDS = float(os.environ.get("LAST_SECONDS", service.tracing._LAST_SECONDS))
 with exporting(sys.argv[1] == "on") as provider:
     if provider is not None:
         provider.get_tracer("test").start_span("hello").end()
@@ -53,7 +54,7 @@ def test_without_traces_the_sdk_is_not_even_imported() -> None:
 )
 def test_spans_are_sent_before_the_process_ends(variables: dict[str, str], name: str) -> None:
     with collector() as (address, received):
-        run("on", OTEL_EXPORTER_OTLP_ENDPOINT=address, **variables)
+        run("on", LAST_SECONDS="30", OTEL_EXPORTER_OTLP_ENDPOINT=address, **variables)
     assert [span.name for span in received.spans()] == ["hello"]
     attributes = received.resource()
     assert attributes["service.name"] == name

