@@ -49,7 +49,8 @@ class Client:
         tickets = itertools.count()
         answers: list[tuple[float, dict[str, float]]] = []
         failures: list[Exception] = []
-        ready = threading.Barrier(callers + 1)
+        moments: list[float] = []
+        ready = threading.Barrier(callers + 1, action=lambda: moments.append(time.perf_counter()))
 
         def call() -> None:
             connection = http.client.HTTPConnection("127.0.0.1", request.port, timeout=600)
@@ -69,12 +70,11 @@ class Client:
         for thread in threads:
             thread.start()
         ready.wait()
-        began = time.perf_counter()
         for thread in threads:
             thread.join()
         if failures:
             raise failures[0]
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - moments[0]
         return Load(seconds, [latency for latency, _ in answers], [stages for _, stages in answers])
 
 

@@ -40,8 +40,12 @@ def census(pid: int) -> Census:
 
 def resident_memory(pid: int) -> float:
     """MB (10^6 bytes) of memory that a process and its children have now, mapped files included."""
-    own = next((int(line.split()[1]) for line in _read(pid, "status").splitlines() if line.startswith("VmRSS:")), 0)
-    return own * 1024 / 1e6 + sum(resident_memory(child) for child in children(pid))
+    return _memory(pid, "VmRSS:")
+
+
+def peak_memory(pid: int) -> float:
+    """Most MB (10^6 bytes) of memory that a process and its children have had, mapped files included."""
+    return _memory(pid, "VmHWM:")
 
 
 def children(pid: int) -> set[int]:
@@ -49,6 +53,11 @@ def children(pid: int) -> set[int]:
     tasks = Path(f"/proc/{pid}/task")
     names = [task.name for task in tasks.iterdir()] if tasks.exists() else []
     return {int(child) for name in names for child in _read(pid, f"task/{name}/children").split()}
+
+
+def _memory(pid: int, line: str) -> float:
+    own = next((int(each.split()[1]) for each in _read(pid, "status").splitlines() if each.startswith(line)), 0)
+    return own * 1024 / 1e6 + sum(_memory(child, line) for child in children(pid))
 
 
 def _read(pid: int, name: str) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from loadtests.checkpoint import BenchModel
 from loadtests.clips import real_clips
-from loadtests.machine import peak_memory
+from loadtests.holdings import peak_memory
 from loadtests.sides import DeviceSide, FunASRSide, HostSide, LibrosaSide, ServiceSide, Side
 from loadtests.tables import Row, Table
 from loadtests.worker import Worker

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from loadtests.holdings import children
 from service.model.config import ModelConfig
 
 _PACKAGES = ("torch", "funasr", "onnxruntime", "numpy", "soxr", "librosa", "fastapi", "uvicorn")
@@ -40,13 +39,6 @@ def facts() -> dict[str, str]:
 def clean_environment() -> dict[str, str]:
     """The environment without settings of the service, for the processes that are measured."""
     return {name: value for name, value in os.environ.items() if not name.upper().startswith("SER_")}
-
-
-def peak_memory(pid: int) -> float:
-    """Most MB (10^6 bytes) of memory that a process and its children have had, mapped files included."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
-    return own * 1024 / 1e6 + sum(peak_memory(child) for child in children(pid))
 
 
 def operations(config: ModelConfig, seconds: float) -> float:

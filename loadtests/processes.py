@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.checkpoint import BenchModel
-from loadtests.machine import clean_environment, peak_memory
+from loadtests.holdings import peak_memory
+from loadtests.machine import clean_environment
 from loadtests.ports import held_port
 from loadtests.sides import Side
 

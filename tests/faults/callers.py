@@ -77,7 +77,7 @@ class Callers:
 
     def _go_on(self, question: Question) -> None:
         with connect(self.url) as client:
-            while not self._over.is_set():
+            while True:
                 try:
                     response = question.put(client)
                 except httpx.TransportError as error:
@@ -87,13 +87,15 @@ class Callers:
                 if response.status_code == 200:
                     if answer_of(response) != question.answer:
                         self.complaints.append(f"another answer than before: {response.text[:200]}")
-                    continue
-                if response.status_code not in self.tolerated:
-                    self.complaints.append(f"{response.status_code}: {response.text[:200]}")
-                elif response.status_code in (429, 503) and int(response.headers["retry-after"]) < 1:
-                    self.complaints.append("they are not told when to come back")
-                self.codes[response.json()["code"]] += 1
-                self._over.wait(0.05)  # sooner than they were told: the server must stand that
+                else:
+                    if response.status_code not in self.tolerated:
+                        self.complaints.append(f"{response.status_code}: {response.text[:200]}")
+                    elif response.status_code in (429, 503) and int(response.headers["retry-after"]) < 1:
+                        self.complaints.append("they are not told when to come back")
+                    self.codes[response.json()["code"]] += 1
+                    self._over.wait(0.05)  # sooner than they were told: the server must stand that
+                if self._over.is_set():
+                    return
 
     def assert_content(self, at_least: int = 10) -> None:
         """They got what they should, and enough of it to be sure."""

@@ -5,7 +5,7 @@
 Nothing in the service knows of it: only what opens the model is replaced, by the same with a wrapper. A clip commands
 by its first sample, which a 32-bit float WAV may have far outside of full scale. With `FAULTS_METRICS` in the
 environment, the metrics at the end of the process are written to that file; with `FAULTS_FILE_SIZE`, no file may
-become larger than as many bytes.
+become larger than as many bytes; while the file of `FAULTS_GATE` exists, no model is loaded.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tests.inference.fake_backend import BREAK, FAIL, HOLD, KILL, OUT_OF_MEMORY
 
 METRICS_FILE = "FAULTS_METRICS"
 FILE_SIZE = "FAULTS_FILE_SIZE"
+GATE = "FAULTS_GATE"
 
 STICK = 1006.0
 """From this clip on every run of this backend fails, as after an error of a GPU."""
@@ -92,7 +93,11 @@ class Misbehaving:
 def misbehaving(open_backend: Callable[..., Backend]) -> Callable[..., Backend]:
     """The same, wrapped."""
 
+    gate = Path(os.environ[GATE])
+
     def opened(*args: Any, **options: Any) -> Backend:
+        while gate.exists():
+            time.sleep(0.01)
         return Misbehaving(open_backend(*args, **options))
 
     return opened

@@ -22,7 +22,7 @@ from loadtests.counts import Counts
 from loadtests.holdings import Census, census
 from service.preprocess.sandbox import PROCESSES
 from tests.audio_samples import encode, speech
-from tests.faults.program import METRICS_FILE
+from tests.faults.program import GATE, METRICS_FILE
 from tests.test_server import serving
 
 PATIENCE = 60.0
@@ -45,6 +45,7 @@ class Service:
     url: str
     log: Path
     last_metrics: Path
+    gate: Path
     ready_after: float
 
     @property
@@ -62,6 +63,15 @@ class Service:
         """What it counts when nothing is being worked on any more."""
         until(lambda: all(self.metrics()[name] == 0 for name in ("ser_requests_in_flight", "ser_queue_depth")))
         return self.metrics()
+
+    @contextmanager
+    def loading_held_back(self) -> Iterator[None]:
+        """No model is loaded within."""
+        self.gate.touch()
+        try:
+            yield
+        finally:
+            self.gate.unlink()
 
     def health(self) -> tuple[int, int]:
         """The statuses of `/livez` and `/readyz`."""
@@ -124,8 +134,8 @@ def running(
         environment: more variables.
         wrapper: a command that runs the rest of its arguments.
     """
-    log, last_metrics = scratch / "log", scratch / "metrics"
-    variables = {**os.environ, METRICS_FILE: str(last_metrics), **(environment or {})}
+    log, last_metrics, gate = scratch / "log", scratch / "metrics", scratch / "gate"
+    variables = {**os.environ, METRICS_FILE: str(last_metrics), GATE: str(gate), **(environment or {})}
     port = () if "--port" in flags else ("--port", "0")
     began = time.monotonic()
     # Into a file: nobody reads while the server runs, and a full pipe would stop it.
@@ -133,7 +143,7 @@ def running(
         log.open("a") as errors,
         serving(*port, *flags, command=[*wrapper, *PROGRAM], stderr=errors, env=variables) as (process, url),
     ):
-        yield Service(process, url, log, last_metrics, time.monotonic() - began)
+        yield Service(process, url, log, last_metrics, gate, time.monotonic() - began)
 
 
 @dataclass
@@ -169,7 +179,9 @@ class HealthWatch:
 
     def _watch(self) -> None:
         with connect(self.service.url) as client:
-            while not self._over.wait(0.02):
+            over = False
+            while not over:  # and a last look
+                over = self._over.wait(0.02)
                 for said, probe in ((self.live, "/livez"), (self.ready, "/readyz")):
                     began = time.monotonic()
                     try:

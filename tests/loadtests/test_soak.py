@@ -59,12 +59,15 @@ def test_no_request_may_fail(step: Step, good: bool) -> None:
 def test_a_process_is_looked_at_every_second() -> None:
     with subprocess.Popen(["sleep", "60"]) as child:
         with Sampler(os.getpid()) as taken:
-            time.sleep(2.5)
+            end = time.monotonic() + 60
+            while len(taken) < 2 and time.monotonic() < end:
+                time.sleep(0.05)
         child.kill()
-    assert len(taken) == 2
+    assert len(taken) >= 2
     assert taken[0].children >= 1
     assert taken[0].memory > 10
-    assert 0.9 < taken[0].second < taken[1].second
+    assert taken[0].second > 0.9
+    assert taken[1].second - taken[0].second > 0.9
 
 
 def test_the_report_says_what_was_seen() -> None:

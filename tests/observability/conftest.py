@@ -55,7 +55,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     ):
         eventually(lambda: watcher.value("ser_worker_up"), "the first scrape")
         answers = send(server.url)
-        with httpx.Client(base_url=server.url) as client:
+        with httpx.Client(base_url=server.url, timeout=60) as client:
             for path in ("/livez", "/readyz", "/models", "/no/such/page"):
                 client.get(path)
             client.post("/recognize", content=b"no audio", headers={"content-type": "audio/wav"})
@@ -75,4 +75,4 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
             )
 
         eventually(settled, "a moment at which Prometheus knows everything")
-        yield Observed(watcher, answers, httpx.get(f"{server.url}/metrics").text, logged(server))
+        yield Observed(watcher, answers, httpx.get(f"{server.url}/metrics", timeout=60).text, logged(server))

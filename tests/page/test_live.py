@@ -50,7 +50,7 @@ def test_from_the_microphone_to_the_result(page: Page) -> None:
     expect(page.locator("#live-state")).to_have_text("Listening")
     expect(page.get_by_role("button", name="Stop", exact=True)).to_be_focused()
     expect(page.locator("#live-level")).to_have_attribute("style", re.compile(r"inset\(0px \d\d"))
-    expect(page.locator("#live-count")).to_have_text(re.compile("^[4-9]$"))
+    expect(page.locator("#live-count")).to_have_text(re.compile(r"^([4-9]|\d\d+)$"))
     expect(page.locator("#live-delay")).to_have_text(re.compile(r"^\d\.\d\d s, \d\.\d\d s at most$"))
     expect(page.locator("#live-scores li")).to_have_count(9)
     expect(page.locator("#live-announcement")).to_have_text(re.compile(r"^Now \w+, \d+\.\d %$"))
@@ -61,15 +61,17 @@ def test_from_the_microphone_to_the_result(page: Page) -> None:
     expect(page.get_by_role("button", name="Start again")).to_be_focused()
     expect(page.locator("#live-what")).to_have_text("All utterances")
     expect(page.locator("#live-utterances li")).not_to_have_count(0)
-    expect(page.locator("#live-speech")).to_have_text(re.compile(r"^\d\.\d\d s$"))
+    expect(page.locator("#live-speech")).to_have_text(re.compile(r"^\d+\.\d\d s$"))
 
     name, content = take(page, "live.json")
     kept = json.loads(content)
     assert re.fullmatch(r"live-\d\d-\d\d-\d\d\.json", name)
     assert (kept["window"], kept["hop"], kept["model"]["id"]) == (1.0, 0.25, "tiny")
     assert str(len(kept["windows"])) == page.locator("#live-count").inner_text()
-    assert kept["windows"][0]["end"] == 1.0
-    assert kept["windows"][1]["end"] == 1.25
+    ends = [each["end"] for each in kept["windows"]]
+    assert ends == sorted(set(ends))
+    assert all((end / 0.25).is_integer() for end in ends[:-1])
+    assert ends[:2] == [1.0, 1.25] or kept["skipped"]  # as on a busy machine
     assert kept["duration"] == pytest.approx(kept["windows"][-1]["end"], abs=0.3)
     best = max(kept["scores"], key=lambda row: row["score"])
     assert (kept["label"], kept["score"]) == (best["label"], best["score"])
@@ -81,7 +83,7 @@ def test_from_the_microphone_to_the_result(page: Page) -> None:
     _, *rows = csv.reader(io.StringIO(take(page, "utterances.csv")[1].decode("utf-8-sig")))
     assert [row[3] for row in rows] == [each["label"] for each in kept["utterances"]]
 
-    page.locator("#live-timeline").hover(position={"x": 300, "y": 40})
+    page.locator("#live-timeline").hover(position={"x": 5, "y": 40})
     expect(page.locator("#live-reading")).to_have_text(re.compile(r"^At 0:0\d\.\d: \w+, [\d.]+ %$"))
     page.locator("#live").get_by_role("button", name="Close").click()
     expect(page.locator("#live")).to_be_hidden()
@@ -110,7 +112,7 @@ def test_a_service_that_is_full_and_one_that_goes_away(open_page: OpenPage) -> N
         process.send_signal(signal.SIGTERM)
         expect(notice).to_contain_text("The service is shutting down.")
         expect(page.get_by_role("button", name="windows.csv")).to_be_visible()  # what came until then
-        process.wait(10)
+        process.wait(60)
         page.get_by_role("button", name="Start again").click()
         expect(notice).to_contain_text("The service cannot be reached")
 

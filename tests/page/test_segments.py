@@ -123,7 +123,7 @@ def test_pointing_and_keys_reach_segments(page: Page, call: Path) -> None:
     expect(page.get_by_role("button", name="Pause", exact=True)).to_be_visible()
     assert float(tracks.get_attribute("aria-valuenow") or 0) < 1  # not told while it plays
     page.get_by_role("button", name="Pause", exact=True).click()
-    assert 3.5 < float(tracks.get_attribute("aria-valuenow") or 0) < 8
+    assert float(tracks.get_attribute("aria-valuenow") or 0) > 3.5
 
 
 class Turns(threading.Event):

@@ -95,7 +95,7 @@ def test_the_same_in_words(shown: Page) -> None:
     assert float(cells[0][0]) == pytest.approx(0.03)
     assert float(cells[-1][1]) == pytest.approx(3.1, abs=0.15)
     assert [row[1] for row in cells[:-1]] == [row[0] for row in cells[1:]]
-    shown.get_by_role("button", name=re.compile("Play from")).last.click()
+    shown.get_by_role("button", name=re.compile("Play from")).first.click()
     expect(shown.get_by_role("button", name="Pause", exact=True)).to_be_visible()
 
 
