@@ -13,7 +13,7 @@ from typing import Any, Self
 import httpx
 
 from tests.audio_samples import encode, speech
-from tests.faults.service import connect
+from tests.faults.service import connect, until
 
 _KINDS: tuple[tuple[str, int, dict[str, str]], ...] = (
     ("wav-s16", 16_000, {}),
@@ -74,6 +74,11 @@ class Callers:
         self._over.set()
         for thread in self._threads:
             thread.join()
+
+    def get(self, answers: int) -> None:
+        """Wait until they have got so many more answers."""
+        enough = self.statuses[200] + answers
+        until(lambda: self.statuses[200] >= enough)
 
     def _go_on(self, question: Question) -> None:
         with connect(self.url) as client:

