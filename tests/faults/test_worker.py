@@ -72,8 +72,8 @@ def test_the_worker_thread_is_killed(service: Service, observe: Observe) -> None
     held = service.back_to(before)
     assert held.within(before), (before, held)
     observe(
-        f"{told.total()} requests: {told[200]} answers, all right, and {told[503]} times 503; ready again after "
-        f"{max(restarts):.2f} s at most; `/livez` 200 throughout; {held} before and after"
+        f"{told.total()} requests: {told[200]} answers, all right, and {told[503]} times 503; loaded and ready again "
+        f"in {max(restarts):.2f} s at most; `/livez` 200 throughout; {held} before and after"
     )
 
 
