@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import onnxruntime
 
 from loadtests.clips import speech
+from loadtests.machine import cores
 from service.model.manifest import Manifest
 from service.model.onnx_inputs import Inputs, lay_out
 
@@ -48,7 +48,7 @@ def profiled_runs(path: Path, inputs: Inputs, count: int) -> list[list[dict[str,
     """The events of each operator in each of `count` runs over `inputs`, after one that is left out."""
     with tempfile.TemporaryDirectory() as scratch:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = cores()
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(scratch) / "profile")
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -1,6 +1,6 @@
 """Measures how far the backends' answers are from FunASR's on the same checkpoint and the same audio.
 
-    python loadtests/parity.py CHECKPOINT AUDIO [--backend onnx --backend torch] [--limit N] [--output FILE]
+    python -m loadtests.parity CHECKPOINT AUDIO [--backend onnx --backend torch] [--limit N] [--output FILE]
 
 CHECKPOINT is a directory in hub layout; AUDIO a folder that is searched for wav and flac files. Files are mixed to mono
 and resampled to 16 kHz once, so that what is compared is the model; nothing is trimmed, as in FunASR. Needs the extra
@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import json
 import logging
-import os
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from loadtests.machine import cores
 from service.inference.backend import Backend
 from service.inference.backends.select import open_backend
 from service.model.prepare import prepare
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("audio", type=Path)
     parser.add_argument("--backend", action="append", choices=BACKENDS, help="may be repeated; default onnx and torch")
     parser.add_argument("--limit", type=int, help="how many files, spread evenly over the folder")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--output", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from loadtests import clips
+from loadtests import clips, machine
 from service.inference.backends.select import BackendChoice, DtypeChoice, open_backend
 from service.inference.scores import recognition
 from service.model.manifest import Manifest
@@ -116,7 +115,7 @@ class ServiceSide:
     def describe(self) -> str:
         """Device, precision and threads."""
         info = self._backend.info
-        threads = f", {len(os.sched_getaffinity(0))} threads" if info.device == "cpu" else ""
+        threads = f", {machine.cores()} threads" if info.device == "cpu" else ""
         return f"{info.device}, {info.dtype.upper()}{threads}, {info.backend} backend"
 
     def utterance(self, seconds: float) -> float:

@@ -20,6 +20,7 @@ from tests.audio_samples import encode, speech
 from tests.faults.callers import Question, answer_of, undisturbed
 from tests.faults.conftest import Observe
 from tests.faults.service import PATIENCE, HealthWatch, connect, running, texts, until
+from tests.preprocess.children import state
 
 pytestmark = pytest.mark.slow
 CROWD = 30
@@ -136,6 +137,6 @@ def test_sigkill_under_load(tmp_path: Path, port: str, observe: Observe) -> None
 def alive(pid: int) -> bool:
     """Whether a process runs; one that nobody has waited for is over all the same."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return state(pid) != "Z"
     except OSError:
         return False

@@ -10,6 +10,7 @@ from loadtests.holdings import Census, census, peak_memory, resident_memory
 
 HOLDER = """
 import subprocess, sys, threading
+print(flush=True)
 input()
 file = open(sys.argv[1], "w")
 threading.Thread(target=threading.Event().wait, daemon=True).start()
@@ -25,7 +26,7 @@ input()
 
 
 def test_a_census_finds_what_is_held(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", f"print(flush=True){HOLDER}", str(tmp_path / "file")]
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "file")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -158,7 +158,7 @@ async def test_a_flood_of_small_frames_holds_up_nobody(new_app: NewApp, of: str)
                 before = thread_time()  # which goes on only while the loop works
                 await asyncio.sleep(0)
                 longest = max(longest, thread_time() - before)
-        assert longest < 0.1, "of which most is this test's own"
+        assert longest < 0.05, "it takes some 4 ms; all at once, 80 and more"
         assert (await asking).status_code == 200
         reading.cancel()
         await asyncio.wait((reading, flood))
