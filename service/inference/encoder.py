@@ -73,7 +73,7 @@ class Encoder(nn.Module):
             config: the dimensions.
             weights: by the checkpoint's names; further ones are ignored.
             device: where it shall run.
-            dtype: in which precision; the head and the scales of the attention bias stay FP32.
+            dtype: in which precision; the head and the scales of the attention bias have at least FP32.
 
         Raises:
             CheckpointInvalid: if a weight is missing or has another shape.
@@ -84,7 +84,8 @@ class Encoder(nn.Module):
             encoder = cls(config, labels)
         state = {}
         for name in encoder.state_dict():
-            state[name] = weights[name].to(device, torch.float32 if name in _FULL_PRECISION else dtype)
+            full = name in _FULL_PRECISION
+            state[name] = weights[name].to(device, torch.promote_types(dtype, torch.float32) if full else dtype)
         encoder.load_state_dict(state, assign=True)
         return encoder.to(device).eval().requires_grad_(False)
 
@@ -96,8 +97,8 @@ class Encoder(nn.Module):
             frames: integer (clip,), the valid frames of each clip; None where nothing is padded.
 
         Returns:
-            Features (clip, frame, width) in the encoder's precision and logits (clip, frame, label) in FP32. Frames
-            past a clip's end hold no meaning.
+            Features (clip, frame, width) in the encoder's precision and logits (clip, frame, label) in that of the
+            head. Frames past a clip's end hold no meaning.
         """
         audio = cast(_Audio, self.modality_encoders["AUDIO"])
         x = audio.local_features(waveforms)
@@ -114,7 +115,7 @@ class Encoder(nn.Module):
         for index, block in enumerate((*audio.blocks, *self.blocks)):
             x = block(x, bias, index)
         features = x[:, self.extra :]
-        return features, self.proj(features.float())
+        return features, self.proj(features.to(self.proj.weight.dtype))
 
     def answer(self, waveforms: Tensor, frames: Tensor | None = None) -> Encoded:
         """Encode a batch, and take each clip's mean over its frames in FP32; arguments as in `forward`."""

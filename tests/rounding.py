@@ -1,0 +1,41 @@
+"""How far two float32 results of the encoder may be apart that add up the same terms in another order.
+
+Kernels differ by processor in how they split sums, so a tolerance that was observed on one machine says nothing about
+another. These follow from the arithmetic: rounding a sum of n terms changes it by about sqrt(n) units of roundoff
+(Higham and Mary 2019, "A New Approach to Probabilistic Rounding Error Analysis"), the layers pass their errors on,
+and layer norms keep what they pass at unit size. That an algorithm is the same one is shown in float64, where such
+errors are a billion times smaller than any mistake.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from service.model.config import ModelConfig
+from service.results import Floats
+
+UNIT_ROUNDOFF = 2.0**-24
+EXACT = 1e-10
+"""Absolute tolerance for values of the size of features and logits in float64."""
+
+_LARGEST = 4.0
+"""Features have unit variance; hardly any is larger."""
+
+
+def feature_tolerance(config: ModelConfig, tokens: int) -> float:
+    """Absolute tolerance for the features of a clip of `tokens` frames, extra tokens included."""
+    inputs = [1, *(layer.channels for layer in config.conv_layers)]
+    sums = [channels * layer.kernel for channels, layer in zip(inputs, config.conv_layers, strict=False)]
+    sums += [inputs[-1]]  # the projection to the encoder's width
+    sums += [config.conv_pos_kernel * config.embed_dim // config.conv_pos_groups] * config.conv_pos_depth
+    head = config.embed_dim // config.num_heads
+    sums += [config.embed_dim, head, tokens, config.embed_dim, config.embed_dim, config.mlp_dim] * config.blocks
+    return _LARGEST * UNIT_ROUNDOFF * sum(math.sqrt(terms) for terms in sums)
+
+
+def logit_tolerance(config: ModelConfig, tokens: int, head: Floats) -> float:
+    """The same for the logits: the head (label, width) multiplies the errors of features, which are independent."""
+    gain = float(np.linalg.norm(head, axis=1).max())
+    return feature_tolerance(config, tokens) * max(gain, 1.0)
