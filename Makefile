@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 BIN := $(VENV)/bin
-INSTALL := pyproject.toml constraints.txt
+INSTALL := pyproject.toml client/pyproject.toml constraints.txt
 
 .PHONY: run test test-page test-slow test-gpu lint lint-page vendor-page screenshots format setup bench gpu-report faults soak capacity golden clean
 
@@ -68,11 +68,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.core: $(VENV)/bin/python $(INSTALL)
-	$(PIP) install -c constraints.txt -e .
+	$(PIP) install -c constraints.txt -e client -e .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python $(INSTALL)
-	$(PIP) install -c constraints.txt -e '.[torch,otel,parquet,test,bench,dev]'
+	$(PIP) install -c constraints.txt -e client -e '.[torch,otel,parquet,test,bench,dev]'
 	touch $@ $(VENV)/.core
 
 tools/page/node_modules: tools/page/package-lock.json

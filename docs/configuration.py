@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from service.configure import NO_FLAG, shown_default
-from service.settings import Settings
+from service.settings.settings import Settings
+from service.settings.sources import NO_FLAG, shown_default
 
 PAGE = Path(__file__).with_suffix(".md")
 
 _INTRODUCTION = """# Configuration
 
-<!-- Written by `python docs/configuration.py` from service/settings.py; a test compares. -->
+<!-- Written by `python docs/configuration.py` from service/settings/settings.py; a test compares. -->
 
 A value comes from the last of these that names it: the default, a YAML file (`--config FILE` or `SER_CONFIG`), an
 environment variable, a flag of `emotion2vec-service serve`. Unknown names are errors, with a suggestion.

@@ -19,7 +19,7 @@ import soundfile
 import soxr
 
 from loadtests.clips import real_clips
-from service.preprocess.host import resample, speech_bounds
+from service.preprocess.resample_trim import resample, speech_bounds
 from service.results import SAMPLING_RATE, Floats
 
 RATE = 8000

@@ -22,13 +22,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from emotion2vec_client import Client
+
 from loadtests import documents, machine
 from loadtests.arrivals import Arrivals, Outcome, Target
 from loadtests.counts import accepted_is_answered, scrape
 from loadtests.processes import serving_with
 from loadtests.steps import Step, statuses
 from loadtests.worker import Worker
-from service.client import Client
 
 CALLERS = (1, 2, 4, 8, 16, 32)
 SHARES = (0.5, 0.7, 0.8, 0.9, 1.0, 1.2)

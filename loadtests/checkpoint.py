@@ -23,7 +23,7 @@ from service.model import manifest
 from service.model.config import ModelConfig
 from service.model.labels import parse_tokens
 from service.model.store import EMBEDDED, find
-from service.settings import Settings
+from service.settings.settings import Settings
 
 ModelName = Literal["large", "tiny"]
 

@@ -10,8 +10,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from service.model.probe import speech_like
-from service.preprocess.host import resample
+from service.model.synthetic_speech import speech_like
+from service.preprocess.resample_trim import resample
 from service.results import SAMPLING_RATE, Floats
 
 _ROOT = Path(__file__).resolve().parent.parent

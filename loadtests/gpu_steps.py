@@ -20,8 +20,8 @@ from loadtests.sides import load_funasr
 from service.inference.backend import Backend
 from service.inference.backends.compilation import Compilation, CompileChoice
 from service.inference.backends.select import DtypeChoice, open_backend
-from service.inference.scores import recognition
 from service.model.manifest import MANIFEST, WEIGHTS, FileEntry, Manifest
+from service.recognition.scores import recognition
 from service.results import SAMPLING_RATE, Clip, ClipOutput
 
 _CALM = 0.05

@@ -22,14 +22,14 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from emotion2vec_client import Client
 
 from loadtests import documents, machine
 from loadtests.calls import CODECS, RATE, Call, Turn, clips, encode, make_call
 from loadtests.capacity import described
 from loadtests.processes import serving_with
-from service.client import Client
 from service.preprocess.reader import open_reader
-from service.preprocess.utterances import cut_file
+from service.preprocess.segmentation.utterances import cut_file
 from service.results import Floats
 
 TOLERANCE = 0.3

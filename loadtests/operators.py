@@ -19,7 +19,7 @@ import onnxruntime
 from loadtests.clips import speech
 from loadtests.machine import cores
 from service.model.manifest import Manifest
-from service.model.onnx_inputs import Inputs, lay_out
+from service.model.onnx.inputs import Inputs, lay_out
 
 _CONTAINERS = ("Loop", "If")
 """Operators whose time is that of the operators inside."""

@@ -30,7 +30,7 @@ from loadtests.machine import cores
 from service.inference.backend import Backend
 from service.inference.backends.select import open_backend
 from service.model.prepare import prepare
-from service.preprocess.host import resample
+from service.preprocess.resample_trim import resample
 from service.results import Clip, Floats, ModelInfo
 
 BACKENDS = ("onnx", "onnx-int8", "torch")

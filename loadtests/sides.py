@@ -13,10 +13,10 @@ import numpy as np
 
 from loadtests import clips, machine
 from service.inference.backends.select import BackendChoice, DtypeChoice, open_backend
-from service.inference.scores import recognition
 from service.model.manifest import Manifest
-from service.preprocess import host
+from service.preprocess import resample_trim
 from service.preprocess.clips import make_clips
+from service.recognition.scores import recognition
 from service.results import SAMPLING_RATE, Clip, Floats, Granularity, Recognition, Waveform
 
 STEREO_RATE = 44_100
@@ -170,18 +170,20 @@ class LibrosaSide:
         """Seconds to find the silence at both ends of the result and cut it off."""
         from librosa.effects import trim
 
-        return timed(lambda: trim(self._mono, top_db=40, frame_length=host.FRAME, hop_length=host.HOP))
+        return timed(
+            lambda: trim(self._mono, top_db=40, frame_length=resample_trim.FRAME, hop_length=resample_trim.HOP)
+        )
 
 
 class HostSide:
-    """What the service does on the CPU: `service.preprocess.host`."""
+    """What the service does on the CPU: `service.preprocess.resample_trim`."""
 
     def __init__(self) -> None:
         self._waveform = Waveform(clips.stereo_with_silence(STEREO_SECONDS, STEREO_RATE), STEREO_RATE)
         self._mono = self._resampled()
 
     def _resampled(self) -> Floats:
-        return host.resample(_mixed(self._waveform), STEREO_RATE)
+        return resample_trim.resample(_mixed(self._waveform), STEREO_RATE)
 
     def resample(self) -> float:
         """Seconds to check the samples, mix stereo down and bring it to 16 kHz."""
@@ -191,14 +193,14 @@ class HostSide:
         """Seconds to find the silence at both ends of the result and cut it off."""
 
         def trimmed() -> Floats:
-            start, end = host.speech_bounds(self._mono[np.newaxis], np.array([self._mono.size]))[0].tolist()
+            start, end = resample_trim.speech_bounds(self._mono[np.newaxis], np.array([self._mono.size]))[0].tolist()
             return self._mono[start:end]
 
         return timed(trimmed)
 
 
 class DeviceSide:
-    """What the torch backend does: `service.preprocess.device`."""
+    """What the torch backend does: `service.preprocess.resample_trim_torch`."""
 
     def __init__(self, device: str) -> None:
         import torch
@@ -209,11 +211,11 @@ class DeviceSide:
         self._mono = self._resampled()
 
     def _resampled(self) -> Any:
-        from service.preprocess import device
+        from service.preprocess import resample_trim_torch
 
         samples = self._torch.from_numpy(_mixed(self._waveform)).to(self._device)
         with self._torch.inference_mode():
-            return self._finished(device.resample(samples, STEREO_RATE))
+            return self._finished(resample_trim_torch.resample(samples, STEREO_RATE))
 
     def _finished(self, result: Any) -> Any:
         if self._device.type == "cuda":
@@ -226,12 +228,12 @@ class DeviceSide:
 
     def trim(self) -> float:
         """Seconds to find the silence at both ends of the result and cut it off."""
-        from service.preprocess import device
+        from service.preprocess import resample_trim_torch
 
         def trimmed() -> Any:
             lengths = self._torch.tensor([len(self._mono)], device=self._device)
             with self._torch.inference_mode():
-                start, end = device.speech_bounds(self._mono[None], lengths)[0].tolist()
+                start, end = resample_trim_torch.speech_bounds(self._mono[None], lengths)[0].tolist()
             return self._mono[start:end]
 
         return timed(trimmed)

@@ -28,11 +28,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 import soxr
+from emotion2vec_client import CallFailed, open_stream
 
 from loadtests import clips, documents, machine
 from loadtests.capacity import described, server
 from loadtests.traffic import headers
-from service.client import CallFailed, open_stream
 from service.results import SAMPLING_RATE
 
 RATE = 8_000

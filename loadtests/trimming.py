@@ -10,11 +10,11 @@ import argparse
 import csv
 from pathlib import Path
 
-from service.api.options import Options
-from service.api.steps import decode_clips, score_outputs
-from service.configure import load_settings
 from service.inference.backends.select import open_backend
 from service.model.store import find
+from service.recognition.options import Options
+from service.recognition.steps import decode_clips, score_outputs
+from service.settings.sources import load_settings
 
 
 def main() -> None:

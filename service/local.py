@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from service.api.answers import file_result
-from service.api.options import Options
 from service.api.schemas import FileResult, SegmentedResult
-from service.api.segments.recording import KeptSegments, Recording, Tally
-from service.api.steps import decode_clips, score_outputs
-from service.inference.scores import resolve_labels
+from service.recognition.answers import file_result
+from service.recognition.options import Options
+from service.recognition.recording import KeptSegments, Recording, Tally
+from service.recognition.scores import resolve_labels
+from service.recognition.steps import decode_clips, score_outputs
 from service.results import BatchOutput, Clip, ModelInfo
 
 

@@ -13,7 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from service.model.config import ModelConfig
-from service.model.probe import normalized, speech_like
+from service.model.synthetic_speech import normalized, speech_like
 from service.model.weights import expected_shapes
 from service.results import Floats
 
@@ -161,7 +161,7 @@ def spread_labels(
     """Centre and scale the head on `clips`, so that labels differ and a comparison can fail. Needs torch."""
     import torch
 
-    from service.inference.encoder import Encoder
+    from service.model.network.encoder import Encoder
 
     tensors = {name: torch.from_numpy(values) for name, values in weights.items()}
     encoder = Encoder.from_weights(config, tensors, device=torch.device("cpu"), dtype=torch.float32)

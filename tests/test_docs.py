@@ -5,7 +5,7 @@ import runpy
 from pathlib import Path
 
 from service.errors import ServiceError, SetupError
-from service.settings import Settings
+from service.settings.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 

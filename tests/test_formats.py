@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.api.options import Options
-from service.api.steps import decode_clips, score_outputs
 from service.inference.backends.onnx import OnnxBackend
 from service.model.store import find
+from service.recognition.options import Options
+from service.recognition.steps import decode_clips, score_outputs
 from service.results import SAMPLING_RATE, Floats
 from tests.audio_samples import AMR, AMR_WB, CLIPS, FORMATS, Format, encode, speech
 

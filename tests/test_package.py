@@ -46,7 +46,11 @@ def names(wheel: Path) -> set[str]:
 def test_the_wheel_holds_every_file_of_the_package_and_no_other(wheel: Path) -> None:
     package = {name for name in names(wheel) if ".dist-info/" not in name}
     assert package == tracked("service")
-    assert {"service/models/tiny/model.fp32.onnx", "service/examples/happy.wav", "service/py.typed"} <= package
+    assert {
+        "service/data/models/tiny/model.fp32.onnx",
+        "service/data/examples/happy.wav",
+        "service/py.typed",
+    } <= package
 
 
 def test_the_wheel_has_the_command_and_the_licence(wheel: Path) -> None:

@@ -15,32 +15,32 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from service import __version__
-from service.api import pages, probes
-from service.api.access_log import AccessLogMiddleware
-from service.api.batch import batch_router
-from service.api.cache import AnswerCache
-from service.api.context import Services, StreamShare
-from service.api.guards.access import AccessMiddleware
-from service.api.guards.body import BodyTimeoutMiddleware
-from service.api.guards.headers import SecurityHeadersMiddleware, cross_origin
-from service.api.guards.keys import ApiKeys
-from service.api.guards.rate import RateLimit
-from service.api.middleware import (
+from service.api.middleware.access import AccessMiddleware
+from service.api.middleware.api_keys import ApiKeys
+from service.api.middleware.body_timeout import BodyTimeoutMiddleware
+from service.api.middleware.rate_limit import RateLimit
+from service.api.middleware.request_log import AccessLogMiddleware
+from service.api.middleware.requests import (
     MetricsMiddleware,
     ProblemMiddleware,
     RequestContextMiddleware,
     RootPathMiddleware,
 )
+from service.api.middleware.security_headers import SecurityHeadersMiddleware, cross_origin
 from service.api.openapi import DescribedApp, Protection
 from service.api.problems import answer_http_exception, answer_service_error, answer_validation_error
-from service.api.recognize import recognize_router
-from service.api.segment_permits import SegmentPermits
-from service.api.spans import telemetry, tracer_of
-from service.api.streams import route as stream
+from service.api.request_context import Services, StreamShare
+from service.api.routes import health, pages
+from service.api.routes.batch import batch_router
+from service.api.routes.recognize import recognize_router
+from service.api.stream import route as stream
 from service.errors import ServiceError
 from service.inference.recognizer import Recognizer
-from service.metrics import Metrics
-from service.settings import Settings
+from service.inference.segment_permits import SegmentPermits
+from service.observability.metrics import Metrics
+from service.observability.spans import telemetry, tracer_of
+from service.recognition.cache import AnswerCache
+from service.settings.settings import Settings
 
 _DESCRIPTION = """Speech emotion recognition with emotion2vec+: scores, embeddings and scores over time.
 
@@ -70,11 +70,11 @@ def create_app(
         (recognize_router(settings), False),
         (batch_router(settings), False),
         (stream.router, False),
-        (probes.router, True),
-        (probes.metrics_router, settings.public_metrics or everybody),
-        (probes.models_router, False),
+        (health.router, True),
+        (health.metrics_router, settings.public_metrics or everybody),
+        (health.models_router, False),
         # The page asks while it waits; that must not use up what its caller may send.
-        (probes.requests_router, settings.public_pages or everybody),
+        (health.requests_router, settings.public_pages or everybody),
     ]
     if settings.page:
         routers.append((pages.page_router, settings.public_pages or everybody))

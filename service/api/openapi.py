@@ -11,10 +11,9 @@ from fastapi import FastAPI
 from pydantic import TypeAdapter
 
 from service.api.accept import NDJSON
-from service.api.options import Options
 from service.api.problems import PROBLEM_MEDIA_TYPE, documented
+from service.api.request_body import FORM, RAW
 from service.api.schemas import Line, Problem
-from service.api.upload import FORM, RAW
 from service.errors import (
     AudioEmpty,
     AudioNotFinite,
@@ -39,6 +38,7 @@ from service.errors import (
     UploadTimeout,
     WorkerDead,
 )
+from service.recognition.options import Options
 
 _FILE: dict[str, Any] = {"type": "string", "format": "binary"}
 
@@ -94,7 +94,7 @@ SECURITY_SCHEMES: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """What `service.api.guards.access` asks of callers: a key, a rate, and which paths are free of both."""
+    """What `service.api.middleware.access` asks of callers: a key, a rate, and which paths are free of both."""
 
     public: frozenset[str] = frozenset()
     keys: bool = False

@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.api.context import RequestContext, request_context, services
+from service.api.request_context import RequestContext, request_context, services
 from service.api.schemas import FieldProblem, Problem
 from service.errors import (
     AudioTooLong,

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, WithJsonSchema, with_config
 from typing_extensions import TypedDict
 
-from service.api.encode import Base64
+from service.recognition.json_encoding import Base64
 from service.results import Floats
 
 Numbers = Annotated[Floats, WithJsonSchema({"type": "array", "items": {"type": "number"}})]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.commands import Commands
-from service.configure import add_flags, flags_of, load_settings
 from service.errors import SettingsInvalid
-from service.logs import configure_logging
+from service.observability.logs import configure_logging
+from service.settings.sources import add_flags, flags_of, load_settings
 
 if TYPE_CHECKING:
     from service.model.manifest import Manifest
@@ -69,7 +69,7 @@ def _pull(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from service.model.extra import torch_extra
+    from service.extras import torch_extra
     from service.model.store import find
 
     settings = load_settings(**flags_of(options))

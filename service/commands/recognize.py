@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from service.commands import Commands
-from service.commands.opening import MODEL_SETTINGS, find_model, open_model
-from service.configure import CLIENT_KEY_VARIABLE, add_flags, flags_of, load_settings
+from service.commands.open_model import MODEL_SETTINGS, find_model, open_model
 from service.errors import SettingsInvalid
+from service.settings.sources import CLIENT_KEY_VARIABLE, add_flags, flags_of, load_settings
 
 if TYPE_CHECKING:
-    from service.api.options import Options
     from service.api.schemas import FileResult, SegmentedResult
     from service.folders.finding import Found, Listing
     from service.folders.source import Outcome, Source
+    from service.recognition.options import Options
 
 _FEW_FILES = 4
 """Up to which a short start saves more time than packed weights would."""
@@ -70,8 +70,8 @@ def run(options: argparse.Namespace) -> int:
         InvalidOptions: if an option is unknown or bad.
     """
     _check(options)
-    from service.api.options import parse_options
     from service.folders.finding import find_files
+    from service.recognition.options import parse_options
 
     wanted = parse_options((name, value) for name, _, value in (item.partition("=") for item in options.option))
     if options.url and wanted.timeout is not None:
@@ -143,8 +143,8 @@ def _recognize(options: argparse.Namespace, wanted: Options, listing: Listing, s
 
 def _print_all(files: Sequence[Found], source: Source, threads: int, wanted: Options, *, as_json: bool) -> bool:
     """Print what is found in the files, in their order; returns whether any has a problem."""
-    from service.api.encode import encode
-    from service.folders.running import work_off
+    from service.folders.thread_pool import work_off
+    from service.recognition.json_encoding import encode
 
     failed = False
     with closing(work_off(lambda file: source.recognize(file.path), files, threads, in_order=True)) as done:
@@ -163,7 +163,7 @@ def _print_result(path: Path, outcome: Outcome, wanted: Options) -> None:
     result = cast("FileResult", outcome)
     print(f"{path} ({result['audio']['duration']:.2f} s)")
     if wanted.granularity == "segment":
-        from service.printed import segment_lines
+        from service.commands.segment_lines import segment_lines
 
         print(*segment_lines(cast("SegmentedResult", outcome)), sep="\n")
         return

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.commands import Commands
-from service.commands.opening import find_model, open_model
-from service.configure import add_flags, described, flags_of, trace_settings
-from service.logs import configure_logging
-from service.settings import Settings
+from service.commands.open_model import find_model, open_model
+from service.data import EXAMPLES
+from service.observability.logs import configure_logging
+from service.settings.settings import Settings
+from service.settings.sources import add_flags, described, flags_of, trace_settings
 
 if TYPE_CHECKING:
     from service.results import ModelInfo
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     """
     settings, sources = trace_settings(options.config, **flags_of(options))
     if options.check:
-        from service.api.guards.keys import ApiKeys
+        from service.api.middleware.api_keys import ApiKeys
 
         ApiKeys.of(settings)  # its file is part of the settings
         print(*described(settings, sources), sep="\n")
@@ -45,11 +46,11 @@ def run(options: argparse.Namespace) -> int:
     from prometheus_client import CollectorRegistry
 
     from service.api.app import create_app
+    from service.api.server.draining import Server
     from service.inference.engine import Engine
-    from service.inference.limits import EngineLimits
-    from service.metrics import Metrics
-    from service.server import Server
-    from service.tracing import exporting
+    from service.inference.engine_limits import EngineLimits
+    from service.observability.metrics import Metrics
+    from service.observability.tracing import exporting
 
     began = time.monotonic()
     stored = find_model(settings)
@@ -89,5 +90,5 @@ def _key_option(settings: Settings) -> str:
 
 def _example() -> Path:
     """A bundled clip, as short a path as the shell needs."""
-    clip = Path(__file__).resolve().parent.parent / "examples" / "happy.wav"
+    clip = EXAMPLES / "happy.wav"
     return clip.relative_to(Path.cwd()) if clip.is_relative_to(Path.cwd()) else clip

@@ -10,12 +10,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from service.commands import Commands
-from service.configure import CLIENT_KEY_VARIABLE
 from service.errors import SettingsInvalid
+from service.settings.sources import CLIENT_KEY_VARIABLE
 
 if TYPE_CHECKING:
-    from service.client import Stream, StreamOptions
-    from service.commands.sounds import Sound
+    from emotion2vec_client import Stream, StreamOptions
+
+    from service.commands.audio_input import Sound
 
 _URL = "http://127.0.0.1:8000"
 _BAR = 30
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         SetupError: if there is no microphone.
         InvalidRequest: if the file is not usable.
     """
-    from service.client import CallFailed
+    from emotion2vec_client import CallFailed
 
     try:
         asyncio.run(_stream(options, os.environ.get(CLIENT_KEY_VARIABLE)))
@@ -68,8 +69,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _stream(options: argparse.Namespace, key: str | None) -> None:
-    from service.client import open_stream
-    from service.commands.sounds import file_sound, microphone
+    from emotion2vec_client import open_stream
+
+    from service.commands.audio_input import file_sound, microphone
 
     live = options.realtime or options.source == "mic"
     wishes: StreamOptions = {
@@ -103,7 +105,7 @@ async def _stream(options: argparse.Namespace, key: str | None) -> None:
 
 
 async def _send(stream: Stream, sound: Sound) -> None:
-    from service.client import Disconnected
+    from emotion2vec_client import Disconnected
 
     # Why the stream is over, if it is, is told to those who read its events.
     with suppress(Disconnected):

@@ -19,9 +19,9 @@ from typing import Any, BinaryIO, Self
 
 import orjson
 
-from service.api.encode import encode
 from service.errors import SetupError
 from service.folders.finding import Found
+from service.recognition.json_encoding import encode
 
 _SYNC_SECONDS = 1.0
 """How much work a power failure may undo; what the process does or suffers undoes nothing."""

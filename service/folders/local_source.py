@@ -8,14 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from service.api.answers import model_summary
-from service.api.options import Options
 from service.errors import QueueFull, ServiceError, SetupError
 from service.folders.model_thread import ModelThread
 from service.folders.source import Outcome, problem, unreadable
 from service.inference.backend import Backend
-from service.inference.scores import resolve_labels
 from service.local import recognize_file
+from service.recognition.answers import model_summary
+from service.recognition.options import Options
+from service.recognition.scores import resolve_labels
 
 
 class LocalSource:

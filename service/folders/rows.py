@@ -10,13 +10,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from service.api.options import Options
 from service.errors import SetupError
 from service.folders.finding import Listing
 from service.folders.journal import Journal
 from service.folders.parquet import check_pyarrow, write_parquet
-from service.folders.running import work_off
 from service.folders.source import Source, identity
+from service.folders.thread_pool import work_off
+from service.recognition.options import Options
 
 _PARQUET = ".parquet"
 

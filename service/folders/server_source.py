@@ -9,13 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from service.api.options import Options
+from emotion2vec_client import CallFailed, Client, Problem, Retries, Unreachable
+from emotion2vec_client.retries import may_be_repeated
+
 from service.api.schemas import ModelSummary
-from service.client import CallFailed, Client, Problem, Retries, Unreachable
-from service.client.retries import may_be_repeated
 from service.errors import SetupError
 from service.folders.source import Outcome, identity, problem, unreadable
 from service.folders.throttle import Throttle
+from service.recognition.options import Options
 
 _PATIENCE = 900.0
 """Seconds for which a server may refuse everything or be away before a run gives up."""

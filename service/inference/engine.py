@@ -30,13 +30,13 @@ from service.errors import (
 )
 from service.inference.backend import Backend
 from service.inference.batch import Answer, Entry
-from service.inference.limits import EngineLimits
-from service.inference.queue import RequestQueue
+from service.inference.engine_limits import EngineLimits
 from service.inference.recognizer import Ahead, Health
+from service.inference.request_queue import RequestQueue
 from service.inference.supervisor import Supervisor
 from service.inference.throughput import Throughput
 from service.inference.worker import Loaded, Run
-from service.metrics import EngineState, Metrics
+from service.observability.metrics import EngineState, Metrics
 from service.results import Clip, ModelInfo, Timings
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from typing import Literal
 from service.errors import SetupError
 from service.inference.backend import Backend
 from service.inference.batch import Entry
-from service.inference.limits import EngineLimits
-from service.inference.queue import RequestQueue
+from service.inference.engine_limits import EngineLimits
+from service.inference.request_queue import RequestQueue
 from service.inference.worker import Loaded, Run, Worker, WorkerEvents
 
 logger = logging.getLogger(__name__)

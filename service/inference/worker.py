@@ -26,8 +26,8 @@ from typing import Any
 from service.errors import BackendBroken, SetupError
 from service.inference.backend import Backend
 from service.inference.batch import Entry
-from service.inference.queue import RequestQueue
-from service.model.probe import speech_like
+from service.inference.request_queue import RequestQueue
+from service.model.synthetic_speech import speech_like
 from service.results import SAMPLING_RATE, BatchOutput, Clip, ModelInfo
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from service.errors import HubUnreachable, ModelNotFound
-from service.model.extra import torch_extra
+from service.extras import torch_extra
 
 logger = logging.getLogger(__name__)
 

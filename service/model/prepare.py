@@ -25,13 +25,13 @@ from safetensors.numpy import load_file, save_file
 
 from service import __version__
 from service.errors import CheckpointInvalid, SettingsInvalid
-from service.inference.encoder import Encoder
 from service.model.checkpoint import Checkpoint, load_hub_directory
 from service.model.config import ModelConfig
 from service.model.manifest import CARD, MANIFEST, MODEL_ID, ONNX_FP32, ONNX_INT8, WEIGHTS, FileEntry, Manifest
-from service.model.onnx_graph import write_onnx
-from service.model.onnx_inputs import lay_out
-from service.model.probe import normalized, speech_like
+from service.model.network.encoder import Encoder
+from service.model.onnx.graph import write_onnx
+from service.model.onnx.inputs import lay_out
+from service.model.synthetic_speech import normalized, speech_like
 from service.results import SAMPLING_RATE, Floats
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.data import MODELS
 from service.errors import CheckpointInvalid, HubUnreachable, ModelNotFound
+from service.extras import torch_extra
 from service.model import hub
-from service.model.extra import torch_extra
 from service.model.manifest import MANIFEST, MODEL_ID, SCHEMA, Manifest
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 EMBEDDED = "tiny"
 """The name of the model that comes with the package."""
 
-_EMBEDDED_DIRECTORY = Path(__file__).resolve().parent.parent / "models" / EMBEDDED
+_EMBEDDED_DIRECTORY = MODELS / EMBEDDED
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ function livePythonLines(live, { name, key }) {
     ...(key ? ['import os'] : []),
     '',
     'import soundfile',
-    'from service.client import open_stream',
+    'from emotion2vec_client import open_stream',
     '',
     'async def send(stream, samples):',
     '    await stream.send(samples.tobytes())',

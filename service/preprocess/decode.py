@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from service.preprocess.limits import Limits
-from service.preprocess.sound import open_sound
-from service.preprocess.source import ByteSource, Data
+from service.preprocess.byte_source import ByteSource, Data
+from service.preprocess.decoding_limits import Limits
+from service.preprocess.open import open_sound
 from service.results import Waveform
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import soundfile
 
 from service.errors import AudioEmpty, AudioTruncated
-from service.preprocess.container import Kind
-from service.preprocess.limits import Limits, block_frames
-from service.preprocess.source import ByteSource
+from service.preprocess.byte_source import ByteSource
+from service.preprocess.declared_length import Kind
+from service.preprocess.decoding_limits import Limits, block_frames
 from service.results import Floats
 
 KINDS: frozenset[Kind] = frozenset({"wav", "w64", "aiff", "au", "caf", "flac", "ogg"})
@@ -37,7 +37,7 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc] # soundfile has n
 
 
 class LibsndfileSound:
-    """A file that libsndfile has opened; see `service.preprocess.sound.Sound`."""
+    """A file that libsndfile has opened; see `service.preprocess.open.Sound`."""
 
     def __init__(self, file: _ForwardFile) -> None:
         self._file = file

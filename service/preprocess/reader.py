@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Self
 
 from service.errors import ServiceError
-from service.preprocess.limits import Limits
-from service.preprocess.sound import Sound, open_sound
-from service.preprocess.source import ByteSource, Data
+from service.preprocess.byte_source import ByteSource, Data
+from service.preprocess.decoding_limits import Limits
+from service.preprocess.open import Sound, open_sound
 from service.results import Floats
 
 

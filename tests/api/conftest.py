@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from service.api.app import create_app
-from service.metrics import Metrics
-from service.settings import Settings
+from service.observability.metrics import Metrics
+from service.settings.settings import Settings
 from tests.api.double import RecognizerDouble
 
 

@@ -14,9 +14,9 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from service.api.guards.protocol import limited_protocol
 from service.api.problems import PROBLEM_MEDIA_TYPE
-from service.api.streams.protocol import WEBSOCKETS
+from service.api.server.http_protocol import limited_protocol
+from service.api.server.websocket_protocol import WEBSOCKETS
 
 PATIENCE = 20.0
 

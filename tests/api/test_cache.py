@@ -16,12 +16,12 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from service.api.answers import file_result
-from service.api.cache import LARGEST_SHARE, AnswerCache, Key, Outcome, Reuse, file_key, memory_of
-from service.api.options import parse_options
-from service.api.steps import Decoded, score_outputs
 from service.errors import InferenceFailed, QueueFull
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
+from service.recognition.answers import file_result
+from service.recognition.cache import LARGEST_SHARE, AnswerCache, Key, Outcome, Reuse, file_key, memory_of
+from service.recognition.options import parse_options
+from service.recognition.steps import Decoded, score_outputs
 from service.results import Clip
 from tests.api.answers import problem
 from tests.api.conftest import serving

@@ -14,8 +14,8 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 
 from service.api.app import create_app
-from service.metrics import Metrics
-from service.settings import Settings
+from service.observability.metrics import Metrics
+from service.settings.settings import Settings
 from tests.api.double import RecognizerDouble
 from tests.api.sounds import wav
 

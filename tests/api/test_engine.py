@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry
 
 from service.api.app import create_app
 from service.inference.engine import Engine
-from service.inference.limits import EngineLimits
-from service.metrics import Metrics
-from service.settings import Settings
+from service.inference.engine_limits import EngineLimits
+from service.observability.metrics import Metrics
+from service.settings.settings import Settings
 from tests.api.answers import problem
 from tests.api.conftest import serving
 from tests.api.sounds import as_wav, wav

@@ -25,7 +25,7 @@ END = b"--x--\r\n"
 
 @pytest.fixture(autouse=True)
 def _short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.api.guards.body._LINGER", 0.05)
+    monkeypatch.setattr("service.api.middleware.body_timeout._LINGER", 0.05)
 
 
 async def test_a_form_at_its_limits(new_app: Callable[..., FastAPI]) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from service.api.options import Options
 from service.api.problems import PROBLEM_MEDIA_TYPE
-from service.api.upload import RAW
+from service.api.request_body import RAW
+from service.recognition.options import Options
 from tests.api.answers import check_problem
 from tests.api.golden import PATH, current
 

@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry
 from service.api.app import create_app
 from service.inference.backend import BatchLimits
 from service.inference.engine import Engine
-from service.metrics import Metrics
-from service.settings import Settings
+from service.observability.metrics import Metrics
+from service.settings.settings import Settings
 from tests.api.conftest import serving
 from tests.api.sounds import wav
 from tests.inference.fake_backend import FakeControl

@@ -25,7 +25,7 @@ MEGABYTE = bytes(1_000_000)
 
 @pytest.fixture(autouse=True)
 def _short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.api.guards.body._LINGER", 0.2)
+    monkeypatch.setattr("service.api.middleware.body_timeout._LINGER", 0.2)
 
 
 async def test_a_request_over_a_socket(new_app: Callable[..., FastAPI]) -> None:

@@ -20,8 +20,8 @@ from prometheus_client import CollectorRegistry
 
 from service.api.app import create_app
 from service.errors import DeadlineExceeded, InferenceFailed, QueueFull
-from service.metrics import Metrics
-from service.settings import Settings
+from service.observability.metrics import Metrics
+from service.settings.settings import Settings
 from tests.api.conftest import serving
 from tests.api.double import RecognizerDouble
 from tests.api.sounds import call, wav
@@ -115,9 +115,9 @@ async def test_every_channel_and_every_file_has_spans(
 async def test_the_log_names_the_trace(
     client: httpx.AsyncClient, exporter: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "service.api.access_log")
+    caplog.set_level(logging.INFO, "service.api.middleware.request_log")
     await client.post("/recognize", content=wav(), headers=AS_WAV)
-    (line,) = [record for record in caplog.records if record.name == "service.api.access_log"]
+    (line,) = [record for record in caplog.records if record.name == "service.api.middleware.request_log"]
     assert vars(line)["trace_id"] == format_trace_id(root(exporter.get_finished_spans()).context.trace_id)
 
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 
 import pytest
+from emotion2vec_client import Client, Disconnected, Problem
+from emotion2vec_client.answers import Events
 
-from service.client import Client, Disconnected, Problem
-from service.client.answers import Events
 from tests.client.either import KINDS, call
 from tests.client.scripted import Reply, refusal, scripted
 

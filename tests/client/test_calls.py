@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+from emotion2vec_client import AsyncClient, Client
 
-from service.client import AsyncClient, Client
 from tests.client.either import KINDS, call
 from tests.client.scripted import Reply, scripted
 
@@ -82,10 +82,12 @@ def test_what_can_never_work_is_refused_at_once(kind: type[Client], url: str, ke
 
 
 def test_importing_the_client_loads_nothing_of_the_server_or_the_model() -> None:
-    program = "import sys; before = set(sys.modules); import service.client; print(*sorted(set(sys.modules) - before))"
+    program = (
+        "import sys; before = set(sys.modules); import emotion2vec_client; print(*sorted(set(sys.modules) - before))"
+    )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     loaded = set(run.stdout.split())
     assert "httpx" in loaded
     heavy = {"fastapi", "numpy", "onnxruntime", "pydantic", "pyarrow", "starlette", "torch", "tqdm", "uvicorn"}
     assert heavy & loaded == set()
-    assert {name for name in loaded if name.startswith("service.") and not name.startswith("service.client")} == set()
+    assert {name for name in loaded if name.partition(".")[0] == "service"} == set()

@@ -11,10 +11,10 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
+from emotion2vec_client import Client, Disconnected, Problem, Retries, TimedOut, Unreachable
+from emotion2vec_client.retries import Pace, seconds_until
 
 from loadtests.ports import held_port
-from service.client import Client, Disconnected, Problem, Retries, TimedOut, Unreachable
-from service.client.retries import Pace, seconds_until
 from tests.client.either import KINDS, call, calls
 from tests.client.scripted import Reply, refusal, scripted
 

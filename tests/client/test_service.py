@@ -5,27 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from emotion2vec_client import Answer, AsyncClient, BatchAnswer, Client, ModelDetails, Options, Problem, Retries
+from emotion2vec_client.types import ResultEvent, SegmentEvent, StartEvent
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from pydantic import TypeAdapter
 
-import service
-from service.api import options as server_options
 from service.api.app import create_app
-from service.client import Answer, AsyncClient, BatchAnswer, Client, ModelDetails, Options, Problem, Retries
-from service.client.types import ResultEvent, SegmentEvent, StartEvent
+from service.data import EXAMPLES
 from service.errors import QueueFull
-from service.metrics import Metrics
-from service.settings import Settings
+from service.observability.metrics import Metrics
+from service.recognition import options as server_options
+from service.settings.settings import Settings
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import listening
 
-HAPPY = Path(service.__file__).resolve().parent / "examples" / "happy.wav"
+HAPPY = EXAMPLES / "happy.wav"
 KEY = "0123456789abcdef"
 
 
@@ -123,7 +122,7 @@ async def test_a_key_opens_the_service() -> None:
 
 
 async def test_the_blocking_client_talks_to_the_service_over_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.api.guards.body._LINGER", 20.0)
+    monkeypatch.setattr("service.api.middleware.body_timeout._LINGER", 20.0)
 
     def talk(port: int) -> None:
         with Client(f"http://127.0.0.1:{port}", retries=Retries(attempts=2)) as client:

@@ -8,20 +8,20 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from emotion2vec_client import Disconnected, Problem, Stream, TimedOut, Unreachable, open_stream, streams
+from emotion2vec_client.streams import ReadyEvent, StreamEvent
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from pydantic import TypeAdapter
 
 from service.api.app import create_app
-from service.api.streams import messages
-from service.client import Disconnected, Problem, Stream, TimedOut, Unreachable, open_stream, streams
-from service.client.streams import ReadyEvent, StreamEvent
+from service.api.stream import messages
 from service.errors import TooManyStreams, WorkerDead
-from service.metrics import Metrics
-from service.settings import Settings
+from service.observability.metrics import Metrics
+from service.settings.settings import Settings
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import listening
-from tests.api.streams.talking import RATE, noise, words
+from tests.api.stream.talking import RATE, noise, words
 
 KEY = "0123456789abcdef-first"
 
@@ -144,7 +144,7 @@ async def test_nobody_answers() -> None:
     ],
 )
 async def test_something_else_answers(answer: bytes, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.client.streams._CONNECT_SECONDS", 10.0 if answer else 0.3)
+    monkeypatch.setattr("emotion2vec_client.streams._CONNECT_SECONDS", 10.0 if answer else 0.3)
     answered: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

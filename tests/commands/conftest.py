@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.logs import BackgroundHandler
+from service.observability.logs import BackgroundHandler
 
 
 @pytest.fixture(autouse=True)

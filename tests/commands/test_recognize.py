@@ -18,13 +18,11 @@ from typing import Any
 
 import pytest
 
-import service
 from service.cli import main
+from service.data import EXAMPLES
+from tests.api.server.test_draining import serving
 from tests.client.scripted import refusal, scripted
 from tests.folders.served import ANSWER, MODELS
-from tests.test_server import serving
-
-EXAMPLES = Path(service.__file__).resolve().parent / "examples"
 
 
 def test_recognize_prints_the_emotion_and_says_that_the_model_is_for_demonstration(

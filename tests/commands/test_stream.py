@@ -19,11 +19,11 @@ from prometheus_client import CollectorRegistry
 
 from service.api.app import create_app
 from service.cli import main
-from service.metrics import Metrics
-from service.settings import Settings
+from service.observability.metrics import Metrics
+from service.settings.settings import Settings
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import listening
-from tests.api.streams.talking import RATE, words
+from tests.api.stream.talking import RATE, words
 from tests.audio_samples import AMR
 
 KEY = "0123456789abcdef-first"

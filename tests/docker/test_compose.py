@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.settings import ENV_PREFIX, Settings
+from service.settings.settings import ENV_PREFIX, Settings
 from tests.docker.image import ROOT, last, stages
 
 COMPOSE = ROOT / "docker" / "compose.yaml"

@@ -108,7 +108,7 @@ def contained(image: Image, scratch: Path, clips: dict[str, bytes]) -> dict[str,
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root, for namespaces")
 def test_the_service_answers_without_root_home_network_or_a_place_to_write(image: Image, scratch: Path) -> None:
     clips = {
-        "example": (ROOT / "service" / "examples" / "happy.wav").read_bytes(),
+        "example": (ROOT / "service" / "data" / "examples" / "happy.wav").read_bytes(),
         "spooled to a file": encode("wav-f32", np.tile(speech(), 12), 16_000),
         "for FFmpeg": encode("m4a", speech(), 16_000),
     }

@@ -19,8 +19,8 @@ from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from service.api.app import create_app
-from service.metrics import Metrics
-from service.settings import ENV_PREFIX, Settings
+from service.observability.metrics import Metrics
+from service.settings.settings import ENV_PREFIX, Settings
 from tests.api.double import RecognizerDouble
 from tests.docker.image import ROOT, chain, last
 

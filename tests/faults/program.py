@@ -24,7 +24,7 @@ from service import cli
 from service.errors import BackendBroken
 from service.inference.backend import Backend, BatchLimits
 from service.inference.backends import select
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.results import BatchOutput, Clip, ModelInfo
 from tests.inference.fake_backend import BREAK, FAIL, HOLD, KILL, OUT_OF_MEMORY
 

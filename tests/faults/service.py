@@ -20,10 +20,10 @@ import httpx
 
 from loadtests.counts import Counts
 from loadtests.holdings import Census, census
-from service.preprocess.sandbox import PROCESSES
+from service.preprocess.ffmpeg.sandbox import PROCESSES
+from tests.api.server.test_draining import serving
 from tests.audio_samples import encode, speech
 from tests.faults.program import GATE, METRICS_FILE
-from tests.test_server import serving
 
 PATIENCE = 60.0
 """Seconds after which what a test waits for does not come any more."""

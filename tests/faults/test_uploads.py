@@ -16,14 +16,14 @@ import httpx
 import numpy as np
 import pytest
 
-from service.preprocess.limits import MAX_VALUES
+from service.preprocess.decoding_limits import MAX_VALUES
+from tests.api.server.test_draining import hostile, resident_bytes
 from tests.audio_samples import encode, speech
 from tests.faults.callers import Callers
 from tests.faults.conftest import Observe
 from tests.faults.service import HealthWatch, Service, connect, running, texts
 from tests.preprocess import bombs
 from tests.preprocess.test_hostile import NO_AUDIO, SCRIPTS, originals
-from tests.test_server import hostile, resident_bytes
 
 Sent = Callable[[httpx.Client], httpx.Response]
 pytestmark = pytest.mark.slow

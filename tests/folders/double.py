@@ -11,10 +11,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from service.api.options import Options
-from service.client.types import ModelSummary
+from emotion2vec_client.types import ModelSummary
+
 from service.folders.finding import find_files
 from service.folders.rows import write_rows
+from service.recognition.options import Options
 
 MODEL: ModelSummary = {
     "id": "m",

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from service.api.options import Options, parse_options
 from service.errors import BackendBroken, InvalidOptions, SetupError
 from service.folders import local_source
 from service.folders.local_source import LocalSource
-from service.folders.running import work_off
+from service.folders.thread_pool import work_off
 from service.local import recognize_file
+from service.recognition.options import Options, parse_options
 from tests.api.sounds import wav
 from tests.folders.served import code_of, files
 from tests.inference.fake_backend import FakeControl

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from service.api.options import Options
 from service.errors import SetupError
 from service.folders.finding import find_files
 from service.folders.rows import Summary, write_rows
+from service.recognition.options import Options
 from tests.folders.double import SourceDouble
 
 

@@ -6,14 +6,14 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from emotion2vec_client import Retries
 
 from loadtests.ports import held_port
-from service.api.options import Options, parse_options
-from service.client import Retries
 from service.errors import SetupError
 from service.folders import server_source
-from service.folders.running import work_off
 from service.folders.server_source import ServerSource
+from service.folders.thread_pool import work_off
+from service.recognition.options import Options, parse_options
 from tests.client.scripted import Reply, refusal, scripted
 from tests.folders.double import MODEL
 from tests.folders.served import ANSWER, MODELS, code_of, files

@@ -17,9 +17,9 @@ from service.errors import (
 )
 from service.inference.batch import Answer
 from service.inference.engine import Engine
-from service.inference.limits import EngineLimits
+from service.inference.engine_limits import EngineLimits
 from service.inference.worker import THREAD_NAME
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.results import Clip, ClipOutput
 from tests.inference.fake_backend import (
     HOLD,

@@ -8,7 +8,7 @@ import numpy as np
 
 from service.model.config import ModelConfig
 from service.model.manifest import Manifest
-from service.model.probe import speech_like
+from service.model.synthetic_speech import speech_like
 from service.results import Clip, Floats
 from tests.checkpoints import LABELS, make_weights, model_conf, write_hub_directory
 

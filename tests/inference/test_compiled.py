@@ -18,7 +18,7 @@ import pytest
 from service.errors import SettingsInvalid
 from service.inference.backends.compilation import Compilation
 from service.model.manifest import Manifest
-from service.model.probe import speech_like
+from service.model.synthetic_speech import speech_like
 from service.results import BatchOutput, Clip, ClipOutput
 from tests.inference.small_model import CLIPS, prepare_small
 
@@ -32,7 +32,7 @@ from service.inference.backends import buckets  # noqa: E402
 from service.inference.backends import compiled as compiled_module  # noqa: E402
 from service.inference.backends.buckets import Shape  # noqa: E402
 from service.inference.backends.torch import TorchBackend  # noqa: E402
-from service.inference.encoder import Encoded  # noqa: E402
+from service.model.network.encoder import Encoded  # noqa: E402
 
 SMALL = Compilation(choice="on", clips=4, seconds=2.0)
 PROGRAMS = [Shape(1, 102), Shape(4, 102)]

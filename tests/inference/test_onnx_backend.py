@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from service.data import EXAMPLES
 from service.errors import ModelNotFound
 from service.inference.backends.onnx import SHARED_SECONDS, SHARING_BELOW, OnnxBackend, runs
 from service.model.store import find
 from service.results import SAMPLING_RATE, Clip, Floats
-
-EXAMPLES = Path(__file__).resolve().parents[2] / "service" / "examples"
 
 
 @pytest.fixture(scope="module")

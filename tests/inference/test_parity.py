@@ -13,7 +13,7 @@ from service.inference.backend import Backend
 from service.inference.backends.onnx import OnnxBackend
 from service.model.config import ModelConfig
 from service.model.manifest import Manifest
-from service.model.probe import speech_like
+from service.model.synthetic_speech import speech_like
 from service.results import Clip, ClipOutput, Floats
 from tests.checkpoints import (
     default_clips,

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from service.errors import CheckpointInvalid, SettingsInvalid
-from service.inference.backends.probes import long_clip, short_clips
+from service.inference.backends.check_clips import long_clip, short_clips
 from service.model.manifest import WEIGHTS, Manifest
-from service.model.probe import speech_like
+from service.model.synthetic_speech import speech_like
 from service.results import SAMPLING_RATE
 from tests.checkpoints import LABELS
 from tests.inference.small_model import prepare_small
@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from service.inference.backends import precision  # noqa: E402
 from service.inference.backends.precision import load_encoder, score_difference  # noqa: E402
-from service.inference.encoder import Encoder  # noqa: E402
+from service.model.network.encoder import Encoder  # noqa: E402
 
 CPU = torch.device("cpu")
 EVERY = range(len(LABELS))

@@ -90,7 +90,7 @@ def test_the_default_process_on_the_cpu_never_imports_torch(tiny: StoredModel) -
         "from pathlib import Path\n"
         "from service.inference.backends import select\n"
         "from service.model.store import find\n"
-        "from service.model.probe import speech_like\n"
+        "from service.model.synthetic_speech import speech_like\n"
         "from service.results import Clip\n"
         "select._NVIDIA = ()\n"
         "stored = find('tiny', cache=Path('/nonexistent'), offline=True)\n"

@@ -12,8 +12,8 @@ import pytest
 
 from service.errors import CheckpointInvalid, SetupError
 from service.inference.batch import Entry
-from service.inference.limits import EngineLimits
-from service.inference.queue import RequestQueue
+from service.inference.engine_limits import EngineLimits
+from service.inference.request_queue import RequestQueue
 from service.inference.supervisor import Supervisor
 from service.inference.worker import Run
 from tests.inference.fake_backend import BREAK, KILL, FakeBackend, FakeControl, make_clip

@@ -12,7 +12,7 @@ import pytest
 from service.errors import BackendBroken, SettingsInvalid
 from service.inference.backends.compilation import Compilation
 from service.model.manifest import Manifest
-from service.model.probe import speech_like
+from service.model.synthetic_speech import speech_like
 from service.results import BatchOutput, Clip, ClipOutput, Span
 from tests.checkpoints import LABELS
 from tests.inference.small_model import CLIPS, prepare_small, silence_around

@@ -6,7 +6,7 @@ import soundfile
 
 from loadtests import clips
 from loadtests.sides import STEREO_RATE, HostSide
-from service.preprocess.host import resample, speech_bounds
+from service.preprocess.resample_trim import resample, speech_bounds
 
 
 @pytest.mark.parametrize("seconds", [0.5, 5.0, 31.0])

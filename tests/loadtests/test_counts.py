@@ -3,7 +3,7 @@ from collections import Counter
 from prometheus_client import CollectorRegistry, generate_latest
 
 from loadtests.counts import Counts, accepted_is_answered
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 
 
 def counts(**answers: int) -> Counts:

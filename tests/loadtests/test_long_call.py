@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from emotion2vec_client import Client
 
 from loadtests import long_call
 from loadtests.calls import Turn, clips, encode, make_call
 from loadtests.long_call import Counts, Segment
 from loadtests.processes import serving_with
-from service.client import Client
 from service.preprocess.reader import open_reader
-from service.preprocess.utterances import cut_file
+from service.preprocess.segmentation.utterances import cut_file
 
 NONE = np.empty(0, np.float32)
 

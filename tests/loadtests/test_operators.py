@@ -1,13 +1,11 @@
 """The table of operators, on the embedded model."""
 
-from pathlib import Path
-
 import pytest
 
-import service
 from loadtests import operators
+from service.data import MODELS
 
-TINY = Path(service.__file__).parent / "models" / "tiny"
+TINY = MODELS / "tiny"
 
 
 def test_the_least_of_several_runs_counts_and_loops_do_not_count_twice() -> None:

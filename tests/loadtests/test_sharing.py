@@ -1,13 +1,11 @@
 """What clips gain by sharing a run, on the embedded model."""
 
-from pathlib import Path
-
 import pytest
 
-import service
 from loadtests import sharing
+from service.data import MODELS
 
-TINY = Path(service.__file__).parent / "models" / "tiny"
+TINY = MODELS / "tiny"
 
 
 def test_both_are_called_in_every_round_and_the_first_does_not_count() -> None:

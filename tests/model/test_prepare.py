@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from service.errors import CheckpointInvalid, ModelNotFound, SettingsInvalid
 from service.model.config import ModelConfig
 from service.model.manifest import Manifest
-from service.model.onnx_inputs import Inputs, lay_out
+from service.model.onnx.inputs import Inputs, lay_out
 from service.results import Floats
 from tests.checkpoints import LABELS, make_weights, model_conf, write_hub_directory
 
@@ -20,7 +20,7 @@ pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 from service.model import prepare as module  # noqa: E402
-from service.model.onnx_graph import write_onnx  # noqa: E402
+from service.model.onnx.graph import write_onnx  # noqa: E402
 from service.model.prepare import prepare  # noqa: E402
 
 CONF = model_conf(prenet_depth=1, depth=1)

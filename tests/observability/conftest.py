@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
+from emotion2vec_client import open_stream
 
 from loadtests.ports import held_port
-from service.client import open_stream
 from tests.api.sounds import wav
 from tests.observability.running import Prometheus, Service, eventually, prometheus, service
 from tests.observability.traffic import Answered, send
@@ -32,7 +32,7 @@ class Observed:
 
 def logged(server: Service) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
-    return [line for line in lines if line["logger"] == "service.api.access_log"]
+    return [line for line in lines if line["logger"] == "service.api.middleware.request_log"]
 
 
 async def stream_silence(url: str) -> None:

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from tests.observability.conftest import Observed
+from tests.observability.test_metrics import DESIGNED
 from tests.observability.test_rules import rules
-from tests.test_metrics import DESIGNED
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 DASHBOARD: dict[str, Any] = json.loads(next(DOCKER.glob("grafana/dashboards/*.json")).read_text(encoding="utf-8"))

@@ -8,10 +8,10 @@ import subprocess
 import numpy as np
 import pytest
 
-from service.metrics import STAGES
+from service.observability.metrics import STAGES
 from tests.observability.conftest import Observed
+from tests.observability.test_metrics import DESIGNED
 from tests.observability.traffic import CLIP_SECONDS, REQUESTS
-from tests.test_metrics import DESIGNED
 from tests.tools import needed
 
 QUANTILES = (0.5, 0.95, 0.99)

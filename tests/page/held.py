@@ -18,9 +18,9 @@ from prometheus_client import CollectorRegistry
 from service.api.app import create_app
 from service.inference.backend import BatchLimits
 from service.inference.engine import Engine
-from service.inference.limits import EngineLimits
-from service.metrics import Metrics
-from service.settings import Settings
+from service.inference.engine_limits import EngineLimits
+from service.observability.metrics import Metrics
+from service.settings.settings import Settings
 from tests.api.sounds import wav
 from tests.inference.fake_backend import FakeControl
 

@@ -11,15 +11,15 @@ import soundfile
 import soxr
 from playwright.sync_api import FilePayload, Page, expect
 
+from tests.api.server.test_draining import serving
 from tests.page.browser import PATIENCE, chromium, new_context, page_in
 from tests.page.stored_answers import MODEL_FLAGS, SERVICE
-from tests.test_server import serving
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 _HEIGHT = 1000
 _CALL_RATE = 8000
 _FILES: list[FilePayload] = [
-    {"name": name, "mimeType": "audio/wav", "buffer": (SERVICE / "examples" / name).read_bytes()}
+    {"name": name, "mimeType": "audio/wav", "buffer": (SERVICE / "data" / "examples" / name).read_bytes()}
     for name in ("angry.flac", "sad.flac", "happy.wav", "neutral.flac")
 ]
 _NO_AUDIO: FilePayload = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"Call Mrs Meier back.\n"}
@@ -55,7 +55,8 @@ def live(page: Page) -> None:
 def two_channel_call() -> bytes:
     """The bundled clips, said in turn on two channels at 8 kHz, as calls are recorded."""
     clips = [
-        soundfile.read(path, dtype="float32")[0] for path in sorted((SERVICE / "examples").glob("*.[fw][la][av]*"))
+        soundfile.read(path, dtype="float32")[0]
+        for path in sorted((SERVICE / "data" / "examples").glob("*.[fw][la][av]*"))
     ]
     turns = [soxr.resample(clip, 16_000, _CALL_RATE) for clip in clips * 2]
     pause = _CALL_RATE // 2

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from tests.test_server import serving
+from tests.api.server.test_draining import serving
 
 SERVICE = Path(__file__).resolve().parents[2] / "service"
 PATH = SERVICE / "page" / "examples.json"
@@ -30,7 +30,7 @@ def stored() -> dict[str, Any]:
 def computed(url: str) -> dict[str, Any]:
     """The document, computed now by the service at `url`."""
     answers = {}
-    for path in sorted(path for path in (SERVICE / "examples").iterdir() if path.suffix in (".flac", ".wav")):
+    for path in sorted(path for path in (SERVICE / "data" / "examples").iterdir() if path.suffix in (".flac", ".wav")):
         response = httpx.post(f"{url}/recognize", files={"file": path.read_bytes()}, data=OPTIONS, timeout=60)
         answers[path.name] = {**response.raise_for_status().json(), "id": "stored"}
     return {"options": OPTIONS, "answers": answers}

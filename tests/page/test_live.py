@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import Page, WebSocketRoute, expect
 from websockets.sync.client import connect
 
+from tests.api.server.test_draining import serving
 from tests.page.browser import INSECURE_HOST
 from tests.page.conftest import OpenPage
 from tests.page.held import Held, until
@@ -24,7 +25,6 @@ from tests.page.stored_answers import MODEL_FLAGS, SERVICE, stored
 from tests.page.test_record import refuse
 from tests.page.test_timeline import colours
 from tests.page.test_upload import take
-from tests.test_server import serving
 
 MODEL = stored()["answers"]["happy.wav"]["model"]
 SCORES = [{"label": "happy", "score": 0.75}, {"label": "sad", "score": 0.25}]
@@ -142,7 +142,7 @@ def test_without_a_microphone_it_says_why(open_page: OpenPage, service_url: str)
 def test_the_lines_of_code_do_the_same(page: Page, tmp_path: Path) -> None:
     refuse(page, "NotAllowedError")
     go_live(page, window="1.5", hop="0.5")
-    clip = SERVICE / "examples" / "happy.wav"
+    clip = SERVICE / "data" / "examples" / "happy.wav"
     page.set_input_files("#files", clip)
     expect(page.locator("#result-name")).to_have_text("happy.wav")
     line = page.locator("#code").inner_text().replace("emotion2vec-service", f"{sys.executable} -m service.cli", 1)

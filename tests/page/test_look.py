@@ -16,7 +16,7 @@ from tests.page.conftest import OpenPage
 from tests.page.stored_answers import SERVICE
 
 PAGE = SERVICE / "page"
-EXAMPLES = [SERVICE / "examples" / name for name in ("happy.wav", "sad.flac")]
+EXAMPLES = [SERVICE / "data" / "examples" / name for name in ("happy.wav", "sad.flac")]
 
 
 def show_example(page: Page) -> None:

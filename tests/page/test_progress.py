@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from service.inference.limits import EngineLimits
+from service.inference.engine_limits import EngineLimits
 from tests.api.sounds import wav
 from tests.page.conftest import OpenPage
 from tests.page.held import PATIENCE, Held, held_service, until

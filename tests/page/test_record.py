@@ -55,7 +55,7 @@ def test_without_https_the_page_says_so_and_the_rest_works(open_page: OpenPage, 
     assert not page.evaluate("isSecureContext")
     page.get_by_role("button", name="Record").click()
     expect(page.locator("#record-notice")).to_contain_text(f"This page came from http://{INSECURE_HOST}:")
-    page.set_input_files("#files", SERVICE / "examples" / "happy.wav")
+    page.set_input_files("#files", SERVICE / "data" / "examples" / "happy.wav")
     page.locator("#answer").wait_for()
     page.get_by_role("button", name="Copy").click()
     expect(page.locator("#copy")).to_have_text("Select the text to copy it")

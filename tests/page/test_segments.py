@@ -32,7 +32,7 @@ Lines = list[dict[str, Any]]
 
 
 def clip(name: str) -> Floats:
-    samples: Floats = soundfile.read(SERVICE / "examples" / name, dtype="float32")[0]
+    samples: Floats = soundfile.read(SERVICE / "data" / "examples" / name, dtype="float32")[0]
     return samples
 
 

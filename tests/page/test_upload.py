@@ -18,7 +18,7 @@ from tests.audio_samples import encode, speech
 from tests.page.conftest import OpenPage
 from tests.page.stored_answers import SERVICE
 
-EXAMPLES = SERVICE / "examples"
+EXAMPLES = SERVICE / "data" / "examples"
 
 
 def upload(page: Page, *files: Path) -> None:

@@ -14,7 +14,7 @@ import soundfile
 import soxr
 
 from service.errors import AudioEmpty, AudioTooLong, NotDecodable, ServiceError
-from service.preprocess import limits
+from service.preprocess import decoding_limits
 from service.preprocess.decode import decode
 from service.results import Floats
 from tests.audio_samples import AMR, AMR_WB, FORMATS, encode, encode_av, repacked, speech
@@ -229,7 +229,7 @@ def test_exactly_the_longest_duration(name: str) -> None:
 
 
 def test_most_samples_over_all_channels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_VALUES", 40_000)
+    monkeypatch.setattr(decoding_limits, "MAX_VALUES", 40_000)
     assert decode(encode("wav-s16", speech(seconds=1), 16_000), max_duration=10).duration == 1
     with pytest.raises(AudioTooLong, match=r"2 channels at 48000 Hz at most 0\.417 s"):
         decode(encode("wav-s16", speech(48_000, channels=2, seconds=1), 48_000), max_duration=10)

@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from service.errors import AudioError, AudioTooLong, AudioTruncated, NotDecodable
-from service.preprocess import ffmpeg
+from service.preprocess.byte_source import ByteSource
 from service.preprocess.decode import decode
-from service.preprocess.limits import Limits
+from service.preprocess.decoding_limits import Limits
+from service.preprocess.ffmpeg import decoder
 from service.preprocess.reader import open_reader
-from service.preprocess.source import ByteSource
 from tests.audio_samples import AMR, AMR_WB, CLIPS, FORMATS, encode, speech
 from tests.preprocess import bombs
 
@@ -101,7 +101,7 @@ _MEASURE = """
 import resource, sys
 from pathlib import Path
 from service.errors import AudioError
-from service.preprocess import sandbox
+from service.preprocess.ffmpeg import sandbox
 from service.preprocess.decode import decode
 from service.preprocess.reader import open_reader
 import numpy, soxr
@@ -212,7 +212,7 @@ def decode_whole(data: bytes) -> None:
 
 def decode_here(data: bytes) -> None:
     """With FFmpeg in this process, which is not confined."""
-    list(ffmpeg.decode(ByteSource(data), Limits(10, whole=True)))
+    list(decoder.decode(ByteSource(data), Limits(10, whole=True)))
 
 
 SCRIPTS = {

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from service.errors import AudioEmpty, AudioTooLong, AudioTruncated, NotDecodable, QueueFull, ServiceError
-from service.preprocess import child, sandbox
 from service.preprocess.decode import decode
-from service.preprocess.limits import BLOCK_SECONDS, block_frames
-from service.preprocess.pieces import PIECE
+from service.preprocess.decoding_limits import BLOCK_SECONDS, block_frames
+from service.preprocess.ffmpeg import child, sandbox
+from service.preprocess.ffmpeg.chunked_file import PIECE
 from service.preprocess.reader import AudioReader, open_reader
 from service.results import Floats
 from tests.audio_samples import AMR, AMR_WB, FORMATS, encode, speech

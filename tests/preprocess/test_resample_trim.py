@@ -12,11 +12,11 @@ import pytest
 import soxr
 from numpy.typing import NDArray
 
-from service.preprocess import host
+from service.preprocess import resample_trim
 from service.results import MIN_SAMPLES, SAMPLING_RATE, Floats
 from tests.audio_samples import CLIPS, speech
 
-MARGIN = host.MARGIN
+MARGIN = resample_trim.MARGIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def torch_side(device: str) -> Side:
     torch = pytest.importorskip("torch")
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA")
-    module = importlib.import_module("service.preprocess.device")
+    module = importlib.import_module("service.preprocess.resample_trim_torch")
 
     def resample(samples: Floats, rate: int) -> Floats:
         resampled: Floats = module.resample(torch.from_numpy(samples).to(device), rate).cpu().numpy()
@@ -56,7 +56,7 @@ def torch_side(device: str) -> Side:
 )
 def side(request: pytest.FixtureRequest) -> Side:
     if request.param == "host":
-        return Side(host, host.resample, host.speech_bounds)
+        return Side(resample_trim, resample_trim.resample, resample_trim.speech_bounds)
     return torch_side(request.param)
 
 
@@ -91,7 +91,7 @@ def test_resampled_length(side: Side, rate: int, length: int) -> None:
 
 def test_16_khz_stays_as_it_is(side: Side) -> None:
     samples = speech()[0]
-    assert np.shares_memory(side.resample(samples, SAMPLING_RATE), samples) or side.module is not host
+    assert np.shares_memory(side.resample(samples, SAMPLING_RATE), samples) or side.module is not resample_trim
     assert np.array_equal(side.resample(samples, SAMPLING_RATE), samples)
 
 
@@ -208,11 +208,11 @@ def test_bounds_do_not_depend_on_scale(side: Side, scale: float) -> None:
 @pytest.mark.torch
 def test_host_and_device_agree() -> None:
     device = torch_side("cpu")
-    own = Side(host, host.resample, host.speech_bounds)
+    own = Side(resample_trim, resample_trim.resample, resample_trim.speech_bounds)
     waveforms = [padded(speech(clip=number)[0], 3_000 * number, 5_000, 3e-4) for number in range(6)]
     for one, other in zip(bounds(own, *waveforms), bounds(device, *waveforms), strict=True):
-        assert abs(one[0] - other[0]) <= host.HOP
-        assert abs(one[1] - other[1]) <= host.HOP
+        assert abs(one[0] - other[0]) <= resample_trim.HOP
+        assert abs(one[1] - other[1]) <= resample_trim.HOP
 
 
 @pytest.mark.torch

@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 from service.inference.backends.buckets import Shape
+from service.inference.backends.check_clips import long_clip
 from service.inference.backends.precision import TOLERANCE
-from service.inference.backends.probes import long_clip
-from service.inference.encoder import Encoded, Encoder
 from service.model.config import ModelConfig
-from service.model.probe import normalized
+from service.model.network.encoder import Encoded, Encoder
+from service.model.synthetic_speech import normalized
 from service.results import SAMPLING_RATE
 
 logger = logging.getLogger(__name__)

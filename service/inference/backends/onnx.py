@@ -20,8 +20,8 @@ import onnxruntime
 from service.errors import ModelNotFound
 from service.inference.backend import BatchLimits
 from service.model.manifest import Manifest
-from service.model.onnx_inputs import lay_out
-from service.preprocess import host
+from service.model.onnx.inputs import lay_out
+from service.preprocess import resample_trim
 from service.results import SAMPLING_RATE, BatchOutput, Clip, ClipOutput, Floats, ModelInfo, Span
 
 LIMITS = BatchLimits(clips=8, seconds=10.0)
@@ -150,8 +150,8 @@ class OnnxBackend:
 
     def _prepare(self, clip: Clip) -> _Prepared:
         """Bring a clip to 16 kHz, trim it, and normalise what is left."""
-        samples = host.resample(clip.samples, clip.sampling_rate)
-        start, end = host.speech_bounds(samples[np.newaxis], np.array([samples.size]))[0].tolist()
+        samples = resample_trim.resample(clip.samples, clip.sampling_rate)
+        start, end = resample_trim.speech_bounds(samples[np.newaxis], np.array([samples.size]))[0].tolist()
         speech = Span(start / SAMPLING_RATE, end / SAMPLING_RATE) if end else None
         if speech is None or not clip.trim:
             start, end = 0, samples.size

@@ -18,11 +18,11 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from service.errors import SettingsInvalid
-from service.inference.backends.probes import long_clip, short_clips
-from service.inference.encoder import Encoder
+from service.inference.backends.check_clips import long_clip, short_clips
 from service.model.config import ModelConfig
 from service.model.labels import masked_labels
 from service.model.manifest import Manifest
+from service.model.network.encoder import Encoder
 from service.results import Floats
 
 logger = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from service.errors import SettingsInvalid
+from service.extras import torch_extra
 from service.inference.backend import Backend
 from service.inference.backends.compilation import Compilation
-from service.model.extra import torch_extra
 from service.model.manifest import Manifest
 
 logger = logging.getLogger(__name__)

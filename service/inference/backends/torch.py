@@ -28,10 +28,10 @@ from service.inference.backends.compiled import CompiledEncoder, CompileFailed
 from service.inference.backends.cuda import open_device, usable
 from service.inference.backends.precision import DTYPES, Dtype, load_encoder
 from service.inference.backends.transfer import Transfer
-from service.inference.encoder import Encoded
 from service.model.manifest import WEIGHTS, Manifest
-from service.model.probe import speech_like
-from service.preprocess.device import resample, speech_bounds
+from service.model.network.encoder import Encoded
+from service.model.synthetic_speech import speech_like
+from service.preprocess.resample_trim_torch import resample, speech_bounds
 from service.results import SAMPLING_RATE, BatchOutput, Clip, ClipOutput, Floats, ModelInfo, Span
 
 logger = logging.getLogger(__name__)

@@ -20,14 +20,14 @@ from prometheus_client import CollectorRegistry
 
 from loadtests.holdings import children
 from service.api.app import create_app
-from service.api.guards.unread import AnswerTimeoutProtocol
+from service.api.server.answer_timeout import AnswerTimeoutProtocol
 from service.errors import DeadlineExceeded, QueueFull
 from service.inference.backend import BatchLimits
 from service.inference.engine import Engine
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.preprocess.decode import decode
 from service.results import Clip, ClipOutput, Timings
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.api.answers import problem
 from tests.api.conftest import serving
 from tests.api.double import RecognizerDouble
@@ -126,7 +126,7 @@ async def test_progress_tells_how_far_it_is(new_app: Callable[..., FastAPI], rec
 async def test_the_log_tells_what_became_of_it(
     client: httpx.AsyncClient, recognizer: RecognizerDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="service.api.access_log")
+    caplog.set_level(logging.INFO, logger="service.api.middleware.request_log")
     await streamed(client, CALL)
     recognizer.faults += [DeadlineExceeded("late")] * 2
     await streamed(client, CALL)
@@ -193,7 +193,7 @@ async def test_who_reads_nothing_stops_the_work_and_is_cut_off(
     new_app: Callable[..., FastAPI], recognizer: RecognizerDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So that some lines fill what the kernel takes off the server's hands.
-    monkeypatch.setattr("service.api.answers._name", lambda label, _: label.en + 20_000 * "x")
+    monkeypatch.setattr("service.recognition.answers._name", lambda label, _: label.en + 20_000 * "x")
     asking = head(len(MANY), f"{PATH}&channels=split").replace(b"\r\n\r\n", f"\r\nAccept: {NDJSON}\r\n\r\n".encode())
     loop = asyncio.get_running_loop()
     async with listening(new_app()) as port:

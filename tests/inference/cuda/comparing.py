@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from service.inference.backends.compilation import Compilation
-from service.model.probe import speech_like
+from service.model.synthetic_speech import speech_like
 from service.results import Clip, ClipOutput, Floats
 from tests.checkpoints import real_clips
 from tests.inference.small_model import CLIPS

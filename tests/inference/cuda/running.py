@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 import yaml
 
-from service.inference.encoder import Encoder
 from service.model.config import ModelConfig
+from service.model.network.encoder import Encoder
 from service.model.weights import expected_shapes
 
 LARGE = Path(__file__).parents[3] / "loadtests" / "data" / "config.yaml"

@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry
 
 from service.inference.backends.compilation import Compilation
 from service.inference.engine import Engine
-from service.inference.limits import EngineLimits
-from service.metrics import Metrics
+from service.inference.engine_limits import EngineLimits
 from service.model.manifest import WEIGHTS, Manifest
-from service.model.probe import speech_like
+from service.model.synthetic_speech import speech_like
+from service.observability.metrics import Metrics
 from service.results import Clip, ClipOutput
 from tests.inference.small_model import prepare_small
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from service.errors import BackendBroken
 from service.inference.backends.torch import TorchBackend
-from service.model.probe import speech_like
+from service.model.synthetic_speech import speech_like
 from service.model.store import find
 from service.results import Clip
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from service.model.manifest import Manifest
-from service.model.probe import speech_like
+from service.model.synthetic_speech import speech_like
 from service.results import Clip, ClipOutput
 
 pytest.importorskip("torch")

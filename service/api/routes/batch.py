@@ -1,0 +1,94 @@
+"""`POST /recognize/batch`: several files in, a result or a problem for each."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from service.api.openapi import REQUEST_ERRORS, files_body, option_parameters
+from service.api.problems import documented, problem_of, reported
+from service.api.received_request import Order, take_form
+from service.api.request_context import RequestContext, Services, request_context, services
+from service.api.responses import answer_response
+from service.api.schemas import BatchAnswer, BatchItem
+from service.errors import FieldError
+from service.recognition.answers import longest, model_summary
+from service.recognition.concurrency import all_of, while_connected
+from service.recognition.file import FileAnswer, Pipeline
+from service.recognition.options import invalid_options
+from service.recognition.progress import RequestProgress
+from service.results import Timings
+from service.settings.settings import Settings
+
+FILE_FIELD = "files"
+_MAX_PARALLEL = 16
+
+_NOT_IN_A_BATCH = FieldError(
+    "granularity", "cannot be segment in a batch; send each file to /recognize by itself", "not_in_a_batch"
+)
+"""The answer of a batch is one document, which dozens of long recordings would make as large as they are many."""
+
+
+def batch_router(settings: Settings) -> APIRouter:
+    """The route, with its limits on bodies and files."""
+    router = APIRouter(max_body_size=settings.max_body_bytes)
+    router.add_api_route(
+        "/recognize/batch",
+        recognize_batch,
+        methods=["POST"],
+        tags=["recognition"],
+        summary="Recognise the emotions in several files",
+        response_model=BatchAnswer,
+        responses=documented(*REQUEST_ERRORS),
+        openapi_extra={
+            "parameters": option_parameters(batch=True),
+            "requestBody": files_body(FILE_FIELD, settings.max_files),
+        },
+    )
+    return router
+
+
+async def recognize_batch(request: Request) -> Response:
+    """Send several audio files, each as a part `files` of one form, with the same options for all.
+
+    `items` has one entry for each file, in their order: a `result` as `POST /recognize` gives it, or a `problem`. The
+    answer is 200 also where every file has a problem; other statuses concern the request as a whole.
+    """
+    parts = services(request)
+    context = request_context(request.scope)
+    with parts.recognizer.admit(), parts.progress.follow(context.id) as progress:
+        order = await take_form(request, parts, (FILE_FIELD,), parts.settings.max_files)
+        progress.received = True
+        with order.upload:
+            if order.options.granularity == "segment":
+                raise invalid_options(_NOT_IN_A_BATCH)
+            return await while_connected(request.receive, _answer(parts, order, context, progress))
+
+
+async def _answer(parts: Services, order: Order, context: RequestContext, progress: RequestProgress) -> Response:
+    pipeline = Pipeline(parts, order.options, order.deadline, order.reuse, context.notes, progress)
+    items: list[BatchItem] = []
+    done: list[FileAnswer] = []
+
+    async def work_off() -> None:
+        while order.upload:
+            file = order.upload.take()
+            item: BatchItem = {"index": len(items), "filename": file.filename or ""}
+            items.append(item)
+            try:
+                done.append(answered := await pipeline.run(file.file))
+                item["result"] = answered.result
+            except Exception as exc:
+                context.notes.failed_files += 1
+                item["problem"] = problem_of(reported(exc, context), context.id)
+
+    await all_of(work_off() for _ in range(_parallel(len(order.upload), parts.settings)))
+    answer: BatchAnswer = {"id": context.id, "model": model_summary(pipeline.model), "items": items}
+    timings = longest([Timings(), *(file.timings for file in done)])
+    cached = None if parts.cache is None else len(done) == len(items) and all(file.cached for file in done)
+    return await answer_response(parts.pool, answer, timings, large=order.options.over_time, cached=cached)
+
+
+def _parallel(files: int, settings: Settings) -> int:
+    """How many files may be decoded or wait for the model at once: a batch must not fill the queue by itself."""
+    return min(files, _MAX_PARALLEL, max(1, int(settings.max_queue_seconds / settings.longest_clip / 2)))

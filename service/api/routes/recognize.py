@@ -1,0 +1,77 @@
+"""`POST /recognize`: one file in, its emotions out."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from service.api.openapi import AUDIO_ERRORS, LINES, REQUEST_ERRORS, file_body, option_parameters
+from service.api.problems import documented
+from service.api.received_request import Order, take_file
+from service.api.request_context import RequestContext, Services, request_context, services
+from service.api.responses import answer_response
+from service.api.schemas import Answer, SegmentedAnswer
+from service.api.segment_response import answer_segments
+from service.recognition.answers import model_summary
+from service.recognition.concurrency import while_connected
+from service.recognition.file import Pipeline
+from service.recognition.progress import RequestProgress
+from service.settings.settings import Settings
+
+FILE_FIELDS = ("file", "audio")
+
+
+def recognize_router(settings: Settings) -> APIRouter:
+    """The route, with its limit on bodies."""
+    router = APIRouter(max_body_size=settings.max_body_bytes)
+    router.add_api_route(
+        "/recognize",
+        recognize,
+        methods=["POST"],
+        tags=["recognition"],
+        summary="Recognise the emotions in one file",
+        response_model=Answer | SegmentedAnswer,
+        responses={**LINES, **documented(*REQUEST_ERRORS, *AUDIO_ERRORS)},
+        openapi_extra={"parameters": option_parameters(), "requestBody": file_body(FILE_FIELDS)},
+    )
+    return router
+
+
+async def recognize(request: Request) -> Response:
+    """Send one audio file, as the part `file` of a form or as the body itself, and get its emotions.
+
+    Options are form fields, or query parameters of the same names. Scores are in the order of the model's labels, or
+    in that of `labels`, and sum to one. All times are in seconds of the uploaded file. Only what was asked for is in
+    the answer; `audio.speech` is null where the clip is silent, which is then scored as a whole. With `channels=split`
+    the result of each channel is in `channels`, and no other is given.
+
+    With `granularity=segment` each utterance has its own result, and the overall one is their mean, weighted by how
+    long they last. Under `Accept: application/x-ndjson` the answer is a stream of lines: `start`, a `segment` for each
+    as soon as it is known, in order of their ends, and last the `result`, or a `problem`.
+    """
+    parts = services(request)
+    context = request_context(request.scope)
+    in_segments = request.query_params.get("granularity") == "segment"
+    with ExitStack() as held:
+        # The permit comes first: a service that is full refuses before it reads a body.
+        held.enter_context(parts.recognizer.admit())
+        if in_segments:
+            held.enter_context(parts.segment_permits.take())
+        progress = held.enter_context(parts.progress.follow(context.id))
+        order = await take_file(request, parts, FILE_FIELDS)
+        held.enter_context(order.upload)
+        progress.received = True
+        if order.options.granularity != "segment":
+            return await while_connected(request.receive, _answer(parts, order, context, progress))
+        if not in_segments:  # the form says so
+            held.enter_context(parts.segment_permits.take())
+        return await answer_segments(request, parts, order, progress, held)
+
+
+async def _answer(parts: Services, order: Order, context: RequestContext, progress: RequestProgress) -> Response:
+    pipeline = Pipeline(parts, order.options, order.deadline, order.reuse, context.notes, progress)
+    file = await pipeline.run(order.upload.take().file)
+    answer: Answer = {"id": context.id, "model": model_summary(pipeline.model), **file.result}
+    return await answer_response(parts.pool, answer, file.timings, large=order.options.over_time, cached=file.cached)

@@ -1,1 +1,0 @@
-"""Long recordings, `granularity=segment`: read piece by piece, and answered utterance by utterance."""

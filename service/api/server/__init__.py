@@ -1,0 +1,1 @@
+"""Everything that builds upon internals of uvicorn: protocols, signals, draining."""

@@ -1,0 +1,155 @@
+"""The server process: uvicorn around the app, with a shutdown that loses nothing that was accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import Callable, Generator
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.api.server.http_protocol import limited_protocol
+from service.api.server.websocket_protocol import WEBSOCKETS
+from service.errors import Draining, ServiceError, SetupError
+from service.inference.engine import Engine
+from service.preprocess.ffmpeg import sandbox
+from service.settings.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_CONNECTIONS_GRACE = 10
+"""Seconds in which the last answers must leave, once everything is answered."""
+
+
+class Server(uvicorn.Server):
+    """Drains before it stops listening.
+
+    uvicorn closes its sockets at the first signal, so that callers get connection errors while others are still
+    served. Here the engine drains first: `/readyz` turns to 503, new requests get a problem document that says when
+    to come back, accepted ones their answers; then uvicorn stops. A second signal stops at once.
+
+    Args:
+        app: what `service.api.app.create_app` made around `engine`.
+        engine: drained at a stop signal.
+        settings: where to listen, how long to drain.
+        announce: called once with the server's URL when the model is ready.
+
+    Attributes:
+        setup_error: why this process can never serve the model, or can no more; None otherwise.
+    """
+
+    def __init__(self, app: FastAPI, engine: Engine, settings: Settings, announce: Callable[[str], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=limited_protocol(
+                    header_timeout=settings.header_timeout,
+                    max_header_bytes=settings.max_header_bytes,
+                    max_headers=settings.max_headers,
+                ),
+                **WEBSOCKETS,
+                host=settings.host,
+                port=settings.port,
+                # Not uvicorn's default, which believes whoever connects from this machine.
+                proxy_headers=bool(settings.trusted_proxies),
+                forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="on",
+                timeout_graceful_shutdown=_CONNECTIONS_GRACE,
+            )
+        )
+        _warn_if_open(settings)
+        self.setup_error: SetupError | None = None
+        self._engine = engine
+        self._root_path = settings.root_path
+        self._drain_timeout = settings.drain_timeout
+        self._announce = announce
+        self._following: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: drain, then exit. Second: exit now."""
+        if self.started and not self.should_exit and self._draining is None:
+            logger.info("draining")
+            self._draining = asyncio.get_running_loop().create_task(self._drain_then_exit())
+        else:
+            self.should_exit = True
+            self.force_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Handle the stop signals on the loop, where tasks can be made.
+
+        uvicorn would also raise the signal again after shutting down; an orderly stop has status 0 here.
+        """
+        loop = asyncio.get_running_loop()
+        for sig in _STOP_SIGNALS:
+            loop.add_signal_handler(sig, self.handle_exit, sig, None)
+        try:
+            yield
+        finally:
+            for sig in _STOP_SIGNALS:
+                loop.remove_signal_handler(sig)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then say so as soon as the model is warm."""
+        await super().startup(sockets)
+        if self.started:
+            # Not waited for: only uploads that need FFmpeg need it, and they start it themselves if they must.
+            asyncio.get_running_loop().run_in_executor(None, _start_decoder)
+            self._following = asyncio.get_running_loop().create_task(self._follow_engine())
+
+    @property
+    def url(self) -> str:
+        """Where the server listens; the port is the real one where 0 was asked for."""
+        port = self.servers[0].sockets[0].getsockname()[1]
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        return f"http://{host}:{port}{self._root_path}"
+
+    async def _follow_engine(self) -> None:
+        try:
+            await self._engine.wait_ready()
+        except Draining:
+            return
+        except SetupError as error:
+            # No restart of the worker can help: the operator must see the process end, and why.
+            self.setup_error = error
+            self.should_exit = True
+            return
+        self._announce(self.url)
+        await self._engine.wait_hopeless()
+        # Some errors of a GPU last as long as the process. Whoever watches over it starts another one.
+        self.setup_error = SetupError("The model could not be loaded again, many times over; the log says why.")
+        self.should_exit = True
+
+    async def _drain_then_exit(self) -> None:
+        try:
+            await self._engine.drain(self._drain_timeout)
+        finally:
+            self.should_exit = True
+
+
+def _start_decoder() -> None:
+    with contextlib.suppress(ServiceError):  # logged where it was raised; each upload concerned says so as well
+        sandbox.warm_up()
+
+
+def _warn_if_open(settings: Settings) -> None:
+    """Tell an operator who has made the service reachable from elsewhere that everybody there may use it."""
+    try:
+        local = ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        local = settings.host == "localhost"
+    if not local and not settings.needs_key:
+        logger.warning(
+            "everybody who reaches %s may call: no API keys are set (api_keys, api_keys_file)", settings.host
+        )

@@ -1,0 +1,173 @@
+"""uvicorn's HTTP protocol with the limits that no application can have, since they apply before there is a request."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from http import HTTPStatus
+
+import orjson
+
+from service.api.problems import PROBLEM_MEDIA_TYPE, problem_of
+from service.api.server.answer_timeout import AnswerTimeoutProtocol
+from service.errors import HeadersTooLarge, MalformedRequest, ServiceError
+
+_MAX_PIPELINED = 16
+"""Requests that may wait on one connection while another is answered; hardly any client sends even one."""
+
+_LINGER = 1.0
+"""Seconds in which a refused client may read why; to close at once could destroy the answer on its way."""
+
+
+class LimitedProtocol(AnswerTimeoutProtocol):
+    """Bounds the time, the bytes and the number of the headers of a request. Use `limited_protocol`.
+
+    uvicorn waits for headers without limit and keeps whatever comes, so that a few thousand idle sockets, or one fast
+    one, would exhaust the process. The limit of time also holds for the rest of a body that was answered before it had
+    arrived, and that of bytes for trailers, which are dropped. What cannot be parsed is answered with a problem
+    document as well.
+    """
+
+    header_timeout: float
+    max_header_bytes: int
+    max_headers: int
+
+    _deadline: asyncio.TimerHandle | None = None
+    _in_head = True
+    _head_bytes = 0
+    _kept_bytes = 0
+    """What has come since the last byte of a body: the parser or the list of headers may hold it."""
+    _error: ServiceError | None = None
+    """What is wrong with the request that is being parsed."""
+    _deaf = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """A new connection has to say what it wants."""
+        super().connection_made(transport)
+        self._arm(self.header_timeout)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Something has come; of a header in many pieces the parser says nothing before its end."""
+        if self._deaf:
+            return
+        self._kept_bytes += len(data)
+        super().data_received(data)
+        if self._kept_bytes > self.max_header_bytes and not self._deaf:
+            self._refuse(self._too_large())
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request, of which a kept-alive connection may see many."""
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+        self._arm(self.header_timeout)
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the path or the query."""
+        super().on_url(url)
+        self._head_bytes += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer, which nobody reads and which must not pass for a header."""
+        if self._in_head:
+            super().on_header(name, value)
+            self._head_bytes += len(name) + len(value)
+
+    def on_headers_complete(self) -> None:
+        """From here on the application has its own limits."""
+        self._in_head, self._kept_bytes = False, 0
+        self._disarm()
+        if self._head_bytes > self.max_header_bytes or len(self.headers) > self.max_headers:
+            self._error = self._too_large()
+        elif len(self.pipeline) >= _MAX_PIPELINED:
+            self._error = MalformedRequest("Too many requests at once on one connection.")
+        if self._error is not None:
+            raise self._error  # stops the parser, which then calls send_400_response
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._kept_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The body is through as well."""
+        self._kept_bytes = 0
+        self._disarm()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The application is done; what is left of the body must not come in for ever."""
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body:
+            self._arm(self.header_timeout)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over, with none of the timers that would end it; not in the midst of another answer."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._refuse(MalformedRequest("A WebSocket cannot be opened before the answer to the request before."))
+            return
+        self._disarm()
+        self.stop_watching()
+        super().handle_websocket_upgrade()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what the parser has stopped at."""
+        self._refuse(self._error or MalformedRequest("This is not a valid HTTP request."))
+
+    def _too_large(self) -> HeadersTooLarge:
+        limits = f"{self.max_header_bytes} bytes, and there may be {self.max_headers} headers"
+        return HeadersTooLarge(f"Path, query and headers may have {limits}.")
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answer in place of the application, which may not know of the request yet, and close."""
+        self._deaf = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            # To the application, the client has left.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if self.cycle.response_started or self.pipeline:
+                self._close()  # in the middle of another answer, this one could not be told from it
+                return
+        problem = problem_of(error, uuid.uuid4().hex)
+        body = orjson.dumps(problem)
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", PROBLEM_MEDIA_TYPE.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", problem["request_id"].encode()),
+            (b"connection", b"close"),
+        ]
+        status = HTTPStatus(problem["status"])
+        lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode(), *(b"%s: %s" % header for header in headers)]
+        self.transport.write(b"\r\n".join([*lines, b"", body]))
+        self._arm(_LINGER)
+
+    def _arm(self, seconds: float) -> None:
+        self._disarm()
+        self._deadline = self.loop.call_later(seconds, self._close)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _close(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+def limited_protocol(*, header_timeout: float, max_header_bytes: int, max_headers: int) -> type[LimitedProtocol]:
+    """The protocol class for `uvicorn.Config(http=…)`.
+
+    Args:
+        header_timeout: seconds for the headers of a request.
+        max_header_bytes: bytes that path, query and headers may have together.
+        max_headers: how many headers there may be.
+    """
+    limits = {"header_timeout": header_timeout, "max_header_bytes": max_header_bytes, "max_headers": max_headers}
+    return type("LimitedProtocol", (LimitedProtocol,), limits)

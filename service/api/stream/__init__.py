@@ -1,0 +1,1 @@
+"""The WebSocket route `/stream`: messages, order of events, closing."""

@@ -1,1 +1,0 @@
-"""Live audio over WebSockets, from the route `/stream` down to its samples."""

@@ -1,0 +1,51 @@
+"""The model that the settings ask for: found on this machine, and opened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from service.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from service.inference.backend import Backend
+    from service.model.store import StoredModel
+
+MODEL_SETTINGS = ("model", "backend", "device", "dtype", "threads", "cache_dir", "offline")
+"""What a command needs to ask for, to open a model."""
+
+
+def find_model(settings: Settings) -> StoredModel:
+    """Find the model in the cache or on a hub.
+
+    Raises:
+        SetupError: if it is not there.
+    """
+    from service.model.store import find
+
+    return find(settings.model, cache=settings.cache_dir, offline=settings.offline)
+
+
+def open_model(stored: StoredModel, settings: Settings, *, few: bool = False) -> Backend:
+    """Open a backend with the model; `few` clips are worth less preparation.
+
+    Raises:
+        SetupError: if it cannot be opened.
+    """
+    from service.inference.backends.compilation import Compilation
+    from service.inference.backends.select import open_backend
+
+    return open_backend(
+        stored.directory,
+        stored.manifest,
+        backend=settings.backend,
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        few=few,
+        compilation=Compilation(
+            choice=settings.compile,
+            clips=settings.compile_clips,
+            seconds=settings.compile_seconds,
+            cache=settings.cache_dir / "compiled",
+        ),
+    )

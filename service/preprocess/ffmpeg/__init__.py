@@ -1,0 +1,1 @@
+"""FFmpeg in confined child processes."""

@@ -1,0 +1,1 @@
+"""Finding speech, and cutting it into utterances."""

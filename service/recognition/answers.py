@@ -1,0 +1,132 @@
+"""From the values of the inference to the shapes of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from service.api.schemas import (
+    Audio,
+    ChannelResult,
+    EncodedArray,
+    FileResult,
+    Frames,
+    LabelScore,
+    ModelDetails,
+    ModelSummary,
+    Overall,
+    Result,
+    Segment,
+    Stretch,
+)
+from service.recognition.json_encoding import Base64
+from service.recognition.options import Encoding, LabelLanguage, Options
+from service.recognition.scores import WeightedMean
+from service.recognition.steps import Decoded
+from service.results import Floats, Label, ModelInfo, Recognition, Span, Timings
+
+DIGITS = 6
+"""Decimals of times in answers: microseconds, finer than any sample, without the noise of sums of floats."""
+
+
+def model_summary(model: ModelInfo) -> ModelSummary:
+    """Which model answered."""
+    return {
+        "id": model.id,
+        "revision": model.revision,
+        "backend": model.backend,
+        "device": model.device,
+        "dtype": model.dtype,
+        "demonstration": model.demonstration,
+    }
+
+
+def model_details(model: ModelInfo) -> ModelDetails:
+    """What a client may want to know of a model before it asks."""
+    answerable = [label for index, label in enumerate(model.labels) if index not in model.masked]
+    return {
+        **model_summary(model),
+        "labels": [{"en": label.en, "zh": label.zh, "native": label.native} for label in answerable],
+        "embedding_size": model.embedding_size,
+    }
+
+
+def file_result(decoded: Decoded, recognitions: Sequence[Recognition], options: Options) -> FileResult:
+    """The result for one file: flat, or a list by channel where the channels were to be split."""
+    audio: Audio = {
+        "duration": round(decoded.duration, DIGITS),
+        "sampling_rate": decoded.sampling_rate,
+        "channels": decoded.channels,
+        "narrow_band": decoded.narrow_band,
+    }
+    results = [result_of(recognition, options) for recognition in recognitions]
+    stretches = [_stretch(recognition.speech) for recognition in recognitions]
+    if options.channels == "split":
+        channels: list[ChannelResult] = [
+            {"channel": index, "speech": stretch, **result}
+            for index, (stretch, result) in enumerate(zip(stretches, results, strict=True))
+        ]
+        return {"audio": audio, "channels": channels}
+    # A Result may have no key `channels`, which mypy cannot know of a typed dictionary.
+    return cast(FileResult, {"audio": {**audio, "speech": stretches[0]}, **results[0]})
+
+
+def segment_of(recognition: Recognition, options: Options, *, start: float, end: float, channel: int | None) -> Segment:
+    """The result for a stretch of a recording or a stream; `channel` is None where channels are not told apart."""
+    where = {} if channel is None else {"channel": channel}
+    times = {"start": round(start, DIGITS), "end": round(end, DIGITS)}
+    return cast(Segment, {**where, **times, **result_of(recognition, options)})
+
+
+def overall_of(mean: WeightedMean, options: Options) -> Overall | Result:
+    """What the stretches of a recording or a stream come to; null and empty where there were none."""
+    recognition = mean.recognition()
+    if recognition is None:
+        return {"label": None, "score": None, "scores": []}
+    return result_of(recognition, options)
+
+
+def result_of(recognition: Recognition, options: Options) -> Result:
+    """The scores of one waveform, and what else was asked for."""
+    names = [_name(label, options.label_language) for label in recognition.labels]
+    scores: list[LabelScore] = [
+        {"label": name, "score": score} for name, score in zip(names, recognition.scores, strict=True)
+    ]
+    best = scores[recognition.best]
+    result: Result = {"label": best["label"], "score": best["score"], "scores": scores}
+    if recognition.embedding is not None:
+        result["embedding"] = _embedding(recognition.embedding, options.encoding)
+    if recognition.frames is not None:
+        frames = recognition.frames
+        result["frames"] = Frames(
+            start=round(frames.start, DIGITS),
+            hop=round(frames.hop, DIGITS),
+            window=round(frames.window, DIGITS),
+            labels=names,
+            scores=frames.scores,
+        )
+    return result
+
+
+def longest(timings: Sequence[Timings]) -> Timings:
+    """The time each stage took for work that went on at the same time."""
+    return Timings(
+        decode=max(each.decode for each in timings),
+        queue=max(each.queue for each in timings),
+        preprocess=max(each.preprocess for each in timings),
+        inference=max(each.inference for each in timings),
+    )
+
+
+def _embedding(values: Floats, encoding: Encoding) -> Floats | EncodedArray:
+    if encoding == "base64":
+        return {"dtype": "float32", "shape": list(values.shape), "data": Base64(values)}
+    return values
+
+
+def _stretch(span: Span | None) -> Stretch | None:
+    return None if span is None else {"start": round(span.start, DIGITS), "end": round(span.end, DIGITS)}
+
+
+def _name(label: Label, language: LabelLanguage) -> str:
+    return {"en": label.en, "zh": label.zh, "native": label.native}[language]

@@ -1,0 +1,1 @@
+"""Live audio: which windows and utterances are due, and their scores."""

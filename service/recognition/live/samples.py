@@ -1,0 +1,107 @@
+"""The samples of a stream: from bytes to the channels that count, kept as long as a window needs them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from service.api.stream.messages import Start
+from service.errors import InvalidMessage
+from service.preprocess.clips import choose
+from service.results import Floats
+
+_DTYPES: dict[str, np.dtype[np.generic]] = {"s16le": np.dtype("<i2"), "f32le": np.dtype("<f4")}
+_FULL_SCALE = np.float32(32_768)
+"""Of 16 bits, as decoders have it, so that a stream equals a file of the same samples."""
+
+
+def decode_samples(data: bytes, start: Start) -> Floats:
+    """Samples from one binary message.
+
+    Args:
+        data: interleaved samples, as the start message says.
+        start: the start message.
+
+    Returns:
+        float32 of shape (channel, time): the channels that count.
+
+    Raises:
+        InvalidMessage: if a sample of a channel is missing.
+        AudioNotFinite: if samples are NaN, infinite or absurdly large.
+    """
+    width = start.sample_bytes * start.channels
+    if len(data) % width:
+        raise InvalidMessage(
+            f"A binary message of {len(data)} bytes does not hold whole samples of {start.channels} channel(s), which "
+            f"take {width} bytes."
+        )
+    interleaved = np.frombuffer(data, _DTYPES[start.encoding]).reshape(-1, start.channels)
+    if start.encoding == "s16le":
+        samples = interleaved.T.astype(np.float32, order="C") / _FULL_SCALE
+    else:
+        samples = interleaved.T.astype(np.float32, order="C")
+    return np.stack(choose(samples, start.select)) if samples.size else np.empty((start.kept_channels, 0), np.float32)
+
+
+_SMALL = 4096
+"""Samples that are not worth giving back."""
+
+
+class SampleBuffer:
+    """The latest samples of some channels, in one block of memory that is reused.
+
+    Args:
+        channels: how many.
+
+    Attributes:
+        total: samples by channel that have been appended so far; the first one ever is number 0.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.total = 0
+        self._block = np.empty((channels, 0), np.float32)
+        self._begin = 0  # of what is kept, in the block
+        self._end = 0
+
+    @property
+    def first(self) -> int:
+        """Number of the first sample that is kept."""
+        return self.total - (self._end - self._begin)
+
+    def append(self, samples: Floats) -> None:
+        """Add `samples` (channel, time) at the end."""
+        size = samples.shape[1]
+        if self._end + size > self._block.shape[1]:
+            self._make_room(size)
+        self._block[:, self._end : self._end + size] = samples
+        self._end += size
+        self.total += size
+
+    def cut(self, first: int, last: int) -> Floats:
+        """A copy (channel, time) of the samples from number `first` up to `last`.
+
+        Raises:
+            ValueError: if not all of them are kept.
+        """
+        if not self.first <= first <= last <= self.total:
+            raise ValueError(f"samples {first} to {last} are not among {self.first} to {self.total}")
+        shift = self._end - self.total
+        return self._block[:, first + shift : last + shift].copy()
+
+    def forget(self, before: int) -> None:
+        """Drop the samples before number `before`."""
+        self._begin = max(self._begin, min(self._end, self._end - (self.total - before)))
+        kept = self._end - self._begin
+        if self._block.shape[1] > max(_SMALL, 8 * kept):  # a large message has come and gone
+            self._move(np.empty((len(self._block), 2 * kept), np.float32))
+
+    def _make_room(self, size: int) -> None:
+        """Move what is kept to the beginning of the block, or of a larger one where that would come too often."""
+        kept = self._end - self._begin
+        capacity = self._block.shape[1]
+        fits = kept + size <= capacity and 2 * kept <= capacity
+        self._move(self._block if fits else np.empty((len(self._block), 2 * (kept + size)), np.float32))
+
+    def _move(self, block: Floats) -> None:
+        kept = self._end - self._begin
+        block[:, :kept] = self._block[:, self._begin : self._end]
+        self._block, self._begin, self._end = block, 0, kept

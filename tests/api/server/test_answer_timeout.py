@@ -1,0 +1,136 @@
+"""Clients that ask and do not read the answer, on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from time import monotonic
+
+import pytest
+from fastapi import FastAPI
+from starlette.responses import Response, StreamingResponse
+
+from service.api.server.answer_timeout import AnswerTimeoutProtocol
+from tests.api.sockets import PATIENCE, listening
+from tests.inference.running import until
+
+SIZE = 20_000_000  # more than the kernel takes off the server's hands
+PIECE = bytes(100_000)
+TIMEOUT = 0.3
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AnswerTimeoutProtocol, "answer_timeout", TIMEOUT)
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When the server has seen the end of a connection, on the monotonic clock."""
+    times: list[float] = []
+    connection_lost = AnswerTimeoutProtocol.connection_lost
+
+    def noted(protocol: AnswerTimeoutProtocol, error: Exception | None) -> None:
+        times.append(monotonic())
+        connection_lost(protocol, error)
+
+    monkeypatch.setattr(AnswerTimeoutProtocol, "connection_lost", noted)
+    return times
+
+
+class Large(FastAPI):
+    """Answers with `SIZE` bytes, at once or in pieces; counts the answers under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way = 0
+        self.add_api_route("/whole", self.whole)
+        self.add_api_route("/pieces", self.pieces)
+
+    async def whole(self) -> Response:
+        return Response(bytes(SIZE))
+
+    async def pieces(self) -> Response:
+        return StreamingResponse(self._pieces())
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        self.under_way += 1
+        try:
+            for _ in range(SIZE // len(PIECE)):
+                yield PIECE
+        finally:
+            self.under_way -= 1
+
+
+@contextmanager
+def asking(port: int, path: str, buffer: int = 4096) -> Iterator[socket.socket]:
+    """A connection on which a question was asked, with a buffer of this size for the answer."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        connection.setblocking(False)
+        yield connection
+
+
+LAST_PIECE = b"0\r\n\r\n"  # of an answer in pieces
+
+
+async def received(connection: socket.socket, pause: float = 0.0) -> tuple[int, float]:
+    """Read with pauses until all is there or the server ends it: how much there was, and the longest time without."""
+    loop, total, longest, last = asyncio.get_running_loop(), 0, 0.0, monotonic()
+    async with asyncio.timeout(PATIENCE):
+        while total < SIZE:
+            data = b""
+            with suppress(ConnectionResetError):
+                data = await loop.sock_recv(connection, 1_000_000)
+            longest, last = max(longest, monotonic() - last), monotonic()
+            if not data:
+                break
+            total += len(data)
+            await asyncio.sleep(pause)
+    return total, longest
+
+
+@pytest.mark.parametrize("path", ["/whole", "/pieces"])
+async def test_who_reads_nothing_is_cut_off(path: str, ended: list[float]) -> None:
+    app = Large()
+    async with listening(app) as port:
+        with asking(port, path) as connection:
+            began = monotonic()
+            await until(lambda: bool(ended))  # whoever read before would be one who reads slowly
+            assert ended[0] - began > TIMEOUT
+            await until(lambda: not app.under_way)
+            assert (await received(connection))[0] < SIZE
+
+
+@pytest.mark.parametrize("path", ["/whole", "/pieces"])
+async def test_who_reads_slowly_gets_all(path: str) -> None:
+    async with listening(Large()) as port:
+        for _ in range(20):
+            with asking(port, path, 1_000_000) as connection:
+                began = monotonic()
+                total, longest = await received(connection, TIMEOUT / 10)
+                took = monotonic() - began
+            if longest < TIMEOUT / 2:
+                break  # else the machine stood still, and this reader with it
+    assert total >= SIZE
+    assert took > TIMEOUT
+
+
+async def test_who_has_read_all_may_keep_the_connection() -> None:
+    async with listening(Large()) as port:
+        with asking(port, "/pieces") as connection:
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout(PATIENCE):
+                tail = b""
+                while tail != LAST_PIECE:  # what frames the pieces makes the answer longer than `SIZE`
+                    data = await loop.sock_recv(connection, 1_000_000)
+                    assert data
+                    tail = (tail + data)[-len(LAST_PIECE) :]
+            await asyncio.sleep(2 * TIMEOUT)
+            await loop.sock_sendall(connection, b"GET /whole HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with asyncio.timeout(PATIENCE):
+                assert b"200 OK" in await loop.sock_recv(connection, 1000)

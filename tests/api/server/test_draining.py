@@ -1,0 +1,319 @@
+"""The server as a process: ready, answering, drained at a signal, and what operators see when it cannot start."""
+
+import asyncio
+import concurrent.futures
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+import numpy as np
+import pytest
+from emotion2vec_client import Disconnected, Problem, open_stream
+
+from service.data import EXAMPLES
+from tests.audio_samples import encode, speech
+from tests.preprocess import bombs
+
+EXAMPLE = EXAMPLES / "happy.wav"
+OK_POSTS = 'ser_http_requests_total{code="200",method="POST"'
+COMMAND = (sys.executable, "-m", "service.cli", "serve", "--answer-cache-bytes", "0", "--port", "0")
+
+
+@contextmanager
+def serving(
+    *flags: str, command: Sequence[str] = COMMAND, stderr: int | IO[str] = subprocess.PIPE, **options: Any
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server that is ready, and its URL; `options` are those of `subprocess.Popen`."""
+    process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, stderr=stderr, text=True, **options)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        match = re.search(r"Ready after .* at (http://\S+)", line)
+        assert match, line
+        yield process, match[1]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def post(url: str, **fields: str) -> httpx.Response:
+    with EXAMPLE.open("rb") as file:
+        return httpx.post(f"{url}/recognize", files={"file": file}, data=fields, timeout=30)
+
+
+def test_the_printed_curl_line_gets_the_answer() -> None:
+    with serving() as (process, url):
+        assert process.stdout is not None
+        process.stdout.readline()
+        curl = process.stdout.readline().split()
+        assert curl[:2] == ["curl", "-F"]
+        assert curl[-1] == f"{url}/recognize"
+        answer = subprocess.run([*curl, "--silent"], capture_output=True, check=True, timeout=30)
+        assert json.loads(answer.stdout)["label"] == "happy"
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        assert "ser_model_info{" in httpx.get(f"{url}/metrics").text
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def metric(client: httpx.Client, name: str) -> float:
+    """The sum of a metric's values; with a brace or a space at the end, not also of those that begin like it."""
+    lines = client.get("/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+def state(client: httpx.Client, request_id: str) -> str:
+    found: str = client.get(f"/requests/{request_id}").json()["state"]
+    return found
+
+
+def test_a_stop_signal_amid_requests_loses_none_that_was_accepted() -> None:
+    clip = encode("wav-s16", np.tile(speech(), 16), 16_000)
+    with (
+        serving("--threads", "1") as (process, url),
+        concurrent.futures.ThreadPoolExecutor(50) as pool,
+        httpx.Client(base_url=url, timeout=60) as watch,
+    ):
+        names = [f"call-{number}" for number in range(50)]
+        clients = [httpx.Client(base_url=url, timeout=60, headers={"X-Request-ID": name}) for name in names]
+        answers = [pool.submit(client.post, "/recognize", files={"file": clip}) for client in clients]
+        while metric(watch, "ser_requests_in_flight ") + metric(watch, OK_POSTS) < 50:
+            time.sleep(0.01)
+        # Accepted are those whose clip the recognizer has; one that is still decoded would be refused, as it may be.
+        while {state(watch, name) for name in names} & {"receiving", "decoding"}:
+            time.sleep(0.01)
+        assert metric(watch, "ser_requests_in_flight ") > 0
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        late = post(url)
+        assert (late.status_code, late.json()["code"]) == (503, "draining")
+        assert int(late.headers["retry-after"]) >= 1
+        assert [answer.result(timeout=60).status_code for answer in answers] == [200] * 50
+        for client in clients:
+            client.close()
+        assert process.wait(15) == 0
+
+
+def test_a_stop_signal_gives_every_stream_its_result() -> None:
+    """Also to those that go on talking, or say nothing; then the process ends, whatever they do."""
+    samples = (np.tile(speech(), 20) * 32767).astype("<i2").tobytes()
+
+    async def talk(url: str, pause: float) -> list[str]:
+        kinds: list[str] = []
+        async with open_stream(url, sampling_rate=16_000) as stream:
+
+            async def send() -> None:
+                with suppress(Disconnected):
+                    for begin in range(0, len(samples), 3200):
+                        await stream.send(samples[begin : begin + 3200])
+                        await asyncio.sleep(pause)
+
+            sending = asyncio.create_task(send())
+            try:
+                async for event in stream:
+                    kinds.append(event["type"])
+                    ready.add(pause)
+            except Problem as problem:
+                kinds.append(problem.code)
+            sending.cancel()
+        return kinds
+
+    ready: set[float] = set()
+
+    async def all_of_them(process: subprocess.Popen[str], url: str) -> list[list[str]]:
+        # Ten times as fast as speech, as fast as it is spoken, and 0.1 s of it in a minute: no window is due there.
+        talks = [asyncio.create_task(talk(url, pause)) for pause in (0.01, 0.1, 60.0)]
+        async with asyncio.timeout(30):
+            while ready != {0.01, 0.1} or metric(watch, "ser_streams ") < 3:  # noqa: ASYNC110 - asked of a process
+                await asyncio.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        return await asyncio.gather(*talks)
+
+    with serving("--threads", "1") as (process, url), httpx.Client(base_url=url) as watch:
+        found = asyncio.run(all_of_them(process, url))
+        assert process.wait(10) == 0
+    assert [kinds[-2:] for kinds in found] == [["result", "draining"]] * 3
+    assert found[2] == ["window", "result", "draining"]
+
+
+def resident_bytes(process: subprocess.Popen[str]) -> int:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])  # type: ignore[index]  # Linux always has it
+
+
+def hostile() -> dict[str, tuple[bytes, int]]:
+    """Uploads that are no usable audio, and the status that each deserves."""
+    quarter = (np.zeros((1, 4000), np.float32), 16_000)
+    return {
+        "empty": (b"", 422),
+        "10 ms": (encode("wav-s16", speech(seconds=0.01), 16_000), 422),
+        "NaN": (encode("wav-f32", np.full_like(quarter[0], np.nan), 16_000), 422),
+        "truncated": (encode("wav-s16", *quarter)[:4000], 422),
+        "text": (b"this is no audio\n" * 100, 415),
+        "zip": (b"PK\x03\x04" + bytes(500), 415),
+        "ffconcat": (b"ffconcat version 1.0\nfile /etc/passwd\n", 415),
+        "SDP": (b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nm=audio 5004 RTP/AVP 0\r\n", 415),
+        "m3u8": (b"#EXTM3U\n#EXTINF:10,\nfile:///etc/passwd\n", 415),
+        "6 hours of FLAC": (bombs.long_flac(6 * 3600), 413),
+        "an hour of Opus": (bombs.long_opus(3600, "ogg"), 413),
+        "2^36 samples": (bombs.flac_that_claims(2**36 - 1), 413),
+        "an index of gigabytes": (bombs.mp4_with_index(2**29), 422),
+    }
+
+
+def test_hostile_uploads_get_their_status_and_harm_nobody() -> None:
+    uploads = hostile()
+    with serving() as (process, url), concurrent.futures.ThreadPoolExecutor(5) as pool:
+        good = post(url).json()["scores"]
+        before = resident_bytes(process)
+        attacked = threading.Event()
+
+        def call_until_over() -> list[httpx.Response]:
+            with httpx.Client(base_url=url, timeout=30) as client:
+                answers = []
+                while not attacked.is_set():
+                    answers.append(client.post("/recognize", files={"file": EXAMPLE.read_bytes()}))
+                return answers
+
+        callers = [pool.submit(call_until_over) for _ in range(3)]
+        found = {}
+        with httpx.Client(base_url=url, timeout=30) as client:
+            for name, (body, _) in uploads.items():
+                response = client.post("/recognize", content=body, headers={"Content-Type": "audio/wav"})
+                found[name] = response.status_code
+                assert response.headers["content-type"] == "application/problem+json"
+        attacked.set()
+        answers = [answer for caller in callers for answer in caller.result(timeout=30)]
+        assert found == {name: status for name, (_, status) in uploads.items()}
+        assert len(answers) > 3
+        for answer in answers:
+            assert answer.status_code == 200
+            assert answer.json()["scores"] == good
+        assert resident_bytes(process) - before < 200 * 2**20
+
+
+def test_a_burst_of_ten_times_the_capacity_is_refused_and_forgotten() -> None:
+    with serving("--max-in-flight", "4") as (_, url), concurrent.futures.ThreadPoolExecutor(40) as pool:
+        before = post(url).json()["scores"]
+        answers = [answer.result(timeout=30) for answer in [pool.submit(post, url) for _ in range(40)]]
+        served = [answer for answer in answers if answer.status_code == 200]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert len(served) + len(refused) == 40
+        assert len(served) >= 4
+        assert refused
+        for answer in served:
+            assert answer.json()["scores"] == before
+        for answer in refused:
+            assert answer.json()["code"] == "queue_full"
+            assert 1 <= int(answer.headers["retry-after"]) <= 60
+        assert post(url).json()["scores"] == before
+        assert "ser_queue_depth 0.0" in httpx.get(f"{url}/metrics").text
+
+
+def test_a_second_signal_stops_at_once() -> None:
+    head = "POST /recognize HTTP/1.1\r\nHost: x\r\nX-Request-ID: stalled\r\nContent-Type: audio/wav\r\n"
+    with serving("--body-idle-timeout", "60") as (process, url), httpx.Client(base_url=url) as watch:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as stalled:
+            stalled.sendall(f"{head}Content-Length: 99999\r\n\r\nRIFF".encode())
+            while state(watch, "stalled") != "receiving":
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            while watch.get("/readyz").status_code != 503:
+                time.sleep(0.01)
+            assert process.poll() is None, "the upload under way is waited for"
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+
+
+def test_a_port_that_is_taken_is_an_error() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        run = subprocess.run([*COMMAND[:-1], port], capture_output=True, text=True, timeout=30, check=False)
+    assert run.returncode != 0
+    assert "address already in use" in run.stderr
+
+
+def test_a_model_that_cannot_be_opened_ends_the_process(tmp_path: Path) -> None:
+    flags = ["--dtype", "fp16", "--backend", "onnx", "--cache-dir", str(tmp_path)]
+    run = subprocess.run([*COMMAND, *flags], capture_output=True, text=True, timeout=30, check=False)
+    assert run.returncode != 0
+    assert "fp16" in run.stderr
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_logs_are_lines_of_the_format_asked_for(log_format: str) -> None:
+    with serving("--log-format", log_format) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=10)
+    lines = errors.splitlines()
+    assert lines
+    if log_format == "json":
+        assert all("message" in json.loads(line) for line in lines)
+    else:
+        assert all(re.match(r"\d{4}-\d\d-\d\d ", line) for line in lines)
+
+
+def test_keys_limits_and_trusted_proxies_hold_in_the_real_server(tmp_path: Path) -> None:
+    key, another = "0123456789abcdef-first", "0123456789abcdef-second"
+    (tmp_path / "keys").write_text(another)
+    flags = ["--api-keys-file", str(tmp_path / "keys"), "--max-header-bytes", "4096", "--log-level", "debug"]
+    with serving(*flags, env={**os.environ, "SER_API_KEYS": key}) as (process, url):
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert "curl -H 'X-API-Key: YOUR-KEY' -F file=@" in process.stdout.readline()
+        refused = post(url)
+        assert (refused.status_code, refused.json()["code"]) == (401, "key_missing")
+        assert httpx.get(f"{url}/models", headers={"X-API-Key": key}).status_code == 200
+        assert httpx.get(f"{url}/models", headers={"Authorization": f"Bearer {another}"}).status_code == 200
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        too_large = httpx.get(f"{url}/readyz", headers={"X-Long": "x" * 5000})
+        assert (too_large.status_code, too_large.json()["code"]) == (431, "headers_too_large")
+        process.send_signal(signal.SIGTERM)
+        out, errors = process.communicate(timeout=10)
+    assert key not in out + errors
+    assert another not in out + errors
+
+
+@pytest.mark.parametrize("trusted", ["192.0.2.0/24", "127.0.0.1"])
+def test_the_address_of_a_client_is_what_a_trusted_proxy_says(trusted: str) -> None:
+    flags = ["--rate-limit", "1", "--rate-burst", "1", "--trusted-proxies", trusted]
+    with serving(*flags) as (_, url), httpx.Client(base_url=url) as client:
+        # The last address is the proxy's own word, those before are whatever the client has written.
+        forwarded = [f"192.0.2.200, 198.51.100.{host}" for host in range(3)]
+        statuses = [client.get("/models", headers={"X-Forwarded-For": text}).status_code for text in forwarded]
+        assert statuses == ([200, 200, 200] if trusted == "127.0.0.1" else [200, 429, 429])
+        again = client.get("/models", headers={"X-Forwarded-For": "1.2.3.4, 198.51.100.0"})
+        assert again.status_code == 429
+
+
+def test_an_open_door_to_elsewhere_is_warned_of() -> None:
+    def warnings(*flags: str) -> list[str]:
+        with serving(*flags) as (process, _):
+            process.send_signal(signal.SIGTERM)
+            return [line for line in process.communicate(timeout=10)[1].splitlines() if "WARNING" in line]
+
+    (warning,) = warnings("--host", "0.0.0.0")
+    assert "everybody who reaches 0.0.0.0 may call" in warning
+    assert warnings() == []
+
+
+def test_a_proxy_may_cut_off_the_prefix_or_pass_it_on() -> None:
+    with serving("--root-path", "/emotion") as (_, url):
+        assert url.endswith("/emotion")
+        assert post(url).status_code == 200
+        assert post(url.removesuffix("/emotion")).status_code == 200
+        assert httpx.get(f"{url}/openapi.json").json()["servers"] == [{"url": "/emotion"}]

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from service.inference.backend import BatchLimits
+from service.inference.batch import Entry
+from service.inference.request_queue import RequestQueue
+from service.results import Clip
+from tests.inference.test_batch import make_entry
+
+LIMITS = BatchLimits(4, 30.0)
+
+
+def new_entry(seconds: float = 1.0) -> Entry:
+    return make_entry(seconds, deadline=time.monotonic() + 60)
+
+
+def test_is_bounded_in_requests() -> None:
+    queue = RequestQueue(2, 100.0)
+    assert (queue.put(new_entry()), queue.full) == (True, False)
+    assert (queue.put(new_entry()), queue.full) == (True, True)
+    assert not queue.put(new_entry())
+    assert queue.requests == 2
+
+
+def test_is_bounded_in_seconds() -> None:
+    queue = RequestQueue(100, 10.0)
+    assert queue.put(new_entry(6.0))
+    assert not queue.put(new_entry(5.0))
+    assert queue.put(new_entry(4.0))
+    assert queue.full
+    assert queue.seconds == 10.0
+
+
+def test_is_bounded_in_memory_where_clips_have_more_samples_than_48000_a_second() -> None:
+    queue = RequestQueue(100, 10.0)
+    large = [replace(new_entry(1.0), clip=Clip(np.zeros(200_000, np.float32), 200_000)) for _ in range(3)]
+    assert queue.put(large[0])
+    assert queue.put(large[1])
+    assert not queue.put(large[2])
+    assert queue.put(new_entry(8.0)), "there is room for its seconds"
+    queue.discard(large[0])
+    assert queue.requests == 2
+    huge = replace(new_entry(1.0), clip=Clip(np.zeros(800_000, np.float32), 800_000))
+    assert not queue.put(huge)
+    assert queue.take(BatchLimits(9, 100.0))
+    assert queue.put(huge), "alone it has room"
+    assert queue.full
+
+
+def test_an_empty_queue_takes_any_clip() -> None:
+    queue = RequestQueue(100, 10.0)
+    assert queue.put(new_entry(25.0))
+    assert not queue.put(new_entry(0.1))
+
+
+def test_discarding_makes_room_at_once() -> None:
+    queue = RequestQueue(1, 10.0)
+    entry = new_entry()
+    assert queue.put(entry)
+    queue.discard(entry)
+    queue.discard(entry)
+    assert (queue.requests, queue.seconds) == (0, 0.0)
+    assert queue.put(new_entry())
+
+
+def test_says_what_waits_before_a_clip() -> None:
+    queue = RequestQueue(10, 100.0)
+    entries = [new_entry(seconds) for seconds in (1.0, 2.0, 4.0)]
+    for entry in entries:
+        assert queue.put(entry)
+    clips = [entry.clip for entry in entries]
+    assert None not in clips
+    assert [queue.ahead_of(clip) for clip in clips if clip] == [(0, 0.0), (1, 1.0), (2, 3.0)]
+    assert queue.take(BatchLimits(1, 30.0)) == entries[:1]
+    assert [queue.ahead_of(clip) for clip in clips if clip] == [None, (0, 0.0), (1, 2.0)]
+
+
+def test_take_waits_for_an_entry_without_polling() -> None:
+    queue = RequestQueue(10, 100.0)
+    taken: list[list[Entry] | None] = []
+    thread = threading.Thread(target=lambda: taken.append(queue.take(LIMITS)))
+    thread.start()
+    assert queue.put(make_entry(gone=True))  # wakes the thread, but is no reason to return
+    entry = new_entry()
+    assert queue.put(entry)
+    thread.join(10)
+    assert taken == [[entry]]
+    assert queue.requests == 0
+
+
+def test_closing_ends_the_wait_and_refuses_everything() -> None:
+    queue = RequestQueue(10, 100.0)
+    taken: list[list[Entry] | None] = []
+    thread = threading.Thread(target=lambda: taken.append(queue.take(LIMITS)))
+    thread.start()
+    queue.close()
+    thread.join(10)
+    assert taken == [None]
+    assert not queue.put(new_entry())
+    assert queue.closed
+    assert queue.take(LIMITS) is None
+
+
+def test_closing_forgets_what_waits() -> None:
+    queue = RequestQueue(10, 100.0)
+    assert queue.put(new_entry())
+    queue.close()
+    assert (queue.requests, queue.seconds) == (0, 0.0)
+    assert queue.take(LIMITS) is None
+
+
+def test_what_is_put_back_comes_first_even_into_a_full_queue() -> None:
+    queue = RequestQueue(3, 10.0)
+    entries = [new_entry() for _ in range(6)]
+    assert all(queue.put(entry) for entry in entries[:3])
+    assert queue.take(LIMITS) == entries[:3]
+    assert all(queue.put(entry) for entry in entries[3:])
+    queue.put_back(entries[:3])
+    assert (queue.requests, queue.seconds, queue.full) == (6, 6.0, True)
+    assert queue.take(LIMITS) == entries[:4]
+
+
+def test_putting_back_wakes_the_worker() -> None:
+    queue = RequestQueue(10, 100.0)
+    taken: list[list[Entry] | None] = []
+    thread = threading.Thread(target=lambda: taken.append(queue.take(LIMITS)))
+    thread.start()
+    entry = new_entry()
+    queue.put_back([entry])
+    thread.join(10)
+    assert taken == [[entry]]
+
+
+def test_nothing_is_put_back_into_a_closed_queue() -> None:
+    queue = RequestQueue(10, 100.0)
+    queue.close()
+    queue.put_back([new_entry()])
+    assert (queue.requests, queue.seconds) == (0, 0.0)
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """The queue against a list."""
+
+    MAX_REQUESTS = 6
+    MAX_SECONDS = 20.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = RequestQueue(self.MAX_REQUESTS, self.MAX_SECONDS)
+        self.model: list[Entry] = []
+
+    @property
+    def model_seconds(self) -> float:
+        return sum(entry.seconds for entry in self.model)
+
+    @rule(seconds=st.integers(1, 100).map(lambda n: n / 4))
+    def put(self, seconds: float) -> None:
+        room = len(self.model) < self.MAX_REQUESTS and (
+            not self.model or self.model_seconds + seconds <= self.MAX_SECONDS
+        )
+        entry = new_entry(seconds)
+        assert self.queue.put(entry) == room
+        if room:
+            self.model.append(entry)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def discard(self, data: st.DataObject) -> None:
+        entry = data.draw(st.sampled_from(self.model))
+        self.queue.discard(entry)
+        self.model.remove(entry)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def abandon(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(self.model)).clip = None
+
+    @precondition(lambda self: any(entry.clip for entry in self.model))
+    @rule(clips=st.integers(1, 4), seconds=st.floats(1.0, 30.0))
+    def take(self, clips: int, seconds: float) -> None:
+        batch = self.queue.take(BatchLimits(clips, seconds))
+        assert batch
+        assert batch == [entry for entry in self.model if entry.clip][: len(batch)]
+        passed = self.model.index(batch[-1]) + 1
+        # Abandoned entries behind the last one taken may or may not have been met.
+        while (
+            passed < len(self.model) and not self.model[passed].clip and self.queue.requests < len(self.model) - passed
+        ):
+            passed += 1
+        del self.model[:passed]
+
+    @invariant()
+    def agrees(self) -> None:
+        assert self.queue.requests == len(self.model)
+        assert self.queue.seconds == self.model_seconds
+        assert self.queue.full == (len(self.model) >= self.MAX_REQUESTS or self.model_seconds >= self.MAX_SECONDS)
+
+
+QueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestQueueMachine = QueueMachine.TestCase

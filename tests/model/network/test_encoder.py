@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.errors import CheckpointInvalid
+from service.model.config import ModelConfig
+from service.model.synthetic_speech import normalized, speech_like
+from service.model.weights import expected_shapes
+from service.results import Floats
+from tests.checkpoints import make_weights, model_conf, odd_model_conf, spread_labels
+from tests.rounding import EXACT, feature_tolerance, logit_tolerance
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
+
+import torch  # noqa: E402
+
+from service.model.network import attention  # noqa: E402
+from service.model.network import encoder as encoder_module  # noqa: E402
+from service.model.network.encoder import Encoder  # noqa: E402
+
+CPU = torch.device("cpu")
+CONFS = {
+    "published shape": model_conf(),
+    "odd shape": odd_model_conf(),
+    "no extra tokens, no prenet": model_conf(num_extra_tokens=0, prenet_depth=0, scale_per_head=False),
+}
+
+
+@cache
+def make(conf: str = "published shape", dtype: torch.dtype = torch.float32) -> Encoder:
+    config = ModelConfig.from_hub(CONFS[conf])
+    weights = make_weights(config, 9)
+    spread_labels(config, weights, [speech_like(1.0, seed) for seed in range(6)])
+    tensors = {name: torch.from_numpy(values) for name, values in weights.items()}
+    return Encoder.from_weights(config, tensors, device=CPU, dtype=dtype)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(conf, dtype) for conf in CONFS for dtype in (torch.float32, torch.float64)],
+    ids=lambda param: f"{param[0]}, {str(param[1]).removeprefix('torch.')}",
+)
+def encoder(request: pytest.FixtureRequest) -> Encoder:
+    """In float64 an equal algorithm gives equal values; in float32 they may differ by the rounding of its sums."""
+    return make(*request.param)
+
+
+def tolerances(encoder: Encoder, frames: int) -> tuple[float, float]:
+    """How far features and logits may differ where the same terms are added up in another order."""
+    config = encoder.modality_encoders["AUDIO"].config
+    assert isinstance(config, ModelConfig)
+    if encoder.proj.weight.dtype == torch.float64:
+        return EXACT, EXACT
+    tokens = frames + config.num_extra_tokens
+    return feature_tolerance(config, tokens), logit_tolerance(config, tokens, encoder.proj.weight.numpy())
+
+
+def single(encoder: Encoder, waveform: Floats) -> tuple[Floats, Floats]:
+    """Frame features and logits of one clip by itself."""
+    with torch.inference_mode():
+        features, logits = encoder(torch.from_numpy(waveform)[None].to(encoder.proj.weight.dtype))
+    return features[0].numpy(), logits[0].numpy()
+
+
+def scores(logits: Floats) -> Floats:
+    return np.asarray(torch.from_numpy(logits).mean(dim=0).softmax(dim=-1))
+
+
+def padded_batch(encoder: Encoder, waveforms: list[Floats], extra: int = 0) -> list[tuple[Floats, Floats]]:
+    """The same clips as rows of one batch, with `extra` more samples of padding."""
+    config = ModelConfig.from_hub(CONFS["published shape"])
+    frames = [config.frames(len(waveform)) for waveform in waveforms]
+    batch = torch.zeros(len(waveforms), max(map(len, waveforms)) + extra, dtype=encoder.proj.weight.dtype)
+    for row, waveform in zip(batch, waveforms, strict=True):
+        row[: len(waveform)] = torch.from_numpy(waveform)
+    with torch.inference_mode():
+        features, logits = encoder(batch, torch.tensor(frames))
+    return [(features[i, :n].numpy(), logits[i, :n].numpy()) for i, n in enumerate(frames)]
+
+
+def test_parameters_bear_the_names_and_shapes_of_the_checkpoint(encoder: Encoder) -> None:
+    found = {name: tuple(values.shape) for name, values in encoder.state_dict().items()}
+    conf = next(c for c in map(ModelConfig.from_hub, CONFS.values()) if found == expected_shapes(c, 9))
+    assert conf.embed_dim == encoder.proj.in_features
+
+
+def test_weights_are_assigned_not_copied() -> None:
+    config = ModelConfig.from_hub(CONFS["published shape"])
+    tensors = {name: torch.from_numpy(values) for name, values in make_weights(config, 9).items()}
+    made = Encoder.from_weights(config, tensors, device=CPU, dtype=torch.float32)
+    name = "blocks.0.attn.qkv.weight"
+    assert made.get_parameter(name).data_ptr() == tensors[name].data_ptr()
+    assert not any(values.is_meta for values in (*made.parameters(), *made.buffers()))
+
+
+def test_a_missing_weight_is_named() -> None:
+    config = ModelConfig.from_hub(CONFS["published shape"])
+    tensors = {name: torch.from_numpy(values) for name, values in make_weights(config, 9).items()}
+    del tensors["blocks.1.mlp.fc2.bias"]
+    with pytest.raises(CheckpointInvalid, match=r"blocks\.1\.mlp\.fc2\.bias"):
+        Encoder.from_weights(config, tensors, device=CPU, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(("samples", "frames"), [(400, 1), (401, 1), (719, 1), (720, 2), (16_000, 49)])
+def test_frames(encoder: Encoder, samples: int, frames: int) -> None:
+    features, logits = single(encoder, normalized(speech_like(samples / 16_000)))
+    assert features.shape[0] == logits.shape[0] == frames
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lengths=st.lists(st.integers(400, 12_000), min_size=1, max_size=4),
+    extra=st.integers(0, 3000),
+    seed=st.integers(0, 2**16),
+)
+def test_a_padded_batch_equals_single_clips(encoder: Encoder, lengths: list[int], extra: int, seed: int) -> None:
+    waveforms = [normalized(speech_like(n / 16_000, seed + i)) for i, n in enumerate(lengths)]
+    for waveform, (features, logits) in zip(waveforms, padded_batch(encoder, waveforms, extra), strict=True):
+        alone = single(encoder, waveform)
+        assert features.shape == alone[0].shape
+        of_features, of_logits = tolerances(encoder, len(features))
+        np.testing.assert_allclose(features, alone[0], atol=of_features, rtol=0)
+        np.testing.assert_allclose(logits, alone[1], atol=of_logits, rtol=0)
+        np.testing.assert_allclose(scores(logits), scores(alone[1]), atol=1e-4, rtol=0)  # what the service promises
+
+
+def test_what_is_in_the_padding_does_not_matter(encoder: Encoder) -> None:
+    waveform = normalized(speech_like(1.0))
+    frames = torch.tensor([49, 49])
+    batch = torch.zeros(2, 24_000, dtype=encoder.proj.weight.dtype)
+    batch[:, :16_000] = torch.from_numpy(waveform)
+    # Less than a frame's reach past the end, where a valid frame would see it if the front end padded.
+    batch[1, 49 * 320 + 400 :] = 1000.0
+    with torch.inference_mode():
+        features, logits = encoder(batch, frames)
+    of_features, of_logits = tolerances(encoder, 49)
+    torch.testing.assert_close(features[0, :49], features[1, :49], atol=of_features, rtol=0)
+    torch.testing.assert_close(logits[0, :49], logits[1, :49], atol=of_logits, rtol=0)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(attention.BIAS_ELEMENTS, "cpu", 12 * 110 * 7)
+    monkeypatch.setitem(encoder_module.FRONT_END_FRAMES, "cpu", 33)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_working_in_blocks_changes_nothing(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    waveforms = [normalized(speech_like(2.0)), normalized(speech_like(0.7, 1))]
+    alone, batch = single(encoder, waveforms[0]), padded_batch(encoder, waveforms)
+    monkeypatch.undo()
+    whole = single(encoder, waveforms[0])
+    of_features, of_logits = tolerances(encoder, len(whole[0]))
+    for blocked in (alone, batch[0]):
+        np.testing.assert_allclose(blocked[0], whole[0], atol=of_features, rtol=0)
+        np.testing.assert_allclose(blocked[1], whole[1], atol=of_logits, rtol=0)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_memory_of_the_bias_stays_bounded() -> None:
+    encoder, largest = make(), 0
+    original = attention.AttentionBias._make
+
+    def spy(self: attention.AttentionBias, block: int, first: int, last: int) -> torch.Tensor:
+        nonlocal largest
+        bias = original(self, block, first, last)
+        largest = max(largest, bias.numel())
+        return bias
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention.AttentionBias, "_make", spy)
+        single(encoder, normalized(speech_like(4.0)))
+    assert 0 < largest <= attention.BIAS_ELEMENTS["cpu"]
+
+
+def test_queries_are_taken_in_whole_tiles_where_many_fit() -> None:
+    def rows(fit: int, tokens: int = 1000) -> int:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(attention.BIAS_ELEMENTS, "cpu", fit * 2 * tokens + 1)
+            slopes, scales = torch.tensor([0.5, 0.25]), torch.tensor([[2.0, -3.0]])
+            bias = attention.AttentionBias(slopes, scales, extra=1, tokens=tokens, padded=None, dtype=torch.float32)
+        return bias.rows
+
+    assert [rows(fit) for fit in (0, 7, 63, 64, 100, 128, 999, 1000, 5000)] == [1, 7, 63, 64, 64, 128, 960, 1000, 1000]
+
+
+def test_an_answer_holds_the_means_of_valid_frames(encoder: Encoder) -> None:
+    waveforms = [normalized(speech_like(seconds)) for seconds in (1.0, 0.3, 0.7)]
+    dtype = encoder.proj.weight.dtype
+    batch = torch.zeros(4, 24_000, dtype=dtype)
+    for row, waveform in zip(batch, waveforms, strict=False):
+        row[: len(waveform)] = torch.from_numpy(waveform)
+    with torch.inference_mode():
+        found = encoder.answer(batch, torch.tensor([49, 14, 34, 0]))
+        for row, waveform in enumerate(waveforms):
+            alone = encoder.answer(torch.from_numpy(waveform)[None].to(dtype))
+            mean = alone.features.float().mean(dim=1)
+            torch.testing.assert_close(alone.embeddings, mean, atol=1e-6, rtol=0)  # of values below 4, in FP32
+            of_features, _ = tolerances(encoder, alone.features.shape[1])
+            torch.testing.assert_close(found.embeddings[row], alone.embeddings[0], atol=of_features + 1e-6, rtol=0)
+    assert found.embeddings.dtype == torch.float32
+    assert found.embeddings.shape == (4, encoder.proj.in_features)
+
+
+def test_the_bias_is_what_it_is_defined_to_be() -> None:
+    slopes, scales = torch.tensor([0.5, 0.25]), torch.tensor([[2.0, -3.0]])
+    padded = torch.tensor([[False, False, False, True]])
+    bias = attention.AttentionBias(slopes, scales, extra=1, tokens=4, padded=padded, dtype=torch.float32)
+    none = float("-inf")
+    # One extra token, then frames 0, 1 and a padded one; the second head's scale counts as zero.
+    expected = [[0, 0, 0, none], [0, 0, -1, none], [0, -1, 0, none], [0, -2, -1, none]]
+    assert bias.of(0, 0, 4)[0, 0].tolist() == expected
+    assert bias.of(0, 0, 4)[0, 1, :, :3].abs().max() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_close(dtype: torch.dtype) -> None:
+    full, half = make(), make(dtype=dtype)
+    for seed in range(3):
+        waveform = normalized(speech_like(1.0, seed))
+        with torch.inference_mode():
+            features, logits = half(torch.from_numpy(waveform)[None].to(dtype))
+        assert features.dtype == dtype
+        assert logits.dtype == torch.float32
+        # Embeddings, since the head of random weights makes much of small differences; they are of unit size.
+        found = features[0].float().numpy().mean(axis=0)
+        atol = 4 * torch.finfo(dtype).eps
+        np.testing.assert_allclose(found, single(full, waveform)[0].mean(axis=0), atol=atol, rtol=0)
+
+
+@pytest.mark.slow
+def test_the_graph_has_no_breaks() -> None:
+    encoder = make("odd shape")
+    waveforms = torch.from_numpy(normalized(speech_like(1.0)))[None].expand(2, -1)
+    frames = torch.tensor([49, 30])
+    compiled = torch.compile(encoder, fullgraph=True, backend="eager")
+    with torch.inference_mode():
+        for arguments in ((waveforms, frames), (waveforms[:1], None)):
+            torch.testing.assert_close(compiled(*arguments), encoder(*arguments))

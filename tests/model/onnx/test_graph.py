@@ -1,0 +1,114 @@
+"""The graph against itself: in stretches and whole, in bytes and in floats. Parity is tested in test_parity.py."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+from service.model.config import ConvLayer, ModelConfig
+from service.model.onnx import inputs
+from service.model.onnx.inputs import lay_out
+from service.model.weights import expected_shapes
+
+onnx_graph = pytest.importorskip("service.model.onnx.graph")
+onnx_front_end = pytest.importorskip("service.model.onnx.front_end")
+pytestmark = pytest.mark.torch  # onnx comes with that extra
+
+LABELS = 5
+CONFIG = ModelConfig(
+    conv_layers=(ConvLayer(8, 10, 5), *4 * [ConvLayer(16, 3, 2)], ConvLayer(16, 2, 2), ConvLayer(24, 2, 2)),
+    embed_dim=48,
+    num_heads=6,
+    prenet_depth=1,
+    depth=2,
+    mlp_dim=96,
+    conv_pos_depth=2,
+    conv_pos_kernel=4,
+    conv_pos_groups=4,
+    num_extra_tokens=3,
+    norm_eps=1e-5,
+    normalize=True,
+    alibi_scale_per_layer=True,
+    alibi_scale_per_head=False,
+)
+
+
+def _weights() -> dict[str, NDArray[np.float32]]:
+    rng = np.random.default_rng(3)
+    values = {}
+    for name, shape in expected_shapes(CONFIG, LABELS).items():
+        fan_in = max(1, int(np.prod(shape[1:])))
+        values[name] = (rng.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
+    return values
+
+
+WEIGHTS = _weights()
+
+
+@pytest.fixture
+def waveform() -> NDArray[np.float32]:
+    return np.random.default_rng(4).standard_normal(20_137).astype(np.float32)
+
+
+def run(path: Path, waveform: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    inputs = lay_out([waveform], CONFIG)
+    features, logits = session.run(["features", "logits"], inputs.tensors)
+    return features[inputs.frames[0]], logits[inputs.frames[0]]
+
+
+@pytest.fixture
+def small_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "ATTENTION_ELEMENTS", 1)
+    monkeypatch.setattr(inputs, "MIN_QUERIES", 7)
+    monkeypatch.setattr(onnx_front_end, "FRAMES", 11)
+
+
+def test_the_shapes_are_those_of_the_configuration(tmp_path: Path, waveform: NDArray[np.float32]) -> None:
+    onnx_graph.write_onnx(CONFIG, WEIGHTS, tmp_path / "model.onnx")
+    features, logits = run(tmp_path / "model.onnx", waveform)
+    assert features.shape == (CONFIG.frames(waveform.size), CONFIG.embed_dim)
+    assert logits.shape == (CONFIG.frames(waveform.size), LABELS)
+    np.testing.assert_allclose(logits, features @ WEIGHTS["proj.weight"].T + WEIGHTS["proj.bias"], atol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7, 8, 11, 12, 22, 23, 90])
+def test_stretches_change_nothing(
+    tmp_path: Path,
+    frames: int,
+    request: pytest.FixtureRequest,
+) -> None:
+    waveform = np.random.default_rng(frames).standard_normal(CONFIG.samples(frames) + frames % 3).astype(np.float32)
+    onnx_graph.write_onnx(CONFIG, WEIGHTS, tmp_path / "whole.onnx")
+    request.getfixturevalue("small_stretches")
+    onnx_graph.write_onnx(CONFIG, WEIGHTS, tmp_path / "parts.onnx")
+    whole, parts = run(tmp_path / "whole.onnx", waveform), run(tmp_path / "parts.onnx", waveform)
+    assert whole[0].shape[0] == frames
+    np.testing.assert_allclose(parts[0], whole[0], atol=2e-6)
+    np.testing.assert_allclose(parts[1], whole[1], atol=2e-6)
+
+
+def test_int8_is_close_to_fp32_and_smaller(tmp_path: Path, waveform: NDArray[np.float32]) -> None:
+    onnx_graph.write_onnx(CONFIG, WEIGHTS, tmp_path / "fp32.onnx")
+    onnx_graph.write_onnx(CONFIG, WEIGHTS, tmp_path / "int8.onnx", "int8")
+    fp32, int8 = run(tmp_path / "fp32.onnx", waveform)[0], run(tmp_path / "int8.onnx", waveform)[0]
+    cosine = (fp32 * int8).sum(1) / np.linalg.norm(fp32, axis=1) / np.linalg.norm(int8, axis=1)
+    assert 0.99 < cosine.min() < 0.999999
+    assert (tmp_path / "int8.onnx").stat().st_size < (tmp_path / "fp32.onnx").stat().st_size
+
+
+def test_large_weights_lie_beside_the_graph_and_are_not_appended_to(
+    tmp_path: Path,
+    waveform: NDArray[np.float32],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    onnx_graph.write_onnx(CONFIG, WEIGHTS, tmp_path / "inside.onnx")
+    assert not (tmp_path / "inside.onnx.data").exists()
+    monkeypatch.setattr(onnx_graph, "EMBED_LIMIT", 1024)
+    onnx_graph.write_onnx(CONFIG, WEIGHTS, tmp_path / "model.onnx")
+    size = (tmp_path / "model.onnx.data").stat().st_size
+    onnx_graph.write_onnx(CONFIG, WEIGHTS, tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx.data").stat().st_size == size > 0
+    np.testing.assert_array_equal(run(tmp_path / "model.onnx", waveform)[0], run(tmp_path / "inside.onnx", waveform)[0])

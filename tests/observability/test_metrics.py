@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import subprocess
+from itertools import pairwise
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.observability.metrics import STAGES, EngineState, Metrics
+from tests.tools import needed
+
+DESIGNED = {
+    "ser_http_requests_total": {"route", "method", "code"},
+    "ser_http_request_duration_seconds_bucket": {"route", "le"},
+    "ser_stage_duration_seconds_bucket": {"stage", "le"},
+    "ser_batch_size_bucket": {"le"},
+    "ser_batch_audio_seconds_bucket": {"le"},
+    "ser_batch_padding_ratio_bucket": {"le"},
+    "ser_queue_depth": set(),
+    "ser_queue_audio_seconds": set(),
+    "ser_requests_in_flight": set(),
+    "ser_requests_rejected_total": {"reason"},
+    "ser_requests_cancelled_total": set(),
+    "ser_audio_seconds_total": set(),
+    "ser_predictions_total": {"label"},
+    "ser_segments_total": set(),
+    "ser_segment_requests_in_flight": set(),
+    "ser_segment_requests_in_flight_limit": set(),
+    "ser_segment_request_duration_seconds_bucket": {"le"},
+    "ser_streams": set(),
+    "ser_streams_limit": set(),
+    "ser_streams_closed_total": {"code"},
+    "ser_stream_events_total": {"type"},
+    "ser_stream_skipped_windows_total": set(),
+    "ser_stream_delay_seconds_bucket": {"le"},
+    "ser_worker_up": set(),
+    "ser_cache_requests_total": {"result"},
+    "ser_cache_evictions_total": set(),
+    "ser_cache_bytes": set(),
+    "ser_model_info": {"id", "revision"},
+    "ser_model_load_seconds": set(),
+    "ser_gpu_memory_bytes": {"kind"},
+    "ser_inference_failures_total": set(),
+    "ser_worker_deaths_total": set(),
+    "ser_queue_depth_limit": set(),
+    "ser_queue_audio_seconds_limit": set(),
+    "ser_requests_in_flight_limit": set(),
+}
+
+
+def used_metrics() -> tuple[Metrics, CollectorRegistry]:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.http_requests.labels("/recognize", "POST", "200").inc()
+    metrics.http_request_duration.labels("/recognize").observe(0.1)
+    metrics.predictions.labels("angry").inc()
+    metrics.model_info.info({"id": "tiny", "revision": "1"})
+    metrics.follow_engine(lambda: EngineState(3, 4.5, 6, True, {"allocated": 7}, 30, 45.0, 60))
+    return metrics, registry
+
+
+def test_every_series_of_the_design_is_there_with_its_labels() -> None:
+    _, registry = used_metrics()
+    samples: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(generate_latest(registry).decode()):
+        for sample in family.samples:
+            samples.setdefault(sample.name, set()).update(sample.labels)
+    ours = {name: labels for name, labels in samples.items() if name.startswith("ser_")}
+    assert {name: ours.get(name) for name in DESIGNED} == DESIGNED
+    companions = ("_sum", "_count")
+    assert {name for name in ours if not name.endswith(companions)} == set(DESIGNED)
+    assert {"process_resident_memory_bytes", "python_info"} <= set(samples)
+
+
+def test_promtool_finds_nothing_to_say() -> None:
+    _, registry = used_metrics()
+    command = [needed("promtool"), "check", "metrics"]
+    checked = subprocess.run(command, input=generate_latest(registry), capture_output=True, check=False, timeout=30)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "lowest"),
+    [
+        ("http_request_duration", {"route": "/"}, 0.005),
+        ("stage_duration", {"stage": "queue"}, 0.0001),
+        ("stream_delay", {}, 0.005),
+    ],
+)
+def test_quantiles_up_to_ten_seconds_are_known_within_a_fifth(name: str, labels: dict[str, str], lowest: float) -> None:
+    metrics, registry = used_metrics()
+    series = getattr(metrics, name)
+    (series.labels(**labels) if labels else series).observe(0.1)
+    family = f"ser_{name}_seconds"
+    bounds = sorted(
+        float(sample.labels["le"])
+        for metric in registry.collect()
+        if metric.name == family
+        for sample in metric.samples
+        if sample.name.endswith("_bucket") and sample.labels.items() >= labels.items()
+    )
+    fine = [bound for bound in bounds if bound <= 10]
+    assert fine[0] <= lowest
+    assert fine[-1] == 10
+    assert max(high / low for low, high in pairwise(fine)) <= 1.2 + 1e-9
+    assert bounds[-2:] == [120.0, float("inf")]
+
+
+def test_the_engine_is_asked_at_every_scrape() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    assert registry.get_sample_value("ser_worker_up") == 0
+    state = EngineState(1, 2.5, 3, True, {"peak": 4}, 30, 45.0, 60, streams=8, max_streams=9)
+    metrics.follow_engine(lambda: state)
+    assert registry.get_sample_value("ser_queue_depth") == 1
+    assert registry.get_sample_value("ser_queue_audio_seconds") == 2.5
+    assert registry.get_sample_value("ser_queue_depth_limit") == 30
+    assert registry.get_sample_value("ser_queue_audio_seconds_limit") == 45
+    assert registry.get_sample_value("ser_requests_in_flight_limit") == 60
+    assert registry.get_sample_value("ser_requests_in_flight") == 3
+    assert registry.get_sample_value("ser_streams") == 8
+    assert registry.get_sample_value("ser_streams_limit") == 9
+    assert registry.get_sample_value("ser_worker_up") == 1
+    assert registry.get_sample_value("ser_gpu_memory_bytes", {"kind": "peak"}) == 4
+    state = EngineState()
+    assert registry.get_sample_value("ser_queue_depth") == 0
+    assert registry.get_sample_value("ser_gpu_memory_bytes", {"kind": "peak"}) is None
+
+
+def test_series_exist_before_their_first_event() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry)
+    for reason in ("queue_full", "model_loading", "draining", "worker_dead"):
+        assert registry.get_sample_value("ser_requests_rejected_total", {"reason": reason}) == 0
+    for stage in STAGES:
+        assert registry.get_sample_value("ser_stage_duration_seconds_count", {"stage": stage}) == 0
+
+
+def test_applications_do_not_share_their_series() -> None:
+    (one, first), (_, second) = used_metrics(), used_metrics()
+    one.requests_cancelled.inc()
+    assert first.get_sample_value("ser_requests_cancelled_total") == 1
+    assert second.get_sample_value("ser_requests_cancelled_total") == 0

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from starlette.requests import ClientDisconnect
+
+from service.errors import DeadlineExceeded, Draining, InferenceFailed
+from service.recognition.concurrency import all_of, in_pool, while_connected, within
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Client:
+    """The receiving side of a request whose body is through."""
+
+    def __init__(self) -> None:
+        self.messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def receive(self) -> dict[str, Any]:
+        return await self.messages.get()
+
+    def leave(self) -> None:
+        self.messages.put_nowait({"type": "http.disconnect"})
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+async def test_within_its_time() -> None:
+    async with within(now() + 10):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("seconds", [0.01, -1.0])
+async def test_past_its_time(seconds: float) -> None:
+    with pytest.raises(DeadlineExceeded):
+        async with within(now() + seconds):
+            await asyncio.sleep(10)
+
+
+async def test_a_timeout_of_another_kind_is_passed_on() -> None:
+    with pytest.raises(TimeoutError):
+        async with within(now() + 10):
+            raise TimeoutError
+
+
+async def test_work_of_a_connected_client() -> None:
+    async def work() -> int:
+        await asyncio.sleep(0)
+        return 1
+
+    client = Client()
+    client.messages.put_nowait({"type": "http.request", "body": b"", "more_body": False})
+    assert await while_connected(client.receive, work()) == 1
+
+
+async def test_work_that_fails() -> None:
+    async def work() -> None:
+        raise InferenceFailed("no")
+
+    with pytest.raises(InferenceFailed):
+        await while_connected(Client().receive, work())
+
+
+async def test_work_of_a_client_that_leaves_is_over_when_it_is_reported() -> None:
+    over = False
+
+    async def work() -> None:
+        nonlocal over
+        try:
+            await asyncio.sleep(10)
+        finally:
+            await asyncio.sleep(0.01)
+            over = True
+
+    client = Client()
+    client.leave()
+    with pytest.raises(ClientDisconnect):
+        await while_connected(client.receive, work())
+    assert over
+
+
+async def test_cancelling_the_request_cancels_the_work() -> None:
+    cancelled = False
+
+    async def work() -> None:
+        nonlocal cancelled
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
+
+    request = asyncio.create_task(while_connected(Client().receive, work()))
+    await asyncio.sleep(0.01)
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert cancelled
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_jobs_in_the_pool(pool: ThreadPoolExecutor) -> None:
+    ended: list[str] = []
+    assert await in_pool(pool, lambda: ended.append("done"), lambda a, b: a + b, 1, b=2) == 3
+    with pytest.raises(ZeroDivisionError):
+        await in_pool(pool, lambda: ended.append("failed"), lambda: 1 // 0)
+    assert ended == ["done", "failed"]
+
+
+async def test_an_abandoned_job_keeps_what_it_reads_until_it_is_over(pool: ThreadPoolExecutor) -> None:
+    begun, release = threading.Event(), threading.Event()
+    ended: list[str] = []
+
+    def job() -> None:
+        begun.set()
+        release.wait(10)
+
+    running = asyncio.create_task(in_pool(pool, lambda: ended.append("running"), job))
+    await asyncio.to_thread(begun.wait, 10)
+    queued = asyncio.create_task(in_pool(pool, lambda: ended.append("queued"), job))
+    await asyncio.sleep(0.01)
+    for task in (running, queued):
+        task.cancel()
+    await asyncio.wait((running, queued))
+    assert ended == ["queued"]  # never began; the other one still reads
+    release.set()
+    await in_pool(pool, None, int)  # the only thread is free again, so the job is over
+    assert ended == ["queued", "running"]
+
+
+async def test_a_pool_that_is_shut_down(pool: ThreadPoolExecutor) -> None:
+    ended: list[str] = []
+    pool.shutdown()
+    with pytest.raises(Draining):
+        await in_pool(pool, lambda: ended.append("done"), int)
+    assert ended == ["done"]
+    with pytest.raises(Draining):
+        await in_pool(pool, None, int)
+
+
+async def test_the_first_failure_stops_the_others() -> None:
+    cancelled: list[int] = []
+
+    async def work(index: int) -> int:
+        try:
+            if index == 2:
+                raise InferenceFailed("no")
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            cancelled.append(index)
+            raise
+        return index
+
+    with pytest.raises(InferenceFailed):
+        await all_of(work(index) for index in range(4))
+    assert sorted(cancelled) == [0, 1, 3]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+async def test_results_in_order(count: int) -> None:
+    async def work(index: int) -> int:
+        await asyncio.sleep(0.01 * (count - index))
+        return index
+
+    assert await all_of(work(index) for index in range(count)) == list(range(count))

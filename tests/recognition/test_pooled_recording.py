@@ -1,0 +1,136 @@
+"""Recordings that are read in a pool: freed once, and never while a step is running."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from service.errors import Draining, NotDecodable
+from service.recognition.options import parse_options
+from service.recognition.pooled_recording import PooledRecording
+from service.recognition.recording import Recording
+from service.results import ChannelUtterance
+from tests.api.sounds import call
+from tests.inference.running import until
+
+SOUND = call(30.0, [(1.0, 4.0), (12.0, 16.0), (22.0, 25.0)])
+SEGMENTS = parse_options([("granularity", "segment")])
+
+
+class Slow(Recording):
+    """A recording whose steps wait; `closed` counts."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, SEGMENTS, 60.0)
+        self.may_go, self.at_it = threading.Event(), threading.Event()
+        self.closed: int = 0
+
+    def step(self) -> list[ChannelUtterance] | None:
+        self.at_it.set()
+        self.may_go.wait(10)
+        assert not self.closed
+        found = super().step()
+        return None if found is None else list(found)
+
+    def close(self) -> None:
+        self.closed += 1
+        super().close()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+@pytest.fixture
+def file() -> io.BytesIO:
+    return io.BytesIO(SOUND)
+
+
+@pytest.fixture
+async def slow(file: io.BytesIO) -> AsyncIterator[Slow]:
+    slow = Slow(file)
+    yield slow
+    slow.may_go.set()
+
+
+async def test_all_steps(pool: ThreadPoolExecutor, file: io.BytesIO) -> None:
+    pooled = PooledRecording(pool, file, lambda file: Recording(file, SEGMENTS, 60.0))
+    found: list[ChannelUtterance] = []
+    while (step := await pooled.step()) is not None:
+        found += step
+    assert [round(piece.utterance.start) for piece in found] == [1, 12, 22]
+    assert pooled.recording.duration == 30
+    assert pooled.seconds > 0
+    assert not file.closed
+    pooled.close()
+    await until(lambda: file.closed)
+
+
+async def test_a_step_that_is_running_is_not_pulled_the_file_from_under(
+    pool: ThreadPoolExecutor, file: io.BytesIO, slow: Slow
+) -> None:
+    pooled = PooledRecording(pool, file, lambda _: slow)
+    step = asyncio.create_task(pooled.step())
+    await until(slow.at_it.is_set)
+    step.cancel()
+    pooled.close()
+    await asyncio.sleep(0.05)
+    assert slow.closed < 1
+    assert not file.closed
+    slow.may_go.set()
+    await until(lambda: file.closed)
+    assert slow.closed == 1
+
+
+async def test_between_steps_it_is_freed_at_once(pool: ThreadPoolExecutor, file: io.BytesIO, slow: Slow) -> None:
+    pooled = PooledRecording(pool, file, lambda _: slow)
+    slow.may_go.set()
+    await pooled.step()
+    pooled.close()
+    await until(lambda: file.closed)
+    assert slow.closed == 1
+
+
+async def test_a_file_that_cannot_be_opened(pool: ThreadPoolExecutor) -> None:
+    file = io.BytesIO(b"no audio")
+    pooled = PooledRecording(pool, file, lambda file: Recording(file, SEGMENTS, 60.0))
+    with pytest.raises(NotDecodable):
+        await pooled.step()
+    with pytest.raises(RuntimeError):
+        _ = pooled.recording
+    pooled.close()
+    await until(lambda: file.closed)
+
+
+async def test_a_pool_that_is_shut_down(file: io.BytesIO, slow: Slow) -> None:
+    pool = ThreadPoolExecutor(1)
+    pooled = PooledRecording(pool, file, lambda _: slow)
+    slow.may_go.set()
+    await pooled.step()
+    pool.shutdown()
+    with pytest.raises(Draining):
+        await pooled.step()
+    pooled.close()
+    assert file.closed
+    assert slow.closed == 1
+
+
+async def test_a_job_that_the_pool_drops(file: io.BytesIO, slow: Slow) -> None:
+    pool = ThreadPoolExecutor(1)
+    pooled = PooledRecording(pool, file, lambda _: slow)
+    slow.may_go.set()
+    await pooled.step()
+    busy = threading.Event()
+    pool.submit(busy.wait, 10)
+    pooled.close()
+    pool.shutdown(wait=False, cancel_futures=True)
+    await until(lambda: file.closed)
+    assert slow.closed == 1
+    busy.set()

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from service.errors import SettingsInvalid
+from service.settings.settings import Settings
+from service.settings.sources import load_settings
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def test_defaults() -> None:
+    settings = load_settings()
+    assert settings == Settings()
+    assert (settings.model, settings.host, settings.port) == ("tiny", "127.0.0.1", 8000)
+    assert settings.max_body_bytes == 256 * 1024 * 1024
+    assert settings.cache_dir.is_absolute()
+
+
+def test_service_yaml_holds_exactly_the_defaults_of_all_settings() -> None:
+    written = yaml.safe_load((CONFIGS / "service.yaml").read_text(encoding="utf-8"))
+    assert list(written) == list(Settings.model_fields)
+    assert load_settings(CONFIGS / "service.yaml") == Settings()
+
+
+PROFILES = ("cpu", "gpu")
+DECIDED = {"backend", "device", "dtype", "max_in_flight", "max_queue_requests", "max_queue_seconds", "decode_threads"}
+"""What every profile must decide, even where it keeps the default."""
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profiles_decide_what_depends_on_the_machine(name: str) -> None:
+    path = CONFIGS / f"{name}.yaml"
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert written.keys() >= DECIDED
+    settings = load_settings(path)
+    changed = {field for field in Settings.model_fields if getattr(settings, field) != getattr(Settings(), field)}
+    assert changed
+    assert changed <= written.keys()
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_what_profiles_suggest_in_comments_is_valid_as_well(tmp_path: Path, name: str) -> None:
+    text = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
+    suggested = re.sub(r"^# (?=[a-z_]+: )", "", text, flags=re.MULTILINE)
+    assert suggested != text
+    whole = tmp_path / "all.yaml"
+    whole.write_text(suggested, encoding="utf-8")
+    settings = load_settings(whole)
+    assert settings.needs_key
+    assert settings.rate_limit
+
+
+@pytest.mark.parametrize("name", ["service", *PROFILES])
+def test_every_group_of_values_has_a_comment(name: str) -> None:
+    text = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
+    assert [group for group in text.split("\n\n") if not group.startswith("#")] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", -1),
+        ("port", 65_536),
+        ("host", ""),
+        ("root_path", "no-slash"),
+        ("root_path", "/trailing/"),
+        ("backend", "tensorflow"),
+        ("device", "cuda:x"),
+        ("dtype", "fp8"),
+        ("threads", -1),
+        ("max_body_bytes", 0),
+        ("max_files", 0),
+        ("max_duration", 0),
+        ("max_duration", float("nan")),
+        ("timeout", 0),
+        ("timeout", float("inf")),
+        ("max_in_flight", 0),
+        ("max_utterance_duration", 0),
+        ("max_queue_seconds", 10),  # less than max_utterance_duration
+        ("segment_timeout", 0),
+        ("max_segment_requests", 0),
+        ("decode_threads", 0),
+        ("log_level", "loud"),
+        ("docs", "perhaps"),
+        ("rate_limit", -1),
+        ("rate_burst", 0),
+        ("max_header_bytes", 100),
+        ("max_headers", 0),
+        ("trusted_proxies", "*"),
+        ("trusted_proxies", "10.0.0.1/8"),
+        ("trusted_proxies", "proxy.internal"),
+        ("cors_origins", "*"),
+        ("cors_origins", "null"),
+        ("cors_origins", "app.example.com"),
+        ("cors_origins", "https://app.example.com/"),
+        ("cors_origins", "https://*.example.com"),
+        ("cors_origins", "https://a.example.com,"),
+        ("api_keys", ""),
+        ("api_keys", "k" * 15),
+        ("api_keys", "k" * 257),
+        ("api_keys", "k" * 16 + ",,"),
+        ("api_keys", "spaces are not allowed"),
+        ("api_keys", ["k" * 16, 1234567890123456]),
+    ],
+)
+def test_bounds(name: str, value: Any) -> None:
+    with pytest.raises(SettingsInvalid):
+        load_settings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "values"),
+    [
+        ("cors_origins", "https://a.example, http://localhost:3000", ["https://a.example", "http://localhost:3000"]),
+        ("cors_origins", "http://[::1]:3000", ["http://[::1]:3000"]),
+        ("trusted_proxies", "127.0.0.1,::1,10.0.0.0/8", ["127.0.0.1/32", "::1/128", "10.0.0.0/8"]),
+        ("api_keys", "0123456789abcdef, ABC.~_+/-0123456==", ["**********", "**********"]),
+    ],
+)
+def test_lists_are_texts_with_commas_or_lists(name: str, text: str, values: list[str]) -> None:
+    as_text: dict[str, Any] = {name: text}
+    as_list: dict[str, Any] = {name: [part.strip() for part in text.split(",")]}
+    settings = load_settings(**as_text)
+    assert settings.model_dump(mode="json")[name] == values
+    assert load_settings(**as_list) == settings
+
+
+def test_keys_are_not_in_what_is_printed_of_settings() -> None:
+    key = "0123456789abcdef"
+    settings = load_settings(api_keys=key)
+    assert settings.api_keys[0].get_secret_value() == key
+    assert settings.needs_key
+    for text in (repr(settings), str(settings), settings.model_dump_json(), str(settings.model_dump())):
+        assert key not in text
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1"])
+def test_devices(device: str) -> None:
+    assert load_settings(device=device).device == device
+
+
+def test_a_home_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home(path: Path) -> Path:
+        raise RuntimeError
+
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    with pytest.raises(SettingsInvalid, match="the home directory is not known"):
+        load_settings()
+
+
+@pytest.mark.parametrize(("in_flight", "asked", "permits"), [(64, 8, 8), (8, 8, 7), (2, 8, 1), (1, 8, 1)])
+def test_segment_requests_never_take_the_last_permit(in_flight: int, asked: int, permits: int) -> None:
+    assert load_settings(max_in_flight=in_flight, max_segment_requests=asked).segment_permits == permits
+
+
+def test_the_queue_holds_the_longest_clip_and_not_the_longest_file() -> None:
+    assert load_settings(max_queue_seconds=300).longest_clip == 300
+    assert load_settings(max_queue_seconds=20, max_duration=20).longest_clip == 20
+    with pytest.raises(SettingsInvalid, match="max_utterance_duration"):
+        load_settings(max_queue_seconds=20, max_duration=21)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1
+
+
+def test_every_setting_is_documented_and_bounded() -> None:
+    schema = Settings.model_json_schema()["properties"]
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith("."), name
+        if schema[name].get("type") in ("integer", "number"):
+            assert {"minimum", "exclusiveMinimum"} & schema[name].keys(), name
+            assert "maximum" in schema[name], name
