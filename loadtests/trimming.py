@@ -12,8 +12,9 @@ from pathlib import Path
 
 from service.inference.backends.select import open_backend
 from service.model.store import find
+from service.recognition.file import decode_clips
 from service.recognition.options import Options
-from service.recognition.steps import decode_clips, score_outputs
+from service.recognition.scores import recognition
 from service.settings.sources import load_settings
 
 
@@ -39,12 +40,12 @@ def main() -> None:
         for trim in (True, False):
             options = Options(trim="true" if trim else "false")  # type: ignore[arg-type]  # options are text
             with path.open("rb") as file:
-                decoded = decode_clips(file, options, settings.max_duration)
-            output = backend.run(decoded.clips).clips
-            (answer,) = score_outputs(output, backend.info, options, None)
-            labels.append(answer.labels[answer.best].en)
+                decoded = decode_clips(file, options, settings.max_duration, settings.max_duration)
+            (output,) = backend.run(decoded.clips).clips
+            answer = recognition(output, backend.info, granularity="utterance", embedding="none")
+            labels.append(answer.label.en)
             if trim:
-                kept += output[0].scored.end - output[0].scored.start
+                kept += output.scored.end - output.scored.start
                 total += decoded.duration
         changed += labels[0] != labels[1]
         if path.name in truth:

@@ -66,6 +66,26 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True)
+class DecodedFile:
+    """A decoded file: the clips to score, and what it was.
+
+    `duration` is in seconds, `sampling_rate` in Hz; `narrow_band` says whether nothing is heard above the band of
+    telephones.
+    """
+
+    clips: tuple[Clip, ...]
+    duration: float
+    sampling_rate: int
+    channels: int
+    narrow_band: bool
+
+    @property
+    def seconds(self) -> float:
+        """Audio to score, over all clips."""
+        return sum(clip.duration for clip in self.clips)
+
+
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """A stretch of speech, cut out of one channel.
 
@@ -223,3 +243,8 @@ class Recognition:
     def best(self) -> int:
         """Index of the highest score."""
         return int(np.argmax(self.scores))
+
+    @property
+    def label(self) -> Label:
+        """The label with the highest score."""
+        return self.labels[self.best]

@@ -12,8 +12,9 @@ import pytest
 
 from service.inference.backends.onnx import OnnxBackend
 from service.model.store import find
+from service.recognition.file import decode_clips
 from service.recognition.options import Options
-from service.recognition.steps import decode_clips, score_outputs
+from service.recognition.scores import recognition
 from service.results import SAMPLING_RATE, Floats
 from tests.audio_samples import AMR, AMR_WB, CLIPS, FORMATS, Format, encode, speech
 
@@ -32,10 +33,9 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnnxBackend]:
 
 
 def scores(backend: OnnxBackend, data: bytes) -> Floats:
-    decoded = decode_clips(io.BytesIO(data), Options(), 30.0)
-    output = backend.run(decoded.clips)
-    (answer,) = score_outputs(output.clips, backend.info, Options(), None)
-    return answer.scores
+    decoded = decode_clips(io.BytesIO(data), Options(), 30.0, 30.0)
+    (output,) = backend.run(decoded.clips).clips
+    return recognition(output, backend.info, granularity="utterance", embedding="none").scores
 
 
 @cache

@@ -14,7 +14,7 @@ import pytest
 
 from loadtests.calls import CODECS, clips, encode, make_call
 from tests.api.segments.lines import NDJSON
-from tests.api.server.test_draining import metric, resident_bytes, serving
+from tests.api.server.test_server import metric, resident_bytes, serving
 from tests.audio_samples import encode as encode_clip
 from tests.audio_samples import speech
 

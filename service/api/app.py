@@ -9,42 +9,44 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.telemetry import TelemetryConfig
 from opentelemetry.trace import TracerProvider
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
+from starlette.types import Scope
 
 from service import __version__
 from service.api.middleware.access import AccessMiddleware
 from service.api.middleware.api_keys import ApiKeys
 from service.api.middleware.body_timeout import BodyTimeoutMiddleware
+from service.api.middleware.errors import ErrorMiddleware
 from service.api.middleware.rate_limit import RateLimit
-from service.api.middleware.request_log import AccessLogMiddleware
-from service.api.middleware.requests import (
-    MetricsMiddleware,
-    ProblemMiddleware,
-    RequestContextMiddleware,
-    RootPathMiddleware,
-)
+from service.api.middleware.requests import PROBES, RequestMiddleware, RootPathMiddleware
 from service.api.middleware.security_headers import SecurityHeadersMiddleware, cross_origin
 from service.api.openapi import DescribedApp, Protection
 from service.api.problems import answer_http_exception, answer_service_error, answer_validation_error
-from service.api.request_context import Services, StreamShare
-from service.api.routes import health, pages
+from service.api.request_context import Services
+from service.api.routes import health, pages, status
 from service.api.routes.batch import batch_router
 from service.api.routes.recognize import recognize_router
 from service.api.stream import route as stream
 from service.errors import ServiceError
 from service.inference.recognizer import Recognizer
-from service.inference.segment_permits import SegmentPermits
 from service.observability.metrics import Metrics
-from service.observability.spans import telemetry, tracer_of
+from service.observability.telemetry import Telemetry
 from service.recognition.cache import AnswerCache
+from service.recognition.core import Core
+from service.recognition.live.stream import StreamShare
 from service.settings.settings import Settings
 
 _DESCRIPTION = """Speech emotion recognition with emotion2vec+: scores, embeddings and scores over time.
 
 Every error is a problem document (RFC 9457) with a stable `code`. Every answer has an `X-Request-ID`."""
+
+
+_FRAME_EMBEDDING_CLIPS = 2
+"""Clips of full length for which one request gets frame embeddings, so that stereo of full length passes."""
 
 
 def create_app(
@@ -65,23 +67,32 @@ def create_app(
     """
     keys, rate = ApiKeys.of(settings), RateLimit.of(settings)
     everybody = keys is None
-    # Routers in the order in which they are tried, and whether each is public: neither asks for a key nor counts.
+    # Routers in the order in which they are tried, and whether each is public: without a key, and without a rate limit.
     routers = [
         (recognize_router(settings), False),
         (batch_router(settings), False),
         (stream.router, False),
         (health.router, True),
         (health.metrics_router, settings.public_metrics or everybody),
-        (health.models_router, False),
-        # The page asks while it waits; that must not use up what its caller may send.
-        (health.requests_router, settings.public_pages or everybody),
+        (status.models_router, False),
+        # The page asks while it waits; that must not count against its caller's rate.
+        (status.requests_router, settings.public_pages or everybody),
     ]
     if settings.page:
         routers.append((pages.page_router, settings.public_pages or everybody))
     if settings.docs:
         routers.append((pages.docs_router, settings.public_pages or everybody))
     routes = [(route, public) for router, public in routers for route in router.routes]
-    pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
+    observer = Telemetry(metrics, tracer_provider)
+    core = Core(
+        recognizer,
+        ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode"),
+        settings.max_duration,
+        settings.longest_clip,
+        observer,
+        AnswerCache(settings.answer_cache_bytes, observer) if settings.answer_cache_bytes else None,
+        frame_embedding_seconds=_FRAME_EMBEDDING_CLIPS * settings.longest_clip,
+    )
     streams = StreamShare(
         asyncio.Semaphore(stream.TURNS), ThreadPoolExecutor(stream.THREADS, thread_name_prefix="stream")
     )
@@ -93,17 +104,15 @@ def create_app(
             yield
         finally:
             await recognizer.drain(settings.drain_timeout)
-            for each in (pool, streams.pool):
-                each.shutdown(wait=False, cancel_futures=True)
+            for threads in (core.threads, streams.threads):
+                threads.shutdown(wait=False, cancel_futures=True)
 
     middleware = [
         Middleware(BodyTimeoutMiddleware, total=settings.body_timeout, idle=settings.body_idle_timeout),
-        Middleware(RequestContextMiddleware),
-        *([Middleware(AccessLogMiddleware)] if settings.access_log else []),
-        Middleware(MetricsMiddleware, metrics=metrics),
+        Middleware(RequestMiddleware, metrics=metrics, log=settings.access_log),
         *cross_origin(settings),
         Middleware(SecurityHeadersMiddleware),
-        Middleware(ProblemMiddleware),
+        Middleware(ErrorMiddleware),
     ]
     if settings.root_path:
         middleware.insert(0, Middleware(RootPathMiddleware, root_path=settings.root_path))
@@ -119,7 +128,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        telemetry=telemetry(tracer_provider),
+        telemetry=_tracing_only(tracer_provider),
         middleware=middleware,
         exception_handlers={
             ServiceError: answer_service_error,
@@ -132,10 +141,24 @@ def create_app(
         keys=keys is not None,
         rate=rate is not None,
     )
-    cache = AnswerCache(settings.answer_cache_bytes, metrics) if settings.answer_cache_bytes else None
-    permits = SegmentPermits(settings.segment_permits, metrics)
-    tracer = tracer_of(tracer_provider)
-    app.state.services = Services(recognizer, settings, metrics, pool, cache, tracer, streams, permits)
+    app.state.services = Services(core, settings, metrics, streams)
     for router, _ in routers:
         app.include_router(router)
     return app
+
+
+def _tracing_only(provider: TracerProvider | None) -> TelemetryConfig:
+    """FastAPI's telemetry: a span for each request where there is a provider. Metrics and logs are made elsewhere."""
+    return {
+        "tracer_provider": provider,
+        "tracing": provider is not None,
+        "operation_spans": False,
+        "metrics": False,
+        "logs": False,
+        "auto_configure": False,
+        "exclude": _is_probe,
+    }
+
+
+def _is_probe(scope: Scope) -> bool:
+    return str(scope["path"]).removeprefix(scope.get("root_path", "")) in PROBES

@@ -10,9 +10,9 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 
-from service.api.accept import NDJSON
 from service.api.problems import PROBLEM_MEDIA_TYPE, documented
 from service.api.request_body import FORM, RAW
+from service.api.responses import NDJSON
 from service.api.schemas import Line, Problem
 from service.errors import (
     AudioEmpty,

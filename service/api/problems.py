@@ -96,7 +96,7 @@ class ProblemResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, and note its code for log and trace."""
-        request_context(scope).notes.code = self._code
+        request_context(scope).record.code = self._code
         get_current_span().set_attribute("problem.code", self._code)
         await super().__call__(scope, receive, send)
 

@@ -1,100 +1,77 @@
-"""What every route needs: the parts of the application, and who is asking since when, for what."""
+"""What every route needs: the parts of the application, and the request with what is recorded about it."""
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
-from opentelemetry.trace import Tracer
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from service.inference.recognizer import Recognizer
-from service.inference.segment_permits import SegmentPermits
 from service.observability.metrics import Metrics
-from service.recognition.cache import AnswerCache
-from service.recognition.progress import ProgressBoard
-from service.results import Timings
+from service.recognition.core import Core, Progress
+from service.recognition.live.stream import StreamCounts, StreamShare
 from service.settings.settings import Settings
 
 UNMATCHED = "unmatched"
 """The route of paths that no route serves: an attacker must not be able to make metric series or fill logs."""
 
 CLIENT_GONE = 499
-"""The status, as proxies count them, of requests whose caller left before the answer."""
+"""The status, as proxies count them, of requests whose client left before the answer."""
 
 _SCOPE_KEY = "emotion2vec_service.request"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
 
 @dataclass(frozen=True, slots=True)
-class StreamShare:
-    """What all streams share: `turns` at the recognizer, first come first served, and threads of their own.
-
-    Long uploads keep the other threads busy for seconds, which live audio cannot wait.
-    """
-
-    turns: asyncio.Semaphore
-    pool: ThreadPoolExecutor
-
-
-@dataclass(frozen=True, slots=True)
 class Services:
-    """The parts that routes share.
+    """The parts of the application that routes share.
 
-    `pool` decodes uploads and builds large answers, `cache` is None where it is off, `tracer` makes spans,
-    `segment_permits` are what requests with granularity segment need beside that of the recognizer.
+    Attributes:
+        core: recognises.
+        settings: limits and paths.
+        metrics: the Prometheus series.
+        streams: what all streams share.
+        requests: the progress of each recognition that is worked on, by the request's id.
     """
 
-    recognizer: Recognizer
+    core: Core
     settings: Settings
     metrics: Metrics
-    pool: ThreadPoolExecutor
-    cache: AnswerCache | None
-    tracer: Tracer
     streams: StreamShare
-    segment_permits: SegmentPermits
-    progress: ProgressBoard = field(default_factory=ProgressBoard)
+    requests: dict[str, Progress] = field(default_factory=dict)
+
+    @property
+    def recognizer(self) -> Recognizer:
+        """What answers clips, and gives permits."""
+        return self.core.recognizer
 
 
 @dataclass(slots=True)
-class StreamNotes:
-    """What a stream has come to: how it was closed, and how many windows and utterances were answered or left out."""
-
-    close_code: int | None = None
-    windows: int = 0
-    skipped_windows: int = 0
-    utterances: int = 0
-
-
-@dataclass(slots=True)
-class Notes:
-    """What is found out about a request on its way, for its line in the log.
+class RequestRecord:
+    """What is found out about a request while it is served, for its line in the log.
 
     Attributes:
         files: how many it has brought, None before they have arrived.
         failed_files: how many of them have a problem of their own in the answer.
         file_names: what the client calls them, where they are to be logged.
-        audio_seconds: how much audio they decoded to, None if none did.
-        timings: what the stages took, any number of times; the longest counts.
         code: that of the problem which is the answer.
-        stream: what became of it, where it is one.
-        segments: how many were answered, None with any other granularity.
         outcome: the status of what came after the answer had begun with a 200: of the problem in its last line, or
-            `CLIENT_GONE`; None where all went well.
+            `CLIENT_GONE`; None if nothing failed.
+        stream: the counts of a stream, None for other requests.
+        close_code: the code with which a stream was closed.
     """
 
     files: int | None = None
     failed_files: int = 0
     file_names: list[str] = field(default_factory=list)
-    audio_seconds: float | None = None
-    timings: list[Timings] = field(default_factory=list)
     code: str | None = None
-    stream: StreamNotes | None = None
-    segments: int | None = None
     outcome: int | None = None
+    stream: StreamCounts | None = None
+    close_code: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +81,24 @@ class RequestContext:
     id: str
     arrival: float
     trace_id: str | None
-    notes: Notes = field(default_factory=Notes)
+    record: RequestRecord = field(default_factory=RequestRecord)
+    progress: Progress = field(default_factory=Progress)
 
 
 def services(request: HTTPConnection) -> Services:
     """The parts of the application that answers `request`."""
     return cast(Services, request.app.state.services)
+
+
+@contextmanager
+def show_progress(parts: Services, context: RequestContext) -> Iterator[None]:
+    """Let `GET /requests/{id}` show the request while the context is open; of several with one id, the last."""
+    parts.requests[context.id] = context.progress
+    try:
+        yield
+    finally:
+        if parts.requests.get(context.id) is context.progress:
+            del parts.requests[context.id]
 
 
 def put_request_context(scope: Scope, context: RequestContext) -> None:
@@ -128,8 +117,8 @@ def route_template(scope: Scope) -> str:
 
 
 def known_method(scope: Scope) -> str:
-    """The method of a request, `other` where HTTP knows no such method."""
-    method = scope.get("method", "GET")  # as the one with which WebSockets are opened
+    """The method of a request; `other` for one that HTTP does not define."""
+    method = scope.get("method", "GET")  # WebSockets, which have none, are opened by a GET
     return method if method in _METHODS else "other"
 
 

@@ -1,34 +1,44 @@
-"""The HTTP side of an answer: encoded off the loop where it may be large, with `Server-Timing`."""
+"""Answers over HTTP: encoded off the event loop where they may be large, in the form that `Accept` asks for."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+import asyncio
+import re
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from concurrent.futures import Executor
+from typing import Any, TypeVar
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive
 
 from service.recognition.concurrency import in_pool
 from service.recognition.json_encoding import encode
 from service.results import Timings
 
-_MEDIA_TYPE = "application/json"
+T = TypeVar("T")
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+
+_QUALITY = re.compile(r"(0(\.[0-9]{0,3})?|1(\.0{0,3})?)")
 
 
 async def answer_response(
-    pool: Executor, answer: Mapping[str, object], timings: Timings, *, large: bool, cached: bool | None
+    threads: Executor, answer: Mapping[str, object], timings: Timings, *, large: bool, cached: bool | None
 ) -> Response:
-    """Encode `answer`, in a thread of `pool` where it may be `large`.
+    """Encode `answer`, in a thread of `threads` where it may be `large`.
 
-    `cached` says whether all of it was known before, None where there is no cache.
+    `cached` says whether all of it came from the cache, None where there is no cache.
     """
-    pieces = await in_pool(pool, None, encode, answer) if large else encode(answer)
+    pieces = await in_pool(threads, None, encode, answer) if large else encode(answer)
     headers = {"Server-Timing": _server_timing(timings)}
     if cached is not None:
         headers["X-Cache"] = "hit" if cached else "miss"
     if len(pieces) == 1:
-        return Response(pieces[0], headers=headers, media_type=_MEDIA_TYPE)
+        return Response(pieces[0], headers=headers, media_type=JSON)
     headers["Content-Length"] = str(sum(map(len, pieces)))
-    return StreamingResponse(_each(pieces), headers=headers, media_type=_MEDIA_TYPE)
+    return StreamingResponse(_each(pieces), headers=headers, media_type=JSON)
 
 
 async def _each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
@@ -36,11 +46,53 @@ async def _each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
+async def while_connected(receive: Receive, job: Coroutine[Any, Any, T]) -> T:
+    """Run `job` as long as the client is connected. The request's body must have been read to its end.
+
+    Raises:
+        ClientDisconnect: if the client leaves first; `job` is cancelled and has ended by then.
+    """
+    task = asyncio.ensure_future(job)
+    watcher = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+    finally:
+        # Also where this request itself is cancelled: neither may go on.
+        watcher.cancel()
+        task.cancel()
+        await asyncio.gather(task, watcher, return_exceptions=True)
+    return task.result()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 def _server_timing(timings: Timings) -> str:
-    stages = {
-        "decode": timings.decode,
-        "queue": timings.queue,
-        "preprocess": timings.preprocess,
-        "inference": timings.inference,
-    }
-    return ", ".join(f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in stages.items())
+    return ", ".join(f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in timings.by_stage().items())
+
+
+def wants_lines(accept: Iterable[str]) -> bool:
+    """Whether `NDJSON` is named, and no less wanted than `JSON`.
+
+    A range such as `*/*` or `application/*` is no wish for lines, which few programs can read.
+
+    Args:
+        accept: the values of all headers of that name.
+    """
+    qualities = dict(_ranges(",".join(accept)))
+    lines = qualities.get(NDJSON, 0.0)
+    whole = next((qualities[each] for each in (JSON, "application/*", "*/*") if each in qualities), 0.0)
+    return lines > 0 and lines >= whole
+
+
+def _ranges(accept: str) -> Iterable[tuple[str, float]]:
+    """Media ranges and how much each is wanted, from 0 to 1; what cannot be read is left out."""
+    for each in accept.split(","):
+        media, *parameters = (part.strip().lower() for part in each.split(";"))
+        quality = next((value for part in parameters if (value := part.removeprefix("q=")) != part), "1")
+        if media and _QUALITY.fullmatch(quality):
+            yield media, float(quality)

@@ -16,10 +16,10 @@ from service.errors import SettingsInvalid
 from service.settings.sources import CLIENT_KEY_VARIABLE, add_flags, flags_of, load_settings
 
 if TYPE_CHECKING:
-    from service.api.schemas import FileResult, SegmentedResult
     from service.folders.finding import Found, Listing
     from service.folders.source import Outcome, Source
     from service.recognition.options import Options
+    from service.recognition.result_types import FileResult, SegmentedResult
 
 _FEW_FILES = 4
 """Up to which a short start saves more time than packed weights would."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from service.api.schemas import Overall, SegmentedResult
+from service.recognition.result_types import Overall, SegmentedResult
 
 
 def segment_lines(result: SegmentedResult) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from service.commands import Commands
 from service.commands.open_model import find_model, open_model
 from service.data import EXAMPLES
+from service.inference.engine_limits import EngineLimits
 from service.observability.logs import configure_logging
 from service.settings.settings import Settings
 from service.settings.sources import add_flags, described, flags_of, trace_settings
@@ -46,23 +47,16 @@ def run(options: argparse.Namespace) -> int:
     from prometheus_client import CollectorRegistry
 
     from service.api.app import create_app
-    from service.api.server.draining import Server
+    from service.api.server.server import Server
     from service.inference.engine import Engine
-    from service.inference.engine_limits import EngineLimits
     from service.observability.metrics import Metrics
+    from service.observability.telemetry import Telemetry
     from service.observability.tracing import exporting
 
     began = time.monotonic()
     stored = find_model(settings)
     metrics = Metrics(CollectorRegistry())
-    limits = EngineLimits(
-        max_requests=settings.max_in_flight,
-        max_streams=settings.max_streams,
-        max_queue_requests=settings.max_queue_requests,
-        max_queue_seconds=settings.max_queue_seconds,
-        stuck_after=settings.stuck_after,
-    )
-    engine = Engine(lambda: open_model(stored, settings), limits, metrics)
+    engine = Engine(lambda: open_model(stored, settings), engine_limits(settings), Telemetry(metrics))
 
     def announce(url: str) -> None:
         model = engine.model
@@ -78,6 +72,18 @@ def run(options: argparse.Namespace) -> int:
     return 0 if server.started else 1
 
 
+def engine_limits(settings: Settings) -> EngineLimits:
+    """The engine's part of the settings."""
+    return EngineLimits(
+        max_requests=settings.max_in_flight,
+        max_recordings=settings.segment_permits,
+        max_streams=settings.max_streams,
+        max_queue_clips=settings.max_queue_requests,
+        max_queue_seconds=settings.max_queue_seconds,
+        stuck_after=settings.stuck_after,
+    )
+
+
 def _describe(model: ModelInfo) -> str:
     text = f"{model.id} (revision {model.revision}) in {model.dtype} on {model.device} with {model.backend}"
     return f"{text}, FOR DEMONSTRATION ONLY" if model.demonstration else text
@@ -89,6 +95,6 @@ def _key_option(settings: Settings) -> str:
 
 
 def _example() -> Path:
-    """A bundled clip, as short a path as the shell needs."""
+    """The path of a bundled clip, relative to the working directory where that is shorter."""
     clip = EXAMPLES / "happy.wav"
     return clip.relative_to(Path.cwd()) if clip.is_relative_to(Path.cwd()) else clip

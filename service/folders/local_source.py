@@ -1,30 +1,65 @@
-"""A run in this process."""
+"""Recognise the files of a run in this process, by the same engine and core as the server's."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
-from service.errors import QueueFull, ServiceError, SetupError
-from service.folders.model_thread import ModelThread
+from service.errors import InferenceFailed, QueueFull, ServiceError, SetupError, WorkerDead
 from service.folders.source import Outcome, problem, unreadable
 from service.inference.backend import Backend
-from service.local import recognize_file
+from service.inference.engine import Engine
+from service.inference.engine_limits import EngineLimits
+from service.model.synthetic_speech import speech_like
+from service.observability.observer import Observer
 from service.recognition.answers import model_summary
+from service.recognition.concurrency import in_pool
+from service.recognition.core import ClipRecognition, Core, Progress
+from service.recognition.file import FileRecognition
+from service.recognition.long_file import LongFileRecognition, SegmentLists
 from service.recognition.options import Options
-from service.recognition.scores import resolve_labels
+from service.recognition.result_types import FileResult, Segment, SegmentedResult
+from service.results import SAMPLING_RATE, Clip
+
+_THREADS = 256
+"""Most threads that decode; as many start as there are files at a time."""
+
+_GPU_FILES = 32
+"""Files at a time where a GPU runs the model, enough for a batch of the torch backend."""
+
+_NO_DEADLINE = 1e8
+"""Seconds after which an answer would be late: a run over files waits for every one of them."""
+
+_LIMITS = EngineLimits(
+    max_requests=_THREADS,
+    max_recordings=_THREADS,
+    max_streams=0,
+    max_queue_clips=4 * _THREADS,
+    max_queue_seconds=inf,
+    stuck_after=inf,
+)
+
+T = TypeVar("T")
 
 
 class LocalSource:
-    """Recognises in this process. While the model works, the threads that ask decode what goes into its next run.
+    """Recognises in this process. While the model runs, the threads that ask decode the clips of its next run.
+
+    The engine lives on an event loop in a thread of its own; `recognize` may be called from any number of threads.
 
     Args:
         open_backend: opens the model.
         options: for every file.
-        max_duration, longest_clip: seconds, as `service.local.recognize_file` takes them.
+        max_duration: seconds of audio that a file may have.
+        longest_clip: seconds that it may have where all of it goes through the model in one piece, as it does with any
+            granularity but segment.
 
     Raises:
         SetupError: if the model cannot be opened.
@@ -35,14 +70,23 @@ class LocalSource:
         self, open_backend: Callable[[], Backend], options: Options, *, max_duration: float, longest_clip: float
     ) -> None:
         self._options = options
-        self._max_duration = max_duration
-        self._longest_clip = longest_clip
-        self._runner = ModelThread(open_backend)
-        # A CPU is busy with one clip, and the next one is decoded meanwhile; a GPU wants a whole batch at a time.
-        self.at_once = 2 if self._runner.info.device == "cpu" else self._runner.limits.clips
-        self.model = model_summary(self._runner.info)
-        if options.labels is not None:
-            resolve_labels(options.labels, self._runner.info)  # wrong for one file, wrong for all
+        self._deaths = _DeathCounter()
+        self._engine = Engine(open_backend, _LIMITS, self._deaths)
+        threads = ThreadPoolExecutor(_THREADS, "decode")
+        self._core = Core(self._engine, threads, max_duration, longest_clip)
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="recognition", daemon=True)
+        self._thread.start()
+        try:
+            self._run(self._engine.start())
+            self._run(self._engine.wait_ready())
+            model = ClipRecognition(self._core, options, Progress()).model  # labels that are wrong for one are for all
+        except BaseException:
+            self._close(0.0)
+            raise
+        self.model = model_summary(model)
+        # A CPU is busy with one clip, and the next one is decoded meanwhile; a GPU runs a whole batch at a time.
+        self.at_once = 2 if model.device == "cpu" else _GPU_FILES
 
     def __enter__(self) -> Self:
         return self
@@ -50,22 +94,92 @@ class LocalSource:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._runner.close(wait=error is None)  # after an error nobody needs what still runs
+        self._close(_NO_DEADLINE if error is None else 0.0)  # after an error, what still runs is not needed
 
     def recognize(self, path: Path) -> Outcome:
-        """As `Source` says."""
+        """As `Source.recognize`; a file during which the worker died is tried once more."""
+        retried = False
         while True:
             try:
-                result = recognize_file(
-                    self._runner, path, self._options, max_duration=self._max_duration, longest_clip=self._longest_clip
-                )
-            except QueueFull as error:  # too many long files are open: this one's turn comes
+                return {"model": self.model, **self._run(self._recognize(path))}
+            except QueueFull as error:  # too many long files are open: this one waits for its turn
                 time.sleep(error.retry_after)
+            except WorkerDead as error:
+                self._run(self._check_model())
+                if retried:
+                    return problem(error.code, error.title, error.detail)
+                retried = True
+            except InferenceFailed as error:
+                if self._deaths.consecutive:
+                    self._run(self._check_model())
+                return problem(error.code, error.title, error.detail)
             except SetupError:
                 raise
             except ServiceError as error:
                 return problem(error.code, error.title, error.detail)
             except OSError as error:
                 return unreadable(error)
-            else:
-                return {"model": self.model, **result}
+
+    async def _recognize(self, path: Path) -> FileResult | SegmentedResult:
+        deadline = self._loop.time() + _NO_DEADLINE
+        core, options, progress = self._core, self._options, Progress()
+        file = await in_pool(core.threads, None, path.open, "rb")
+        if options.granularity != "segment":
+            return (await FileRecognition(core, options, deadline, progress).run(file)).result
+        long_file = LongFileRecognition(core, file, options, deadline, progress)
+        segments = SegmentLists()
+
+        async def keep(segment: Segment) -> None:
+            segments.add(segment, segment)
+
+        try:
+            await long_file.open()
+            totals, _ = await long_file.run(keep)
+            return totals.result(segments)
+        finally:
+            long_file.close()
+
+    async def _check_model(self) -> None:
+        """Wait for the worker's restart, and run a clip that is known to be good.
+
+        Raises:
+            SetupError: if the model cannot be loaded again, or fails on that clip as well: no file can be recognised.
+        """
+        await self._engine.wait_ready()
+        try:
+            await self._engine.recognize(
+                Clip(speech_like(1.0), SAMPLING_RATE), deadline=self._loop.time() + _NO_DEADLINE
+            )
+        except (InferenceFailed, WorkerDead) as error:
+            raise SetupError("The model does not work any more; the same command goes on from here.") from error
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def _close(self, drain_seconds: float) -> None:
+        self._run(self._engine.drain(drain_seconds))
+        self._core.threads.shutdown(wait=False, cancel_futures=True)
+        self._run(_cancel_others())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class _DeathCounter(Observer):
+    """Counts deaths of the worker since the model last answered."""
+
+    def __init__(self) -> None:
+        self.consecutive = 0
+
+    def worker_died(self) -> None:
+        self.consecutive += 1
+
+    def run_finished(self, clips: int, audio_seconds: float, padding_ratio: float) -> None:
+        self.consecutive = 0
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

@@ -12,11 +12,11 @@ from typing import Any, Self, cast
 from emotion2vec_client import CallFailed, Client, Problem, Retries, Unreachable
 from emotion2vec_client.retries import may_be_repeated
 
-from service.api.schemas import ModelSummary
 from service.errors import SetupError
 from service.folders.source import Outcome, identity, problem, unreadable
 from service.folders.throttle import Throttle
 from service.recognition.options import Options
+from service.recognition.result_types import ModelSummary
 
 _PATIENCE = 900.0
 """Seconds for which a server may refuse everything or be away before a run gives up."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from service.api.schemas import ModelSummary
+from service.recognition.result_types import ModelSummary
 
 Outcome = Mapping[str, object]
 """A result as the service answers it, with its `model` and without an `id`; or a `problem`."""

@@ -1,10 +1,10 @@
 """The local `Recognizer`: permits, a bounded queue and one supervised worker thread.
 
-Every accepted clip waits on one future that exactly one of these ends, whichever comes first: its answer, the
-model's failure on it, its deadline's timer, its caller's cancellation, the worker's death, the end of draining.
-A backend that breaks is none of these: what it had taken is tried once more, clip by clip, on the next one, before what
-waits. The clip that breaks that one as well, alone, has failed; so no clip costs more than two loads.
-All state here belongs to the event loop; the worker thread reaches it through `WorkerEvents` only.
+Every accepted clip waits on one future. Whichever of these comes first ends it: its answer, the model's failure on it,
+its deadline's timer, its caller's cancellation, the worker's death, the end of draining. Where a backend breaks, the
+clips that it had taken are retried on the next one, clip by clip, before those that wait. A clip that breaks that one
+as well, alone, has failed; so no clip costs more than two loads. All state here belongs to the event loop; the worker
+thread reaches it through `WorkerEvents` only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from typing import TypeVar
 
 from service.errors import (
@@ -29,20 +28,21 @@ from service.errors import (
     WorkerDead,
 )
 from service.inference.backend import Backend
-from service.inference.batch import Answer, Entry
 from service.inference.engine_limits import EngineLimits
 from service.inference.recognizer import Ahead, Health
-from service.inference.request_queue import RequestQueue
+from service.inference.request_queue import ClipAnswer, Entry, RequestQueue, Throughput
 from service.inference.supervisor import Supervisor
-from service.inference.throughput import Throughput
 from service.inference.worker import Loaded, Run
-from service.observability.metrics import EngineState, Metrics
+from service.observability.observer import EngineState, Observer
 from service.results import Clip, ModelInfo, Timings
 
 logger = logging.getLogger(__name__)
 
-_STREAMS_RETRY = 10.0
-"""Seconds after which a refused stream may try again; nobody knows when one of the others ends."""
+STOP_GRACE = 1.0
+"""Seconds for which draining waits for the worker thread after its own time is over."""
+
+_LONG_RETRY = 10.0
+"""Seconds after which a refused stream or recording may try again; when one of the others ends is not known."""
 
 _Refusal = TypeVar("_Refusal", bound=Refused)
 
@@ -53,17 +53,17 @@ class Engine:
     Args:
         load: makes the backend; called in the worker thread, and again at every restart.
         limits: how much to take on.
-        metrics: where to count.
+        observer: is told what happens.
     """
 
-    def __init__(self, load: Callable[[], Backend], limits: EngineLimits, metrics: Metrics) -> None:
+    def __init__(self, load: Callable[[], Backend], limits: EngineLimits, observer: Observer) -> None:
         self._limits = limits
-        self._metrics = metrics
-        self._queue = RequestQueue(limits.max_queue_requests, limits.max_queue_seconds)
+        self._observer = observer
+        self._queue = RequestQueue(limits.max_queue_clips, limits.max_queue_seconds)
         self._worker = Supervisor(
             load,
             self._queue,
-            limits,
+            limits.stuck_after,
             ready=self._on_ready,
             finished=self._on_finished,
             failed=self._on_failed,
@@ -72,15 +72,16 @@ class Engine:
         )
         self._throughput = Throughput()
         self._model: ModelInfo | None = None
-        self._open: set[Entry] = set()  # accepted and without an end
-        self._permits = 0
+        self._open: set[Entry] = set()  # accepted and not answered
+        self._requests = 0
+        self._recordings = 0
         self._streams = 0
         self._started = False
         self._draining: asyncio.Task[None] | None = None
         self._closed = False
         self._ending = asyncio.Event()  # draining has begun
         self._settled = asyncio.Event()  # while draining: nothing is left that could still be answered
-        metrics.follow_engine(self._snapshot)
+        observer.engine_created(self.state)
 
     @property
     def model(self) -> ModelInfo | None:
@@ -92,43 +93,77 @@ class Engine:
         return Health(
             state="draining" if self._draining is not None else self._worker.phase,
             worker_alive=self._worker.alive,
-            queued_requests=self._queue.requests,
+        )
+
+    def state(self) -> EngineState:
+        """What is waiting and running at this moment; may be called from any thread."""
+        return EngineState(
+            queued_clips=self._queue.clips,
+            max_queued_clips=self._limits.max_queue_clips,
             queued_seconds=self._queue.seconds,
+            max_queued_seconds=self._limits.max_queue_seconds,
+            requests=self._requests,
+            max_requests=self._limits.max_requests,
+            recordings=self._recordings,
+            max_recordings=self._limits.max_recordings,
+            streams=self._streams,
+            max_streams=self._limits.max_streams,
+            worker_up=self._worker.phase == "ready" and self._worker.alive,
+            memory=self._worker.memory,
         )
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
+    def admit_request(self) -> Iterator[None]:
         """Take a permit for one request, before its body is read; it is given back on exit.
 
         Whoever has a permit when draining begins may still queue clips.
 
         Raises:
-            QueueFull: if all permits are out or the queue is full.
-            ModelLoading, Draining, WorkerDead: if no request is taken now.
+            QueueFull: if all permits are taken or the queue is full.
+            ModelLoading, Draining, WorkerDead: if no request is accepted now.
         """
         self._require_open()
-        if self._permits >= self._limits.max_requests or self._queue.full:
+        if self._requests >= self._limits.max_requests or self._queue.full:
             raise self._refused(self._queue_full())
-        self._permits += 1
+        self._requests += 1
         try:
             yield
         finally:
-            self._permits -= 1
+            self._requests -= 1
             self._check_settled()
 
     @contextmanager
+    def admit_recording(self) -> Iterator[None]:
+        """Take a second permit, beside that of the request, for a request that takes as long as its recording.
+
+        So short requests find permits and memory while long ones are worked on.
+
+        Raises:
+            QueueFull: if all permits of this kind are taken.
+        """
+        limit = self._limits.max_recordings
+        if self._recordings >= limit:
+            detail = f"{limit} requests with granularity=segment are being worked on, as many as the service takes."
+            raise self._refused(QueueFull(detail, _LONG_RETRY))
+        self._recordings += 1
+        try:
+            yield
+        finally:
+            self._recordings -= 1
+
+    @contextmanager
     def admit_stream(self) -> Iterator[asyncio.Event]:
-        """Take a permit for one stream, of which there are others than for requests; it is given back on exit.
+        """Take a permit for one stream, instead of that for a request; it is given back on exit.
 
         The event is set when draining begins. Whoever has a permit then may still queue clips.
 
         Raises:
-            TooManyStreams: if all permits of streams are out.
-            ModelLoading, Draining, WorkerDead: if no stream is taken now.
+            TooManyStreams: if all permits of streams are taken.
+            ModelLoading, Draining, WorkerDead: if no stream is accepted now.
         """
         self._require_open()
         if self._streams >= self._limits.max_streams:
-            raise self._refused(TooManyStreams("As many streams as the service takes are open.", _STREAMS_RETRY))
+            raise self._refused(TooManyStreams("As many streams as the service takes are open.", _LONG_RETRY))
         self._streams += 1
         try:
             yield self._ending
@@ -136,25 +171,25 @@ class Engine:
             self._streams -= 1
             self._check_settled()
 
-    async def recognize(self, clip: Clip, *, deadline: float) -> Answer:
+    async def recognize(self, clip: Clip, *, deadline: float) -> ClipAnswer:
         """Queue one clip and wait for its answer; `deadline` is a finite time of the running loop's clock.
 
-        Cancelling the caller drops the clip, before it costs compute where that is still possible.
+        Cancelling the caller drops the clip, before it is run where that is still possible.
 
         Raises:
             QueueFull: if the queue has no room for the clip.
-            ModelLoading, Draining, WorkerDead: if no answer can be had now, or the worker died meanwhile.
+            ModelLoading, Draining, WorkerDead: if no answer can be given now, or the worker died meanwhile.
             DeadlineExceeded: if the answer would come too late.
             InferenceFailed: if the model fails on this clip.
         """
-        if self._closed or (self._draining is not None and not (self._permits or self._streams)):
+        if self._closed or (self._draining is not None and not (self._requests or self._streams)):
             raise self._refused(_shutting_down())
         self._require_worker()
         loop = asyncio.get_running_loop()
         left = deadline - loop.time()
         if left <= 0:
             raise _too_late()
-        # The worker must not ask the loop for the time, and uvloop's clock is coarser than this one.
+        # Not the loop's clock: the worker thread reads the time as well, and that of uvloop is coarser.
         now = time.monotonic()
         entry = Entry(clip, clip.duration, now, now + left, loop.create_future())
         if not self._queue.put(entry):
@@ -164,7 +199,7 @@ class Engine:
         try:
             return await entry.future
         except asyncio.CancelledError:
-            self._metrics.requests_cancelled.inc()
+            self._observer.request_cancelled()
             raise
         finally:
             timer.cancel()
@@ -172,8 +207,8 @@ class Engine:
             self._queue.discard(entry)
             self._open.discard(entry)
             self._check_settled()
-            # An error's traceback holds this frame, and the entry's future holds the error: that circle would
-            # keep the audio of every failed request until the garbage collector comes by.
+            # An error's traceback holds this frame, and the entry's future holds the error. Without this, that cycle
+            # would keep the audio of every failed request until the garbage collector runs.
             del entry, clip
 
     def ahead_of(self, clip: Clip) -> Ahead | None:
@@ -199,19 +234,18 @@ class Engine:
         """Wait until the model answers, through restarts where loading fails for reasons that may pass.
 
         Raises:
-            SetupError: as `load` raised it, or because too many loads have failed; the engine goes on trying all the
-                same.
+            SetupError: as `load` raised it, or because too many loads have failed; the engine goes on trying even then.
             Draining: if the engine is drained instead.
         """
         if not await self._worker.wait_ready():
             raise _shutting_down()
 
-    async def wait_hopeless(self) -> None:
-        """Wait until the model could not be loaded so often that only another process could help."""
-        await self._worker.wait_hopeless()
+    async def wait_permanent_failure(self) -> None:
+        """Wait until so many consecutive loads have failed that only another process could help."""
+        await self._worker.wait_permanent_failure()
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - the work ends in order, it is not cancelled
-        """Take nothing new, finish what was accepted for up to `timeout` seconds, then stop the worker.
+        """Accept nothing new, finish what was accepted for up to `timeout` seconds, then stop the worker.
 
         What is left by then fails with `Draining`. A second call waits for the first one to end. Cancelling the
         caller does not stop the draining.
@@ -233,23 +267,17 @@ class Engine:
         self._fail_open(_shutting_down)
         self._queue.close()
         try:
-            async with asyncio.timeout_at(max(end, loop.time() + self._limits.stop_grace)):
+            async with asyncio.timeout_at(max(end, loop.time() + STOP_GRACE)):
                 await self._worker.wait_ended()
         except TimeoutError:
             logger.error("the inference worker does not stop and is left behind")
 
     def _on_ready(self, loaded: Loaded) -> None:
-        model = self._model = loaded.model
-        self._metrics.model_load_seconds.set(loaded.seconds)
-        identity = asdict(model)
-        self._metrics.model_info.info({key: identity[key] for key in ("id", "revision", "backend", "device", "dtype")})
-        for index, label in enumerate(model.labels):
-            if index not in model.masked:
-                self._metrics.predictions.labels(label.en)
+        self._model = loaded.model
+        self._observer.model_loaded(loaded.model, loaded.seconds)
 
     def _on_finished(self, run: Run) -> None:
         output = run.output
-        stages = self._metrics.stage_duration
         for entry, answer in zip(run.entries, output.clips, strict=True):
             timings = Timings(
                 queue=run.taken - entry.enqueued,
@@ -257,41 +285,36 @@ class Engine:
                 inference=output.inference_seconds,
             )
             if entry.answer(answer, timings):
-                stages.labels("queue").observe(timings.queue)
-                stages.labels("preprocess").observe(timings.preprocess)
-                stages.labels("inference").observe(timings.inference)
+                self._observer.clip_answered(timings)
         seconds = sum(entry.seconds for entry in run.entries)
         self._throughput.observe(seconds, run.seconds)
-        self._metrics.batch_size.observe(len(run.entries))
-        self._metrics.batch_audio_seconds.observe(seconds)
-        self._metrics.batch_padding_ratio.observe(output.padding_ratio)
-        self._metrics.audio_seconds.inc(seconds)
+        self._observer.run_finished(len(run.entries), seconds, output.padding_ratio)
 
     def _on_failed(self, entry: Entry) -> None:
-        self._metrics.inference_failures.inc()
+        self._observer.clip_failed()
         entry.fail(InferenceFailed("The model failed on this audio; the other requests are not concerned."))
 
     def _on_broke(self, entries: Sequence[Entry]) -> None:
-        self._metrics.worker_deaths.inc()
+        self._observer.worker_died()
         for entry in entries:
-            if entry.suspect:  # it was alone
+            if entry.retried:  # it was alone
                 self._on_failed(entry)
         again = [entry for entry in entries if not entry.future.done()]
         for entry in again:
-            entry.suspect = True
+            entry.retried = True
         self._queue.put_back(again)
 
     def _on_died(self) -> None:
-        self._metrics.worker_deaths.inc()
+        self._observer.worker_died()
         self._fail_open(self._worker_dead)
         self._check_settled()
 
     def _fail_open(self, error: Callable[[], ServiceError]) -> None:
         for entry in self._open:
-            entry.fail(error())  # one each: an exception that is raised collects a traceback
+            entry.fail(error())  # one each, since an exception that is raised collects a traceback
 
     def _check_settled(self) -> None:
-        answerable = self._worker.phase == "ready" and (self._permits or self._streams or self._open)
+        answerable = self._worker.phase == "ready" and (self._requests or self._streams or self._open)
         if self._draining is not None and not answerable:
             self._settled.set()
 
@@ -314,22 +337,8 @@ class Engine:
         return QueueFull(detail, self._throughput.retry_after(self._queue.seconds))
 
     def _refused(self, error: _Refusal) -> _Refusal:
-        self._metrics.requests_rejected.labels(error.code).inc()
+        self._observer.request_refused(error.code)
         return error
-
-    def _snapshot(self) -> EngineState:
-        return EngineState(
-            queued_requests=self._queue.requests,
-            queued_seconds=self._queue.seconds,
-            in_flight=self._permits,
-            streams=self._streams,
-            worker_up=self._worker.phase == "ready" and self._worker.alive,
-            memory=self._worker.memory,
-            max_queued_requests=self._limits.max_queue_requests,
-            max_queued_seconds=self._limits.max_queue_seconds,
-            max_in_flight=self._limits.max_requests,
-            max_streams=self._limits.max_streams,
-        )
 
 
 def _expire(entry: Entry) -> None:

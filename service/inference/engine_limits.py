@@ -7,28 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """How much the engine takes on, and how patient it is; times in seconds.
-
-    The size of a batch is the backend's to say (`service.inference.backend.BatchLimits`).
+    """How much the engine takes on. The size of a batch is the backend's (`service.inference.backend.BatchLimits`).
 
     Attributes:
-        max_requests: permits, that is requests between their first byte and their answer.
-        max_streams: permits of streams, which are others.
-        max_queue_requests: clips that may wait for the worker.
+        max_requests: permits of requests, each held from the first byte to the answer.
+        max_recordings: how many of these may have granularity segment, which takes as long as the recording.
+        max_streams: permits of streams, which need none of a request.
+        max_queue_clips: clips that may wait for the worker.
         max_queue_seconds: audio seconds that may wait for the worker.
-        restart_min: pause before a dead worker's first restart; it doubles with every death in a row.
-        restart_max: longest such pause.
-        max_failed_loads: loads that may fail in a row, before nobody believes any more that another one could help.
-        stuck_after: age of a run of the model at which the worker counts as stuck.
-        stop_grace: how long draining waits for the worker thread when its own time is over.
+        stuck_after: seconds that one run of the model may take before the worker counts as stuck.
     """
 
-    max_requests: int = 64
-    max_streams: int = 64
-    max_queue_requests: int = 256
-    max_queue_seconds: float = 1800.0
-    restart_min: float = 0.1
-    restart_max: float = 30.0
-    max_failed_loads: int = 6
-    stuck_after: float = 60.0
-    stop_grace: float = 1.0
+    max_requests: int
+    max_recordings: int
+    max_streams: int
+    max_queue_clips: int
+    max_queue_seconds: float
+    stuck_after: float

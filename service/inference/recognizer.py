@@ -1,4 +1,4 @@
-"""What the HTTP layer and the command line talk to: the local engine, a test double or a distributed engine."""
+"""What recognition needs of an inference engine: in this process, in another one, on a cluster, or a test double."""
 
 from __future__ import annotations
 
@@ -14,19 +14,15 @@ State = Literal["loading", "ready", "draining", "dead"]
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How the recognizer is, for probes and metrics.
+    """The state of a recognizer, for probes.
 
     Attributes:
-        state: `ready` is the only one in which requests are taken.
+        state: requests are taken in the state `ready` only.
         worker_alive: whether the worker thread runs and is not stuck.
-        queued_requests: requests that wait for a batch.
-        queued_seconds: audio seconds that wait for a batch.
     """
 
     state: State
     worker_alive: bool
-    queued_requests: int
-    queued_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +32,7 @@ class Ahead:
     Attributes:
         clips: how many clips.
         seconds: their audio seconds.
-        wait: seconds until they are done at the recent speed, None before there is one. What the worker runs at this
-            moment is not counted.
+        wait: seconds until they are done at the recent speed, None before there is one. The present run is not counted.
     """
 
     clips: int
@@ -55,33 +50,39 @@ class Recognizer(Protocol):
     def health(self) -> Health:
         """The state at this moment; cheap, never blocks."""
 
-    def admit(self) -> AbstractContextManager[None]:
+    def admit_request(self) -> AbstractContextManager[None]:
         """Take a permit for one request, before its body is read; it is given back on exit.
 
         Raises:
-            QueueFull: if all permits are out or the queue is full.
-            ModelLoading, Draining, WorkerDead: if no request is taken now.
+            QueueFull: if all permits are taken or the queue is full.
+            ModelLoading, Draining, WorkerDead: if no request is accepted now.
+        """
+
+    def admit_recording(self) -> AbstractContextManager[None]:
+        """Take a second permit, beside that of the request, for a request that takes as long as its recording.
+
+        Raises:
+            QueueFull: if all permits of this kind are taken.
         """
 
     def admit_stream(self) -> AbstractContextManager[asyncio.Event]:
-        """Take a permit for one stream, of which there are others than for requests; it is given back on exit.
+        """Take a permit for one stream, instead of that for a request; it is given back on exit.
 
-        The event is set when draining begins: the stream must then come to its end, for which its clips are still
-        answered.
+        The event is set when draining begins. The stream must then end; until it has, its clips are still answered.
 
         Raises:
-            TooManyStreams: if all permits of streams are out.
-            ModelLoading, Draining, WorkerDead: if no stream is taken now.
+            TooManyStreams: if all permits of streams are taken.
+            ModelLoading, Draining, WorkerDead: if no stream is accepted now.
         """
 
     async def recognize(self, clip: Clip, *, deadline: float) -> tuple[ClipOutput, Timings]:
         """Queue one clip and wait for its answer; `deadline` is a time of the running loop's clock.
 
-        Cancelling the caller drops the clip, before it costs compute where that is still possible.
+        Cancelling the caller drops the clip, before it is run where that is still possible.
 
         Raises:
             QueueFull: if the queue has no room for the clip.
-            ModelLoading, Draining, WorkerDead: if no answer can be had now, or the worker died meanwhile.
+            ModelLoading, Draining, WorkerDead: if no answer can be given now, or the worker died meanwhile.
             DeadlineExceeded: if the answer would come too late.
             InferenceFailed: if the model fails on this clip.
         """
@@ -93,4 +94,4 @@ class Recognizer(Protocol):
         """Begin to load the model in the background and return at once."""
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - the work ends in order, it is not cancelled
-        """Take nothing new, finish what was accepted for up to `timeout` seconds, then stop the worker."""
+        """Accept nothing new, finish what was accepted for up to `timeout` seconds, then stop the worker."""

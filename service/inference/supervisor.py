@@ -2,8 +2,8 @@
 
     loading ──▶ ready ──▶ dead (pauses, longer after every death in a row) ──▶ loading …
 
-Some errors of a GPU end with the process only. So a supervisor that has seen too many loads fail in a row says that it
-has given up hope; it goes on trying all the same, as long as the process lives.
+Some GPU errors last until the process ends. So after `MAX_FAILED_LOADS` consecutive failed loads it reports a permanent
+failure; it goes on trying until the process exits.
 
 All methods belong to the event loop.
 """
@@ -17,14 +17,18 @@ from typing import Literal
 
 from service.errors import SetupError
 from service.inference.backend import Backend
-from service.inference.batch import Entry
-from service.inference.engine_limits import EngineLimits
-from service.inference.request_queue import RequestQueue
+from service.inference.request_queue import Entry, RequestQueue
 from service.inference.worker import Loaded, Run, Worker, WorkerEvents
 
 logger = logging.getLogger(__name__)
 
 Phase = Literal["loading", "ready", "dead"]
+
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
+"""Seconds before a restart: the first pause, which doubles with every death in a row, and the longest."""
+
+MAX_FAILED_LOADS = 6
+"""Consecutive failed loads before the failure is reported as permanent, upon which the server's process exits."""
 
 
 class Supervisor:
@@ -32,14 +36,14 @@ class Supervisor:
 
     Args:
         load: makes the backend; called in every new worker thread.
-        queue: where workers take their work from.
-        limits: when to restart, and when to worry.
+        queue: where workers take clips from.
+        stuck_after: seconds that one run of the model may take before the worker counts as stuck.
         ready, finished, failed: as in `WorkerEvents`.
-        broke: as in `WorkerEvents`, when `phase` says that the worker is dead; not while stopping, which is a death.
-        died: called once for every other death, when `phase` says so.
+        broke: as in `WorkerEvents`, called once `phase` is `dead`; while stopping, `died` is called instead.
+        died: called for every other death, once `phase` is `dead`.
 
     Attributes:
-        phase: where in its life the worker is.
+        phase: the state of the worker.
         pause: seconds before the next restart.
     """
 
@@ -47,7 +51,7 @@ class Supervisor:
         self,
         load: Callable[[], Backend],
         queue: RequestQueue,
-        limits: EngineLimits,
+        stuck_after: float,
         *,
         ready: Callable[[Loaded], None],
         finished: Callable[[Run], None],
@@ -56,23 +60,20 @@ class Supervisor:
         died: Callable[[], None],
     ) -> None:
         self.phase: Phase = "loading"
-        self.pause = limits.restart_min
+        self.pause = SHORTEST_PAUSE
         self._load = load
         self._queue = queue
-        self._limits = limits
+        self._stuck_after = stuck_after
         self._tell_ready = ready
-        self._tell_finished = finished
         self._tell_broke = broke
         self._tell_died = died
-        self._events = WorkerEvents(
-            self._on_ready, self._on_finished, failed, self._on_broke, self._on_died, self._on_ended
-        )
+        self._events = WorkerEvents(self._on_ready, finished, failed, self._on_broke, self._on_died, self._on_ended)
         self._worker: Worker | None = None
         self._setup_error: SetupError | None = None
         self._restart: asyncio.TimerHandle | None = None
         self._stopping = False
         self._failed_loads = 0
-        self._hopeless = asyncio.Event()
+        self._failed_permanently = asyncio.Event()
         self._decided = asyncio.Event()  # ready, impossible to set up, or stopping
         self._no_thread = asyncio.Event()
         self._no_thread.set()
@@ -80,8 +81,8 @@ class Supervisor:
     @property
     def alive(self) -> bool:
         """Whether a worker thread loads or works and is not stuck."""
-        # A thread that is over has left reports of it, and until the loop comes to them nothing here is stuck.
-        return self._worker is not None and self.phase != "dead" and not self._worker.stuck(self._limits.stuck_after)
+        # A thread that has ended is not stuck: the loop has yet to process its last reports.
+        return self._worker is not None and self.phase != "dead" and not self._worker.stuck(self._stuck_after)
 
     @property
     def memory(self) -> Mapping[str, int]:
@@ -117,9 +118,9 @@ class Supervisor:
             if self.phase == "ready":
                 return True
 
-    async def wait_hopeless(self) -> None:
-        """Wait until so many loads have failed in a row that only another process could help."""
-        await self._hopeless.wait()
+    async def wait_permanent_failure(self) -> None:
+        """Wait until `MAX_FAILED_LOADS` consecutive loads have failed."""
+        await self._failed_permanently.wait()
 
     def stop(self) -> None:
         """Restart no more; the present worker goes on until the queue is closed."""
@@ -138,27 +139,21 @@ class Supervisor:
         self._decided.set()
         self._tell_ready(loaded)
 
-    def _on_finished(self, run: Run) -> None:
-        # Only an answer resets the pause: a worker that dies of its first batch again and again must not be
-        # reloaded ten times a second.
-        self.pause = self._limits.restart_min
-        self._tell_finished(run)
-
     def _on_broke(self, entries: Sequence[Entry]) -> None:
         if self._stopping:
             self._on_died(None)
             return
-        self.phase = "dead"
+        self._note_death()
         self._decided.clear()
         self._tell_broke(entries)
 
     def _on_died(self, error: SetupError | None) -> None:
         if self.phase == "loading" and not self._stopping:
             self._failed_loads += 1
-        if self._failed_loads >= self._limits.max_failed_loads:
+        if self._failed_loads >= MAX_FAILED_LOADS:
             error = error or SetupError(f"The model could not be loaded {self._failed_loads} times; the log says why.")
-            self._hopeless.set()
-        self.phase = "dead"
+            self._failed_permanently.set()
+        self._note_death()
         self._setup_error = error
         if error is not None:
             self._decided.set()
@@ -166,18 +161,25 @@ class Supervisor:
             self._decided.clear()
         self._tell_died()
 
+    def _note_death(self) -> None:
+        self.phase = "dead"
+        # Only an answer resets the pause: a worker that dies of its first batch every time must not be reloaded ten
+        # times a second.
+        if self._worker is not None and self._worker.answered:
+            self.pause = SHORTEST_PAUSE
+
     def _on_ended(self) -> None:
         if self._worker is not None:
-            self._worker.join()  # that was its last word
+            self._worker.join()
         if self.phase != "dead" and not self._stopping:
-            self._on_died(None)  # it could not even report its death
+            self._on_died(None)  # it ended without reporting its death
         self._retire()
 
     def _retire(self) -> None:
-        """Forget the worker, whose thread is over, and plan the next one."""
+        """Drop the worker, whose thread has ended, and schedule the next one."""
         self._worker = None
         self._no_thread.set()
         if not self._stopping:
             logger.warning("the inference worker is restarted in %.1f s", self.pause)
             self._restart = asyncio.get_running_loop().call_later(self.pause, self.start)
-            self.pause = min(2 * self.pause, self._limits.restart_max)
+            self.pause = min(2 * self.pause, LONGEST_PAUSE)

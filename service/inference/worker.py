@@ -4,11 +4,12 @@
     RequestQueue.put ───────────────▶ RequestQueue.take ─▶ Backend.run
     WorkerEvents.* ◀── call_soon_threadsafe, once per run ──┘
 
-A clip on which the model fails alone may be at fault itself, or have met a backend that fails on everything, as after
-an error of the GPU that sticks. A clip that is known to be good tells which: it must succeed right afterwards.
+Where the model fails on a single clip, the cause may be the clip, or a backend that fails on everything, as after a GPU
+error that persists. To find out, a clip that is known to be good is run right after it: if that fails too, the backend
+is broken.
 
-Nothing but the queue is shared. What the thread has to say, it says by calling `WorkerEvents` on the event loop;
-`busy_since` and `memory` are plain attributes, replaced whole and read at any time.
+Only the queue is shared. The thread reports by calling `WorkerEvents` on the event loop; `busy_since`, `answered` and
+`memory` are plain attributes, which are replaced whole and may be read at any time.
 """
 
 from __future__ import annotations
@@ -25,8 +26,7 @@ from typing import Any
 
 from service.errors import BackendBroken, SetupError
 from service.inference.backend import Backend
-from service.inference.batch import Entry
-from service.inference.request_queue import RequestQueue
+from service.inference.request_queue import Entry, RequestQueue
 from service.model.synthetic_speech import speech_like
 from service.results import SAMPLING_RATE, BatchOutput, Clip, ModelInfo
 
@@ -68,8 +68,8 @@ class WorkerEvents:
         ready: the backend is loaded and warm.
         finished: a run has succeeded.
         failed: the model failed on this one clip.
-        broke: the backend is of no use any more and the thread about to end; these entries were taken and have no end.
-        died: the thread is about to end without having been asked to; a `SetupError` says why where one was raised.
+        broke: the backend cannot run any more, and the thread is about to end; these entries were not answered.
+        died: the thread is about to end without having been asked to; with the `SetupError` if one was raised.
         ended: the backend is closed and the thread is over; the last report of every thread.
     """
 
@@ -82,16 +82,17 @@ class WorkerEvents:
 
 
 class Worker:
-    """One life of the worker thread; a restart makes a new one.
+    """One worker thread; a restart makes a new one.
 
     Args:
         load: makes the backend; called in the thread.
-        queue: where the work comes from; closing it ends the thread.
-        loop: the event loop that `events` belong to.
-        events: where reports go.
+        queue: where the clips come from; closing it ends the thread.
+        loop: the event loop on which `events` are called.
+        events: called with each report.
 
     Attributes:
         busy_since: when the present call of `Backend.run` began (`time.monotonic`), None between calls.
+        answered: whether any run has succeeded.
         memory: bytes of device memory by kind, as of the last run.
     """
 
@@ -103,6 +104,7 @@ class Worker:
         events: WorkerEvents,
     ) -> None:
         self.busy_since: float | None = None
+        self.answered = False
         self.memory: Mapping[str, int] = {}
         self._load = load
         self._queue = queue
@@ -120,12 +122,12 @@ class Worker:
         self._thread.start()
 
     def stuck(self, after: float) -> bool:
-        """Whether the present call of `Backend.run` has taken so many seconds. How a thread ends, `events` tell."""
+        """Whether the present call of `Backend.run` has taken `after` seconds or more."""
         busy_since = self.busy_since
         return busy_since is not None and time.monotonic() - busy_since >= after
 
     def join(self) -> None:
-        """Wait for the thread; call it after `WorkerEvents.ended`, when there is nothing left to wait for."""
+        """Wait for the thread; returns at once after `WorkerEvents.ended`."""
         self._thread.join()
 
     def _main(self) -> None:
@@ -138,12 +140,12 @@ class Worker:
                 self.memory = backend.memory()
                 self._post(self._events.ready, Loaded(backend.info, time.monotonic() - began))
             self._serve(backend)
-        # Not only Exception: whatever ends the thread, SystemExit included, must reach those who wait for it.
+        # Not only Exception: the callers that wait must learn of whatever ends the thread, SystemExit included.
         except BaseException as error:
             self._report_death(error)
         finally:
-            # A death is reported before this, so that nobody waits for it; a restart waits, so that two models
-            # are never in memory together.
+            # A death is reported before this, so that callers do not wait for the closing. A restart does wait for it,
+            # so that two models are never in memory together.
             try:
                 if backend is not None:
                     self._close(backend)
@@ -152,13 +154,13 @@ class Worker:
 
     def _serve(self, backend: Backend) -> None:
         while (batch := self._queue.take(backend.limits)) is not None:
-            if not self._work_off(backend, batch):
+            if not self._run_all(backend, batch):
                 return
-            del batch  # nothing keeps the audio while the thread waits
+            del batch  # or it would keep the audio in memory while the thread waits
             self.memory = backend.memory()
 
-    def _work_off(self, backend: Backend, batch: Sequence[Entry]) -> bool:
-        """Bring every entry to its end, one by one where the batch fails as a whole; False if the backend broke."""
+    def _run_all(self, backend: Backend, batch: Sequence[Entry]) -> bool:
+        """Run every entry, one by one where the batch fails as a whole; False if the backend broke."""
         taken = time.monotonic()
         waiting = deque([batch])
         try:
@@ -191,14 +193,17 @@ class Worker:
                 "the model failed on a batch of %d (%.1f s of audio)", len(entries), sum(e.seconds for e in entries)
             )
         else:
+            self.answered = True
             self._post(self._events.finished, Run(entries, output, taken, time.monotonic() - now))
             return True
-        # Outside the handler: an exception that is being handled keeps its frames and so the failed batch's memory.
+        # Outside the handler: an exception that is being handled keeps its frames, and so the memory of the failed
+        # batch.
         if len(entries) == 1:
-            self._examine(backend)
+            self._check(backend)
         return False
 
-    def _examine(self, backend: Backend) -> None:
+    def _check(self, backend: Backend) -> None:
+        """Raise BackendBroken if the backend fails on a clip that is known to be good."""
         try:
             self._call(backend, [_good_clip()])
         except BackendBroken:
@@ -233,7 +238,7 @@ class Worker:
         try:
             self._loop.call_soon_threadsafe(report, *args)
         except RuntimeError:
-            # The loop was closed without draining the engine: nobody is left to answer.
+            # The loop was closed without draining the engine: no caller waits any more.
             self._queue.close()
 
 

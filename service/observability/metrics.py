@@ -6,8 +6,7 @@ engine's state (queue, permits, worker, device memory) is read when Prometheus s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
@@ -28,6 +27,7 @@ from service.errors import (
     TooManyStreams,
     WorkerDead,
 )
+from service.observability.observer import EngineState
 
 STAGES = ("decode", "queue", "preprocess", "inference")
 """Values of the label `stage`, in the order in which a request goes through them."""
@@ -53,47 +53,31 @@ def _seconds_from(exponent: int) -> tuple[float, ...]:
     return (*fine, *_SLOW)
 
 
-@dataclass(frozen=True, slots=True)
-class EngineState:
-    """What a scrape reads of the engine.
-
-    Attributes:
-        queued_requests: clips that wait for the worker.
-        queued_seconds: their audio seconds.
-        in_flight: requests that hold a permit.
-        worker_up: whether the worker is loaded, warm and not stuck.
-        memory: bytes of device memory by kind.
-        max_queued_requests, max_queued_seconds, max_in_flight: the limits of the first three.
-        streams, max_streams: streams that hold a permit of theirs, and how many may.
-    """
-
-    queued_requests: int = 0
-    queued_seconds: float = 0.0
-    in_flight: int = 0
-    worker_up: bool = False
-    memory: Mapping[str, int] = field(default_factory=dict)
-    max_queued_requests: int = 0
-    max_queued_seconds: float = 0.0
-    max_in_flight: int = 0
-    streams: int = 0
-    max_streams: int = 0
-
-
 class _EngineCollector(Collector):
-    """Asks for the engine's state once per scrape."""
+    """Reads the engine's state once per scrape."""
 
-    def __init__(self) -> None:
-        self.read: Callable[[], EngineState] = EngineState
+    def __init__(self, state: Callable[[], EngineState]) -> None:
+        self._state = state
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        state = self.read()
+        state = self._state()
         for name, text, value in (
-            ("queue_depth", "Clips that wait for the worker.", state.queued_requests),
-            ("queue_depth_limit", "Clips that may wait for the worker.", state.max_queued_requests),
+            ("queue_depth", "Clips that wait for the worker.", state.queued_clips),
+            ("queue_depth_limit", "Clips that may wait for the worker.", state.max_queued_clips),
             ("queue_audio_seconds", "Audio seconds that wait for the worker.", state.queued_seconds),
             ("queue_audio_seconds_limit", "Audio seconds that may wait for the worker.", state.max_queued_seconds),
-            ("requests_in_flight", "Requests that hold a permit.", state.in_flight),
-            ("requests_in_flight_limit", "Requests that may hold a permit.", state.max_in_flight),
+            ("requests_in_flight", "Requests that hold a permit.", state.requests),
+            ("requests_in_flight_limit", "Requests that may hold a permit.", state.max_requests),
+            (
+                "segment_requests_in_flight",
+                "Requests with granularity segment that are worked on.",
+                state.recordings,
+            ),
+            (
+                "segment_requests_in_flight_limit",
+                "Requests with granularity segment that may be worked on.",
+                state.max_recordings,
+            ),
             ("streams", "Streams that are open.", state.streams),
             ("streams_limit", "Streams that may be open.", state.max_streams),
             ("worker_up", "Whether the worker is loaded, warm and not stuck (1) or not (0).", state.worker_up),
@@ -127,7 +111,6 @@ class Metrics:
         stream_delay: seconds from the last sample of a live window to its answer.
         predictions: answers by the `label` with the highest score; each segment is one, and each utterance of a stream.
         segments: utterances that were answered with granularity segment.
-        segment_requests: requests with granularity segment that are worked on; `segment_requests_limit` may be.
         segment_request_duration: seconds from their first byte to the answer's last, by no route: there is only one.
         cache_requests: files by what the cache of answers did for them (see `CACHE_RESULTS`).
         cache_evictions: answers that had to make room for newer ones.
@@ -214,14 +197,6 @@ class Metrics:
         self.segments = Counter(
             "ser_segments_total", "Utterances answered with granularity segment.", registry=registry
         )
-        self.segment_requests = Gauge(
-            "ser_segment_requests_in_flight", "Requests with granularity segment that are worked on.", registry=registry
-        )
-        self.segment_requests_limit = Gauge(
-            "ser_segment_requests_in_flight_limit",
-            "Requests with granularity segment that may be worked on.",
-            registry=registry,
-        )
         self.segment_request_duration = Histogram(
             "ser_segment_request_duration_seconds",
             "Time from a request with granularity segment to the end of its answer.",
@@ -264,12 +239,10 @@ class Metrics:
             self.stream_events.labels(kind)
         for result in CACHE_RESULTS:
             self.cache_requests.labels(result)
-        self._engine = _EngineCollector()
-        registry.register(self._engine)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
 
-    def follow_engine(self, read: Callable[[], EngineState]) -> None:
-        """Mirror an engine from now on: `read` is called at every scrape, from whichever thread answers it."""
-        self._engine.read = read
+    def follow_engine(self, state: Callable[[], EngineState]) -> None:
+        """Export an engine's state from now on: `state` is called at every scrape, from whichever thread answers it."""
+        self.registry.register(_EngineCollector(state))

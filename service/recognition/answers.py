@@ -1,11 +1,13 @@
-"""From the values of the inference to the shapes of the answers."""
+"""Build results, in the shapes of `result_types`, from recognitions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import cast
 
-from service.api.schemas import (
+from service.recognition.json_encoding import Base64
+from service.recognition.options import Encoding, LabelLanguage, Options
+from service.recognition.result_types import (
     Audio,
     ChannelResult,
     EncodedArray,
@@ -19,11 +21,8 @@ from service.api.schemas import (
     Segment,
     Stretch,
 )
-from service.recognition.json_encoding import Base64
-from service.recognition.options import Encoding, LabelLanguage, Options
 from service.recognition.scores import WeightedMean
-from service.recognition.steps import Decoded
-from service.results import Floats, Label, ModelInfo, Recognition, Span, Timings
+from service.results import DecodedFile, Floats, Label, ModelInfo, Recognition, Span
 
 DIGITS = 6
 """Decimals of times in answers: microseconds, finer than any sample, without the noise of sums of floats."""
@@ -42,7 +41,7 @@ def model_summary(model: ModelInfo) -> ModelSummary:
 
 
 def model_details(model: ModelInfo) -> ModelDetails:
-    """What a client may want to know of a model before it asks."""
+    """A model with its labels, as `GET /models` shows it."""
     answerable = [label for index, label in enumerate(model.labels) if index not in model.masked]
     return {
         **model_summary(model),
@@ -51,13 +50,13 @@ def model_details(model: ModelInfo) -> ModelDetails:
     }
 
 
-def file_result(decoded: Decoded, recognitions: Sequence[Recognition], options: Options) -> FileResult:
+def file_result(file: DecodedFile, recognitions: Sequence[Recognition], options: Options) -> FileResult:
     """The result for one file: flat, or a list by channel where the channels were to be split."""
     audio: Audio = {
-        "duration": round(decoded.duration, DIGITS),
-        "sampling_rate": decoded.sampling_rate,
-        "channels": decoded.channels,
-        "narrow_band": decoded.narrow_band,
+        "duration": round(file.duration, DIGITS),
+        "sampling_rate": file.sampling_rate,
+        "channels": file.channels,
+        "narrow_band": file.narrow_band,
     }
     results = [result_of(recognition, options) for recognition in recognitions]
     stretches = [_stretch(recognition.speech) for recognition in recognitions]
@@ -79,7 +78,7 @@ def segment_of(recognition: Recognition, options: Options, *, start: float, end:
 
 
 def overall_of(mean: WeightedMean, options: Options) -> Overall | Result:
-    """What the stretches of a recording or a stream come to; null and empty where there were none."""
+    """The mean over the stretches of a recording or a stream; null and empty where there were none."""
     recognition = mean.recognition()
     if recognition is None:
         return {"label": None, "score": None, "scores": []}
@@ -87,7 +86,7 @@ def overall_of(mean: WeightedMean, options: Options) -> Overall | Result:
 
 
 def result_of(recognition: Recognition, options: Options) -> Result:
-    """The scores of one waveform, and what else was asked for."""
+    """The scores of one waveform, with embedding and scores over time where they were asked for."""
     names = [_name(label, options.label_language) for label in recognition.labels]
     scores: list[LabelScore] = [
         {"label": name, "score": score} for name, score in zip(names, recognition.scores, strict=True)
@@ -106,16 +105,6 @@ def result_of(recognition: Recognition, options: Options) -> Result:
             scores=frames.scores,
         )
     return result
-
-
-def longest(timings: Sequence[Timings]) -> Timings:
-    """The time each stage took for work that went on at the same time."""
-    return Timings(
-        decode=max(each.decode for each in timings),
-        queue=max(each.queue for each in timings),
-        preprocess=max(each.preprocess for each in timings),
-        inference=max(each.inference for each in timings),
-    )
 
 
 def _embedding(values: Floats, encoding: Encoding) -> Floats | EncodedArray:

@@ -1,7 +1,7 @@
-"""Answers kept for next time: the same bytes under the same options need the model only once.
+"""The cache of answers: the same bytes under the same options need the model only once.
 
-Nothing of the audio is kept, only its SHA-256. That hash must be a cryptographic one: with any other, a client could
-make two files of one hash, and so give another client a wrong answer.
+Nothing of the audio is kept, only its SHA-256. The hash must be a cryptographic one: with any other, a client could
+make two files with the same hash, and so give another client a wrong answer.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import BinaryIO, NamedTuple, Self
 import numpy as np
 from cachetools import LRUCache
 
-from service.api.schemas import FileResult
-from service.observability.metrics import Metrics
+from service.observability.observer import Observer
 from service.recognition.json_encoding import Base64
 from service.recognition.options import Options
+from service.recognition.result_types import FileResult
 from service.results import ModelInfo
 
 LARGEST_SHARE = 8
-"""One outcome may take this fraction of the cache, so that a long file with frame embeddings leaves the rest there."""
+"""One answer may take this fraction of the cache, so that a long file with frame embeddings does not evict the rest."""
 
 _PIECE = 1 << 20
 _ARRAY_HEAD = 128
@@ -32,11 +32,11 @@ _ENTRY_HEAD = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What was found in one file.
+class CachedFile:
+    """The answer for one file.
 
     Attributes:
-        result: as it is answered.
+        result: as it is sent, before it is encoded.
         labels: English name of the best label of each clip.
         seconds: audio that was scored, over all clips.
     """
@@ -53,7 +53,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What an outcome depends on: the file's bytes (SHA-256), the options that matter, and the model."""
+    """What an answer depends on: the file's bytes (SHA-256), the options that matter, and the model."""
 
     content: bytes
     options: str
@@ -61,16 +61,16 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Reuse:
+class CacheControl:
     """What a request lets the cache do: answer it, and keep its answer."""
 
     read: bool = True
     store: bool = True
 
     @classmethod
-    def asked(cls, cache_control: str) -> Self:
-        """As the request's `Cache-Control` says (RFC 9111): `no-cache` computes anew, `no-store` leaves no trace."""
-        directives = {directive.strip().lower() for directive in cache_control.split(",")}
+    def parse(cls, header: str) -> Self:
+        """Read the request's `Cache-Control` (RFC 9111): `no-cache` computes anew, `no-store` keeps nothing."""
+        directives = {directive.strip().lower() for directive in header.split(",")}
         store = "no-store" not in directives
         return cls(read=store and directives.isdisjoint({"no-cache", "max-age=0"}), store=store)
 
@@ -81,74 +81,73 @@ def file_key(file: BinaryIO, options: Options, model: ModelInfo) -> Key:
     while piece := file.read(_PIECE):
         content.update(piece)
     file.seek(0)
-    # How long the client would have waited changes nothing about what it gets.
+    # The timeout does not change the answer.
     return Key(content.digest(), options.model_dump_json(exclude={"timeout"}, exclude_defaults=True), model)
 
 
 class AnswerCache:
-    """Outcomes by key; when they are too many, those that were not asked for the longest go. Safe for threads.
+    """Answers by key; the least recently used are evicted when there are too many. Thread-safe.
 
     Args:
-        max_bytes: memory that the outcomes may take.
-        metrics: where to count.
+        max_bytes: memory that the answers may take.
+        observer: is told what happens.
     """
 
-    def __init__(self, max_bytes: int, metrics: Metrics) -> None:
-        self._outcomes = _Counted(max_bytes, metrics)
+    def __init__(self, max_bytes: int, observer: Observer) -> None:
+        self._answers = _ObservedCache(max_bytes, observer)
         self._largest = max_bytes // LARGEST_SHARE
-        self._metrics = metrics
+        self._observer = observer
         self._lock = Lock()
 
-    def get(self, key: Key) -> Outcome | None:
-        """What was found for `key` before, if it is still known."""
+    def get(self, key: Key) -> CachedFile | None:
+        """The answer for `key`, if it is in the cache."""
         with self._lock:
-            entry = self._outcomes.get(key)
-        outcome = None if entry is None else entry.outcome
-        self._metrics.cache_requests.labels("miss" if outcome is None else "hit").inc()
-        return outcome
+            entry = self._answers.get(key)
+        self._observer.cache_asked("miss" if entry is None else "hit")
+        return None if entry is None else entry.answer
 
-    def put(self, key: Key, outcome: Outcome) -> None:
-        """Keep what was found for `key`, unless it is too large."""
-        entry = _Entry(outcome, memory_of(outcome))
+    def put(self, key: Key, answer: CachedFile) -> None:
+        """Keep the answer for `key`, unless it is too large."""
+        entry = _Entry(answer, memory_of(answer))
         if entry.size > self._largest:
             return
         with self._lock:
-            self._outcomes[key] = entry
-            self._metrics.cache_bytes.set(self._outcomes.currsize)
+            self._answers[key] = entry
+            self._observer.cache_changed(int(self._answers.currsize))
 
 
 class _Entry(NamedTuple):
-    outcome: Outcome
+    answer: CachedFile
     size: int
 
 
-class _Counted(LRUCache[Key, _Entry]):
-    """The library's cache, with its evictions counted."""
+class _ObservedCache(LRUCache[Key, _Entry]):
+    """The library's cache, which reports its evictions."""
 
-    def __init__(self, max_bytes: int, metrics: Metrics) -> None:
+    def __init__(self, max_bytes: int, observer: Observer) -> None:
         super().__init__(max_bytes, attrgetter("size"))
-        self._metrics = metrics
+        self._observer = observer
 
     def popitem(self) -> tuple[Key, _Entry]:
-        self._metrics.cache_evictions.inc()
+        self._observer.cache_evicted()
         return super().popitem()
 
 
-def memory_of(outcome: Outcome) -> int:
-    """Bytes that an outcome takes in the cache, its key included."""
-    return _ENTRY_HEAD + _memory_of(outcome.result)
+def memory_of(answer: CachedFile) -> int:
+    """Bytes that an answer takes in the cache, its key included."""
+    return _ENTRY_HEAD + _memory_of(answer.result)
 
 
 def _memory_of(value: object) -> int:
     if isinstance(value, np.ndarray):
-        # A view keeps all of the array alive that it was cut from; other owners do not say how much they hold.
+        # A view keeps the whole array in memory that it was cut from; other owners do not tell their size.
         return _ARRAY_HEAD + int(getattr(value.base, "nbytes", value.nbytes))
     if isinstance(value, Base64):
         return _memory_of(value.array)
     if isinstance(value, dict):
         return sys.getsizeof(value) + sum(map(_memory_of, value.values()))
     if isinstance(value, str):
-        return 0  # names of labels and the like, which are there once for all outcomes
+        return 0  # names of labels and the like, which all answers share
     if isinstance(value, list):
         return sys.getsizeof(value) + sum(map(_memory_of, value))
     return sys.getsizeof(value)

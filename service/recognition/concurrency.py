@@ -1,4 +1,4 @@
-"""Running a request's work: not past its deadline, not after its client has gone, and never on the event loop."""
+"""Run a request's tasks: within its deadline, in threads, several at a time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from typing import Any, ParamSpec, TypeVar
 
-from starlette.requests import ClientDisconnect
-from starlette.types import Receive
-
 from service.errors import DeadlineExceeded, Draining
 
 T = TypeVar("T")
@@ -19,7 +16,7 @@ P = ParamSpec("P")
 
 @asynccontextmanager
 async def within(deadline: float) -> AsyncIterator[None]:
-    """Allow what is inside until `deadline` on the loop's clock.
+    """Cancel what is inside at `deadline` on the loop's clock.
 
     Raises:
         DeadlineExceeded: if it takes longer.
@@ -33,33 +30,13 @@ async def within(deadline: float) -> AsyncIterator[None]:
         raise DeadlineExceeded("The answer was not ready within the time allowed.") from None
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` as long as the client is there. The request's body must have been read to its end.
-
-    Raises:
-        ClientDisconnect: if the client leaves first; `work` is cancelled and over by then.
-    """
-    task = asyncio.ensure_future(work)
-    watcher = asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-    finally:
-        # Also where this request itself is cancelled: nothing may go on unseen.
-        watcher.cancel()
-        task.cancel()
-        await asyncio.gather(task, watcher, return_exceptions=True)
-    return task.result()
-
-
 async def in_pool(
     pool: Executor, done: Callable[[], object] | None, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
 ) -> T:
     """Run `job` in a thread of `pool`.
 
-    A thread cannot be stopped, so cancelling leaves a running `job` behind. `done` is called when it is over, or when
-    it is dropped before it began: whatever the job reads must stay open until then.
+    A thread cannot be stopped, so cancelling the caller does not stop a running `job`. `done` is called when the job
+    ends, or when it is dropped before it began: whatever the job reads must stay open until then.
 
     Raises:
         Draining: if the pool is shut down.
@@ -75,9 +52,9 @@ async def in_pool(
     return await asyncio.wrap_future(future)
 
 
-async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run `work` concurrently; the first failure cancels the rest and is raised."""
-    coroutines = list(work)
+async def all_of(jobs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run `jobs` concurrently; the first failure cancels the rest and is raised."""
+    coroutines = list(jobs)
     if len(coroutines) == 1:
         return [await coroutines[0]]
     try:
@@ -86,8 +63,3 @@ async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

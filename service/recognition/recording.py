@@ -1,21 +1,18 @@
-"""What is made of the utterances of a recording; over HTTP and on the command line alike."""
+"""Read a long recording step by step, each step in a thread, and cut it into utterances."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO, cast
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from threading import Lock
+from time import perf_counter
+from typing import BinaryIO
 
-from service.api.schemas import Segment, SegmentedAudio, SegmentedResult
 from service.preprocess.reader import open_reader
 from service.preprocess.segmentation.utterances import cut_file
-from service.recognition.answers import DIGITS, overall_of, segment_of
+from service.recognition.concurrency import in_pool
 from service.recognition.options import Options
-from service.recognition.scores import WeightedMean
-from service.results import ChannelUtterance, Clip, Recognition
-
-_ONLY = 0
-"""The channel of all segments where there is one list of them."""
+from service.results import ChannelUtterance, Clip
 
 
 class Recording:
@@ -55,7 +52,7 @@ class Recording:
 
     @property
     def narrow_band(self) -> bool:
-        """Whether nothing above 4 kHz was in what has been read by now."""
+        """Whether nothing in what has been read by now has sound above the band of telephones."""
         return self._cut.narrow_band
 
     def step(self) -> Sequence[ChannelUtterance] | None:
@@ -67,77 +64,90 @@ class Recording:
         """
         return next(self._steps, None)
 
-    def __iter__(self) -> Iterator[ChannelUtterance]:
-        """All utterances, in the order of their ends."""
-        while (found := self.step()) is not None:
-            yield from found
-
     def clip(self, piece: ChannelUtterance) -> Clip:
-        """What the model is asked about an utterance."""
+        """An utterance as the recognizer takes it."""
         return Clip(piece.utterance.samples, self.sampling_rate, self._trim)
 
     def close(self) -> None:
-        """Give up reading; not while a step is running."""
+        """Stop reading; not while a step is running."""
         self._reader.close()
 
 
-class Tally:
-    """The answers for the utterances of one recording, and what they come to.
+class RecordingReader:
+    """Opens a recording and takes its steps in threads, and frees it once no thread uses it any more.
+
+    A thread cannot be stopped, so a step whose caller has left goes on to its end, and the file stays open until then.
 
     Args:
-        recording: what is cut up.
-        options: as they were asked for.
+        threads: in which everything happens.
+        file: the upload, closed in the end.
+        options: which channels and which stretch of it.
+        max_duration: seconds that it may last.
+
+    Attributes:
+        seconds: how long the steps have taken together, waiting for a thread included.
     """
 
-    def __init__(self, recording: Recording, options: Options) -> None:
-        self._recording = recording
+    def __init__(self, threads: Executor, file: BinaryIO, options: Options, max_duration: float) -> None:
+        self.seconds = 0.0
+        self._threads = threads
+        self._file = file
         self._options = options
-        self._split = options.channels == "split"
-        channels = range(recording.channels) if self._split else (_ONLY,)
-        self._means = {channel: WeightedMean() for channel in channels}
+        self._max_duration = max_duration
+        self._recording: Recording | None = None
+        self._running = self._closed = False
+        self._lock = Lock()
 
-    def add(self, piece: ChannelUtterance, recognition: Recognition) -> Segment:
-        """Count an utterance in, and return its result."""
-        start, end = piece.utterance.start, piece.utterance.end
-        self._means[piece.channel if self._split else _ONLY].add(recognition, end - start)
-        channel = piece.channel if self._split else None
-        return segment_of(recognition, self._options, start=start, end=end, channel=channel)
+    @property
+    def recording(self) -> Recording:
+        """What the first step has opened."""
+        if self._recording is None:
+            raise RuntimeError("the recording is opened by its first step")
+        return self._recording
 
-    def result(self, kept: KeptSegments | None = None) -> SegmentedResult:
-        """The result for the recording, which has been read to its end; with its segments, where they were kept."""
-        audio: SegmentedAudio = {
-            "duration": round(self._recording.duration, DIGITS),
-            "sampling_rate": self._recording.sampling_rate,
-            "channels": self._recording.channels,
-            "narrow_band": self._recording.narrow_band,
-        }
-        if self._split:
-            channels = [
-                {"channel": channel, "speech_seconds": self._seconds(channel), **self._overall(channel, kept)}
-                for channel in self._means
-            ]
-            return cast(SegmentedResult, {"audio": audio, "channels": channels})
-        audio["speech_seconds"] = self._seconds(_ONLY)
-        return cast(SegmentedResult, {"audio": audio, **self._overall(_ONLY, kept)})
+    async def step(self) -> Sequence[ChannelUtterance] | None:
+        """Take one step, the first of which also opens the file; see `Recording.step`. One at a time.
 
-    def _seconds(self, channel: int) -> float:
-        return round(self._means[channel].seconds, DIGITS)
+        Raises:
+            ServiceError: as opening and reading do; or Draining, if the threads are shut down.
+        """
+        began = perf_counter()  # the loop's clock is coarse
+        self._running = True
+        try:
+            return await in_pool(self._threads, self._end_step, self._step)
+        finally:
+            self.seconds += perf_counter() - began
 
-    def _overall(self, channel: int, kept: KeptSegments | None) -> dict[str, object]:
-        overall = overall_of(self._means[channel], self._options)
-        return {**overall, **({} if kept is None else {"segments": kept.of(channel)})}
+    def close(self) -> None:
+        """Free everything, or let the step that is running do it. Returns at once."""
+        with self._lock:
+            self._closed = True
+            if self._running:
+                return
+        try:
+            job = self._threads.submit(_nothing)  # in a thread, since ending the decoder's process takes a moment
+        except RuntimeError:  # the threads are shut down
+            self._free()
+        else:
+            job.add_done_callback(lambda _: self._free())  # also where the job is dropped
+
+    def _step(self) -> Sequence[ChannelUtterance] | None:
+        if self._recording is None:
+            self._recording = Recording(self._file, self._options, self._max_duration)
+        return self._recording.step()
+
+    def _end_step(self) -> None:
+        with self._lock:
+            self._running = False
+            if not self._closed:
+                return
+        self._free()
+
+    def _free(self) -> None:
+        if self._recording is not None:
+            self._recording.close()
+        self._file.close()
 
 
-class KeptSegments:
-    """Segments in their order, by channel where they have one."""
-
-    def __init__(self) -> None:
-        self._lists: defaultdict[int, list[object]] = defaultdict(list)
-
-    def put(self, segment: Segment, form: object) -> None:
-        """Keep a segment in some form, itself perhaps."""
-        self._lists[segment.get("channel", _ONLY)].append(form)
-
-    def of(self, channel: int) -> list[object]:
-        """What was kept of a channel."""
-        return self._lists[channel]
+def _nothing() -> None:
+    pass

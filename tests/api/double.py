@@ -29,6 +29,7 @@ class RecognizerDouble:
         waiting, most_waiting: how many clips wait now, and have waited at the same time.
         cancelled: how many clips were given up by their callers.
         permits, most_permits: how many are out now, and have been at the same time.
+        recordings: how many permits of long recordings are out.
         streams: how many permits of streams are out.
         draining: what streams are told.
         started, drained: how often it was told so, and with which timeouts.
@@ -46,6 +47,7 @@ class RecognizerDouble:
     cancelled: int = 0
     permits: int = 0
     most_permits: int = 0
+    recordings: int = 0
     streams: int = 0
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     started: int = 0
@@ -55,10 +57,10 @@ class RecognizerDouble:
         self.gate.set()
 
     def health(self) -> Health:
-        return Health(self.state, self.worker_alive, self.waiting, 0.0)
+        return Health(self.state, self.worker_alive)
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
+    def admit_request(self) -> Iterator[None]:
         if self.refusals:
             raise self.refusals.pop(0)
         self.permits += 1
@@ -67,6 +69,14 @@ class RecognizerDouble:
             yield
         finally:
             self.permits -= 1
+
+    @contextmanager
+    def admit_recording(self) -> Iterator[None]:
+        self.recordings += 1
+        try:
+            yield
+        finally:
+            self.recordings -= 1
 
     @contextmanager
     def admit_stream(self) -> Iterator[asyncio.Event]:

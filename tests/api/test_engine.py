@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from statistics import median
 from time import monotonic
 from typing import Any
@@ -18,12 +19,13 @@ from service.api.app import create_app
 from service.inference.engine import Engine
 from service.inference.engine_limits import EngineLimits
 from service.observability.metrics import Metrics
+from service.observability.telemetry import Telemetry
 from service.settings.settings import Settings
 from tests.api.answers import problem
 from tests.api.conftest import serving
 from tests.api.sounds import as_wav, wav
 from tests.inference.fake_backend import FAIL, KILL, FakeControl
-from tests.inference.running import QUICK, until
+from tests.inference.running import LIMITS, until
 
 AS_WAV = {"content-type": "audio/wav"}
 
@@ -47,10 +49,10 @@ async def post(client: httpx.AsyncClient, clip: bytes, **params: Any) -> httpx.R
 
 @asynccontextmanager
 async def service(
-    control: FakeControl, limits: EngineLimits = QUICK, *, wait: bool = True
+    control: FakeControl, limits: EngineLimits = LIMITS, *, wait: bool = True
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Engine]]:
     metrics = Metrics(CollectorRegistry())
-    engine = Engine(control.load, limits, metrics)
+    engine = Engine(control.load, limits, Telemetry(metrics))
     async with serving(create_app(engine, Settings(), metrics)) as client:
         try:
             if wait:
@@ -84,7 +86,7 @@ async def test_while_the_model_loads() -> None:
 async def test_a_burst_of_ten_times_the_capacity() -> None:
     control = FakeControl()
     control.run_gate.clear()
-    limits = EngineLimits(max_requests=5, restart_min=0.01, restart_max=0.05, stop_grace=0.05)
+    limits = replace(LIMITS, max_requests=5)
     async with service(control, limits) as (client, _):
         accepted = [asyncio.create_task(post(client, wav(0.1, seed=seed))) for seed in range(5)]
         await asyncio.to_thread(control.running.wait, 10)
@@ -128,7 +130,7 @@ async def test_draining_loses_nothing() -> None:
     async with service(control) as (client, engine):
         accepted = [asyncio.create_task(post(client, wav(0.1, seed=seed))) for seed in range(50)]
         await asyncio.to_thread(control.running.wait, 10)
-        await until(lambda: engine.health().queued_requests >= 40)
+        await until(lambda: engine.state().queued_clips >= 40)
         draining = asyncio.create_task(engine.drain(10))
         await until(lambda: engine.health().state == "draining")
         problem(await post(client, wav()), 503, "draining")
@@ -150,10 +152,10 @@ async def test_callers_that_give_up_do_not_reach_the_model() -> None:
         assert (await first).status_code == 200
         assert (await post(client, wav(0.1, seed=2))).status_code == 200
         assert sum(map(len, control.runs)) == 2
-        assert engine.health().queued_requests == 0
+        assert engine.state().queued_clips == 0
         gone = asyncio.create_task(post(client, wav(0.1, seed=3)))
         control.run_gate.clear()
-        await until(lambda: engine.health().queued_requests == 1 or len(control.runs) == 3)
+        await until(lambda: engine.state().queued_clips == 1 or len(control.runs) == 3)
         gone.cancel()
         await asyncio.wait((gone,))
         assert await count(client, "ser_requests_cancelled_total") == 1

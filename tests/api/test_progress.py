@@ -15,11 +15,12 @@ from service.api.app import create_app
 from service.inference.backend import BatchLimits
 from service.inference.engine import Engine
 from service.observability.metrics import Metrics
+from service.observability.telemetry import Telemetry
 from service.settings.settings import Settings
 from tests.api.conftest import serving
 from tests.api.sounds import wav
 from tests.inference.fake_backend import FakeControl
-from tests.inference.running import PATIENCE, QUICK
+from tests.inference.running import LIMITS, PATIENCE
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ async def control() -> AsyncIterator[FakeControl]:
 @pytest.fixture
 async def client(control: FakeControl) -> AsyncIterator[httpx.AsyncClient]:
     metrics = Metrics(CollectorRegistry())
-    engine = Engine(control.load, QUICK, metrics)
+    engine = Engine(control.load, LIMITS, Telemetry(metrics))
     app: FastAPI = create_app(engine, Settings(answer_cache_bytes=0), metrics)
     async with serving(app) as client:
         await engine.wait_ready()

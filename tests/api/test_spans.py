@@ -115,9 +115,9 @@ async def test_every_channel_and_every_file_has_spans(
 async def test_the_log_names_the_trace(
     client: httpx.AsyncClient, exporter: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "service.api.middleware.request_log")
+    caplog.set_level(logging.INFO, "service.requests")
     await client.post("/recognize", content=wav(), headers=AS_WAV)
-    (line,) = [record for record in caplog.records if record.name == "service.api.middleware.request_log"]
+    (line,) = [record for record in caplog.records if record.name == "service.requests"]
     assert vars(line)["trace_id"] == format_trace_id(root(exporter.get_finished_spans()).context.trace_id)
 
 

@@ -47,5 +47,5 @@ async def test_a_disk_that_takes_nothing(
     assert (await client.post(path, **body)).status_code == 200
     assert registry.get_sample_value("ser_requests_rejected_total", {"reason": "storage_full"}) == 1
     assert recognizer.permits == 0
-    (record,) = (record for record in caplog.records if record.name == "service.api.received_request")
+    (record,) = (record for record in caplog.records if record.name == "service.api.request_body")
     assert "cannot be spooled" in record.getMessage()

@@ -18,6 +18,7 @@ from service.api.app import create_app
 from service.api.stream import messages
 from service.errors import TooManyStreams, WorkerDead
 from service.observability.metrics import Metrics
+from service.recognition.live import stream
 from service.settings.settings import Settings
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import listening
@@ -68,10 +69,10 @@ async def test_every_member_of_an_event_is_known() -> None:
     """What is validated above has nothing beside it."""
     for mine, theirs in (
         (streams.ReadyEvent, messages.ReadyEvent),
-        (streams.WindowEvent, messages.WindowEvent),
-        (streams.UtteranceEvent, messages.UtteranceEvent),
-        (streams.StreamResultEvent, messages.ResultEvent),
-        (streams.StreamOverall, messages.ChannelOverall),
+        (streams.WindowEvent, stream.WindowEvent),
+        (streams.UtteranceEvent, stream.UtteranceEvent),
+        (streams.StreamResultEvent, stream.ResultEvent),
+        (streams.StreamOverall, stream.ChannelOverall),
     ):
         assert mine.__annotations__.keys() == theirs.__annotations__.keys()
     start = {"type", "sampling_rate", "encoding", "channels"}

@@ -20,7 +20,7 @@ import pytest
 
 from service.cli import main
 from service.data import EXAMPLES
-from tests.api.server.test_draining import serving
+from tests.api.server.test_server import serving
 from tests.client.scripted import refusal, scripted
 from tests.folders.served import ANSWER, MODELS
 

@@ -1,4 +1,4 @@
-"""`serve`: its settings, before it serves. The rest is in `tests/api/server/test_draining.py`."""
+"""`serve`: its settings, before it serves. The rest is in `tests/api/server/test_server.py`."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from service.observability.metrics import Metrics
 from service.settings.settings import ENV_PREFIX, Settings
 from tests.api.double import RecognizerDouble
 from tests.docker.image import ROOT, chain, last
+from tests.observability.test_metrics import STATE
 
 MANIFESTS = ROOT / "docker" / "kubernetes"
 OVERLAYS = ("base", "large-model", "gpu")
@@ -234,8 +235,8 @@ def test_the_autoscaler_and_its_adapter_read_a_metric_that_exists(tmp_path: Path
     (metric,) = by_kind("HorizontalPodAutoscaler")["spec"]["metrics"]
     name = metric["pods"]["metric"]["name"]
     registry = CollectorRegistry()
-    Metrics(registry)
-    assert registry.get_sample_value(name) == 0
+    Metrics(registry).follow_engine(lambda: STATE)
+    assert registry.get_sample_value(name) == STATE.queued_seconds
     (values,) = documents(MANIFESTS / "prometheus-adapter.yaml")
     (rule,) = values["rules"]["custom"]
     assert rule["seriesQuery"].startswith(name + "{")

@@ -21,7 +21,7 @@ import httpx
 from loadtests.counts import Counts
 from loadtests.holdings import Census, census
 from service.preprocess.ffmpeg.sandbox import PROCESSES
-from tests.api.server.test_draining import serving
+from tests.api.server.test_server import serving
 from tests.audio_samples import encode, speech
 from tests.faults.program import GATE, METRICS_FILE
 

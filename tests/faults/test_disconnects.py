@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.api.server.answer_timeout import AnswerTimeoutProtocol
+from service.api.server.http_protocol import AnswerTimeoutProtocol
 from tests.api.sockets import head
 from tests.audio_samples import encode, speech
 from tests.faults.callers import Callers, ask

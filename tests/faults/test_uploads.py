@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from service.preprocess.decoding_limits import MAX_VALUES
-from tests.api.server.test_draining import hostile, resident_bytes
+from tests.api.server.test_server import hostile, resident_bytes
 from tests.audio_samples import encode, speech
 from tests.faults.callers import Callers
 from tests.faults.conftest import Observe

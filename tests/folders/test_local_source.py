@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+import soundfile
 
 from service.errors import BackendBroken, InvalidOptions, SetupError
-from service.folders import local_source
 from service.folders.local_source import LocalSource
+from service.folders.source import Outcome
 from service.folders.thread_pool import work_off
-from service.local import recognize_file
+from service.inference import supervisor
+from service.inference.backend import BatchLimits
 from service.recognition.options import Options, parse_options
 from tests.api.sounds import wav
 from tests.folders.served import code_of, files
-from tests.inference.fake_backend import FakeControl
+from tests.inference.fake_backend import KILL, FakeControl, make_clip
 
 
 @pytest.fixture
@@ -26,6 +29,18 @@ def control() -> Iterator[FakeControl]:
     control = FakeControl()
     yield control
     control.release()
+
+
+@pytest.fixture(autouse=True)
+def _quick_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "SHORTEST_PAUSE", 0.01)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
 
 
 def local(control: FakeControl, options: Options | None = None) -> LocalSource:
@@ -43,34 +58,26 @@ def test_one_thread_has_the_model_while_others_decode(tmp_path: Path, control: F
     assert control.closes == 1
 
 
-def test_the_next_file_is_decoded_while_the_model_works(
-    tmp_path: Path, control: FakeControl, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    decoded = threading.Semaphore(0)
-
-    def noted(runner: Any, path: Path, *args: Any, **options: Any) -> Any:
-        class Runner:
-            info = runner.info
-
-            def run(self, clips: Any) -> Any:
-                decoded.release()
-                return runner.run(clips)
-
-        return recognize_file(Runner(), path, *args, **options)
-
-    monkeypatch.setattr(local_source, "recognize_file", noted)
+def asked_while_it_runs(source: LocalSource, control: FakeControl, paths: list[Path]) -> list[Outcome]:
+    """Ask for a first file and, while the model runs that, for the others one by one."""
     control.run_gate.clear()
+    with ThreadPoolExecutor(16) as callers:
+        first = callers.submit(source.recognize, paths[0])
+        assert control.running.wait(10)
+        asked = []
+        for count, path in enumerate(paths[1:], 1):
+            asked.append(callers.submit(source.recognize, path))
+            wait_until(lambda count=count: source._engine.state().queued_clips == count)  # type: ignore[misc]
+        control.run_gate.set()
+        return [each.result(10) for each in (first, *asked)]
+
+
+def test_what_is_decoded_while_the_model_runs_goes_into_its_next_run(tmp_path: Path) -> None:
+    control = FakeControl(limits=BatchLimits(clips=3, seconds=60.0))
     with local(control) as source:
-        done = work_off(source.recognize, files(tmp_path, 2), source.at_once, in_order=True)
-        waiting = threading.Thread(target=list, args=(done,))
-        waiting.start()
-        try:
-            assert decoded.acquire(timeout=10)
-            assert decoded.acquire(timeout=10)
-            assert len(control.runs) <= 1
-        finally:
-            control.run_gate.set()
-            waiting.join()
+        outcomes = asked_while_it_runs(source, control, files(tmp_path, 6))
+    assert all("label" in outcome for outcome in outcomes)
+    assert [len(run) for run in control.runs] == [1, 3, 2]
 
 
 def test_a_gpu_is_given_a_batch_at_a_time(control: FakeControl) -> None:
@@ -78,7 +85,7 @@ def test_a_gpu_is_given_a_batch_at_a_time(control: FakeControl) -> None:
         assert source.at_once == 2
     control.info = replace(control.info, device="cuda:0")
     with local(control) as source:
-        assert source.at_once == control.limits.clips > 2
+        assert source.at_once > control.limits.clips
 
 
 def test_what_is_wrong_with_a_file_is_a_problem(
@@ -100,10 +107,53 @@ def test_what_is_wrong_with_a_file_is_a_problem(
         assert "label" in source.recognize(good)
 
 
-def test_a_model_that_breaks_ends_the_run(tmp_path: Path, control: FakeControl) -> None:
-    control.run_faults.append(BackendBroken("broken"))
+def test_a_model_that_fails_on_everything_ends_the_run(tmp_path: Path, control: FakeControl) -> None:
+    control.run_faults += [RuntimeError("out of order") for _ in range(20)]
     with local(control) as source, pytest.raises(SetupError, match="does not work any more"):
         source.recognize(*files(tmp_path, 1))
+
+
+def test_a_model_that_breaks_is_loaded_again(tmp_path: Path, control: FakeControl) -> None:
+    control.run_faults.append(BackendBroken("broken"))
+    with local(control) as source:
+        assert "label" in source.recognize(*files(tmp_path, 1))
+    assert (control.loads, control.closes) == (2, 2)
+
+
+def test_a_clip_that_breaks_the_model_costs_no_other_its_answer(tmp_path: Path, control: FakeControl) -> None:
+    first, second = files(tmp_path, 2)
+    control.run_faults += [BackendBroken("broken"), BackendBroken("broken")]
+    with local(control) as source:
+        assert code_of(source.recognize(first)) == "inference_failed"
+        assert "label" in source.recognize(second)
+
+
+def test_a_file_during_which_the_worker_dies_is_tried_once_more(tmp_path: Path, control: FakeControl) -> None:
+    control.run_faults.append(SystemExit())
+    with local(control) as source:
+        assert "label" in source.recognize(*files(tmp_path, 1))
+
+
+def test_a_file_that_kills_the_worker_twice_has_a_problem(tmp_path: Path, control: FakeControl) -> None:
+    path = tmp_path / "killer.wav"
+    soundfile.write(path, make_clip(first=KILL).samples, 16_000, subtype="FLOAT")
+    with local(control) as source:
+        assert code_of(source.recognize(path)) == "worker_dead"
+        assert "label" in source.recognize(*files(tmp_path, 1))
+
+
+def test_a_model_that_cannot_be_loaded_again_ends_the_run(tmp_path: Path, control: FakeControl) -> None:
+    with local(control) as source:
+        control.run_faults.append(SystemExit())
+        control.load_faults.append(SetupError("no such device"))
+        with pytest.raises(SetupError, match="no such device"):
+            source.recognize(*files(tmp_path, 1))
+
+
+def test_a_model_that_cannot_be_opened_is_an_error(control: FakeControl) -> None:
+    control.load_faults.append(SetupError("no such device"))
+    with pytest.raises(SetupError, match="no such device"):
+        local(control)
 
 
 def test_labels_that_the_model_does_not_have_are_told_before_the_first_file(control: FakeControl) -> None:

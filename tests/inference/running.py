@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,12 @@ from prometheus_client import CollectorRegistry
 from service.errors import (
     ServiceError,
 )
-from service.inference.batch import Answer
 from service.inference.engine import Engine
 from service.inference.engine_limits import EngineLimits
+from service.inference.request_queue import ClipAnswer
 from service.inference.worker import THREAD_NAME
 from service.observability.metrics import Metrics
+from service.observability.telemetry import Telemetry
 from service.results import Clip, ClipOutput
 from tests.inference.fake_backend import (
     HOLD,
@@ -28,19 +28,26 @@ from tests.inference.fake_backend import (
     make_clip,
 )
 
-QUICK = EngineLimits(restart_min=0.01, restart_max=0.05, stop_grace=0.05)
+LIMITS = EngineLimits(
+    max_requests=64,
+    max_recordings=64,
+    max_streams=64,
+    max_queue_clips=256,
+    max_queue_seconds=1800.0,
+    stuck_after=60.0,
+)
 PATIENCE = 10.0
 """Seconds after which a test that waits has failed; far more than anything here takes."""
 
 
-def new_engine(control: FakeControl, limits: EngineLimits = QUICK) -> tuple[Engine, CollectorRegistry]:
+def new_engine(control: FakeControl, limits: EngineLimits = LIMITS) -> tuple[Engine, CollectorRegistry]:
     registry = CollectorRegistry()
-    return Engine(control.load, limits, Metrics(registry)), registry
+    return Engine(control.load, limits, Telemetry(Metrics(registry))), registry
 
 
 @asynccontextmanager
 async def running(
-    control: FakeControl, limits: EngineLimits = QUICK
+    control: FakeControl, limits: EngineLimits = LIMITS
 ) -> AsyncIterator[tuple[Engine, CollectorRegistry]]:
     """An engine that is ready; drained afterwards."""
     engine, registry = new_engine(control, limits)
@@ -72,9 +79,6 @@ def soon(seconds: float = PATIENCE) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-SLOW_RESTART = replace(QUICK, restart_min=30.0)
-
-
 def assert_same(output: ClipOutput, clip: Clip) -> None:
     expected = answer(clip)
     np.testing.assert_array_equal(output.logits, expected.logits)
@@ -82,23 +86,23 @@ def assert_same(output: ClipOutput, clip: Clip) -> None:
     assert (output.speech, output.scored) == (expected.speech, expected.scored)
 
 
-def submit(engine: Engine, clip: Clip, seconds: float = PATIENCE) -> asyncio.Task[Answer]:
+def submit(engine: Engine, clip: Clip, seconds: float = PATIENCE) -> asyncio.Task[ClipAnswer]:
     return asyncio.create_task(_bounded(engine.recognize(clip, deadline=soon(seconds))))
 
 
-async def _bounded(call: Coroutine[Any, Any, Answer]) -> Answer:
+async def _bounded(call: Coroutine[Any, Any, ClipAnswer]) -> ClipAnswer:
     async with asyncio.timeout(2 * PATIENCE):
         return await call
 
 
-async def occupy(engine: Engine, control: FakeControl) -> asyncio.Task[Answer]:
+async def occupy(engine: Engine, control: FakeControl) -> asyncio.Task[ClipAnswer]:
     """Keep the worker busy until `control.hold` is set."""
     task = submit(engine, make_clip(first=HOLD))
     await until(control.holding.is_set)
     return task
 
 
-async def outcome(awaitable: Awaitable[Answer]) -> type[BaseException] | None:
+async def outcome(awaitable: Awaitable[ClipAnswer]) -> type[BaseException] | None:
     """The kind of error, None for an answer."""
     try:
         await awaitable

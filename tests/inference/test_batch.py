@@ -8,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.inference.backend import BatchLimits
-from service.inference.batch import Entry, select
+from service.inference.request_queue import Entry, select
 from service.results import Clip
 
 NOW = 100.0
 
 
-def make_entry(seconds: float = 1.0, *, deadline: float = NOW + 1, gone: bool = False, suspect: bool = False) -> Entry:
+def make_entry(seconds: float = 1.0, *, deadline: float = NOW + 1, gone: bool = False, retried: bool = False) -> Entry:
     loop = asyncio.new_event_loop()
     loop.close()  # the future is never waited for
     clip = None if gone else Clip(np.zeros(1, np.float32), 16_000)
-    return Entry(clip, seconds, NOW - 1, deadline, asyncio.Future(loop=loop), suspect)
+    return Entry(clip, seconds, NOW - 1, deadline, asyncio.Future(loop=loop), retried)
 
 
 def test_takes_by_arrival_up_to_the_number_of_clips() -> None:
@@ -43,10 +43,10 @@ def test_drops_abandoned_and_late_entries_and_does_not_count_them() -> None:
     assert select([gone, kept[0], late, kept[1]], BatchLimits(2, 10.0), NOW) == (kept, [gone, late])
 
 
-def test_a_suspect_is_alone() -> None:
-    suspects, others = [make_entry(suspect=True) for _ in range(2)], [make_entry() for _ in range(2)]
-    assert select([*suspects, *others], BatchLimits(8, 100.0), NOW) == (suspects[:1], [])
-    assert select([*others, *suspects], BatchLimits(8, 100.0), NOW) == (others, [])
+def test_a_clip_of_a_failed_batch_is_alone() -> None:
+    retried, others = [make_entry(retried=True) for _ in range(2)], [make_entry() for _ in range(2)]
+    assert select([*retried, *others], BatchLimits(8, 100.0), NOW) == (retried[:1], [])
+    assert select([*others, *retried], BatchLimits(8, 100.0), NOW) == (others, [])
 
 
 def test_nothing_waits_nothing_comes() -> None:
@@ -68,7 +68,7 @@ entries_strategy = st.lists(
         st.integers(2, 2560).map(lambda count: count / 64),  # exact, so that sums are, in whatever way they are made
         deadline=st.sampled_from([NOW - 1, NOW + 1, NOW + 1, NOW + 1]),
         gone=st.sampled_from([False, False, False, True]),
-        suspect=st.sampled_from([False, False, False, True]),
+        retried=st.sampled_from([False, False, False, True]),
     ),
     max_size=12,
 )
@@ -83,12 +83,12 @@ def test_invariants(entries: list[Entry], clips: int, seconds: float) -> None:
     assert [entry for entry in begin if not entry.wanted(NOW)] == dropped
     assert len(batch) <= clips
     assert len(batch) == 1 or sum(entry.seconds for entry in batch) <= seconds
-    assert len(batch) == 1 or not any(entry.suspect for entry in batch)
+    assert len(batch) == 1 or not any(entry.retried for entry in batch)
     rest = entries[len(begin) :]
     assert bool(batch) == any(entry.wanted(NOW) for entry in entries)
     if rest:
         full = len(batch) == clips or sum(entry.seconds for entry in [*batch, rest[0]]) > seconds
-        assert full or batch[0].suspect or rest[0].suspect, "there was room for the next one"
+        assert full or batch[0].retried or rest[0].retried, "there was room for the next one"
 
 
 @given(entries=entries_strategy, clips=st.integers(1, 4), seconds=st.floats(0.1, 30.0))

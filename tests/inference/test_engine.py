@@ -18,6 +18,7 @@ from service.errors import (
     TooManyStreams,
     WorkerDead,
 )
+from service.inference import supervisor
 from service.inference.backend import BatchLimits
 from service.inference.recognizer import Recognizer
 from tests.inference.fake_backend import (
@@ -29,9 +30,8 @@ from tests.inference.fake_backend import (
     make_clip,
 )
 from tests.inference.running import (
+    LIMITS,
     PATIENCE,
-    QUICK,
-    SLOW_RESTART,
     assert_same,
     new_engine,
     occupy,
@@ -77,8 +77,8 @@ class TestAnswers:
             for clip in clips:  # one by one, the first of them long before the last
                 tasks.append(submit(engine, clip))
                 await asyncio.sleep(0.002)
-            assert engine.health().queued_requests == 6
-            assert engine.health().queued_seconds == pytest.approx(0.6)
+            assert engine.state().queued_clips == 6
+            assert engine.state().queued_seconds == pytest.approx(0.6)
             control.hold.set()
             await asyncio.gather(first, *tasks)
         assert control.runs[1:] == [[fingerprint(clip) for clip in clips]]
@@ -89,7 +89,7 @@ class TestAnswers:
         async with running(control) as (engine, _):
             first = await occupy(engine, control)
             tasks = [submit(engine, make_clip(length)) for length in lengths]
-            await until(lambda: engine.health().queued_requests == len(lengths))
+            await until(lambda: engine.state().queued_clips == len(lengths))
             control.hold.set()
             await asyncio.gather(first, *tasks)
         assert [len(run) for run in control.runs[1:]] == [3, 2, 1, 1, 1]
@@ -110,7 +110,7 @@ class TestLoading:
         assert engine.health().state == "loading"
         assert engine.health().worker_alive
         assert (engine.model, control.warm_ups) == (None, 0)
-        with pytest.raises(ModelLoading), engine.admit():
+        with pytest.raises(ModelLoading), engine.admit_request():
             pass
         assert await outcome(submit(engine, make_clip())) is ModelLoading
         assert registry.get_sample_value("ser_requests_rejected_total", {"reason": "model_loading"}) == 2
@@ -132,15 +132,16 @@ class TestLoading:
             with pytest.raises(RuntimeError, match="once"):
                 await engine.start()
 
-    async def test_a_failed_load_is_a_dead_worker_until_it_succeeds(self) -> None:
+    async def test_a_failed_load_is_a_dead_worker_until_it_succeeds(self, monkeypatch: pytest.MonkeyPatch) -> None:
         control = FakeControl(load_faults=[CheckpointInvalid("weights are missing")])
-        engine, registry = new_engine(control, SLOW_RESTART)
+        monkeypatch.setattr(supervisor, "SHORTEST_PAUSE", 30.0)
+        engine, registry = new_engine(control)
         await engine.start()
         with pytest.raises(CheckpointInvalid):
             await engine.wait_ready()
         assert engine.health().state == "dead"
         assert not engine.health().worker_alive
-        with pytest.raises(WorkerDead) as refused, engine.admit():
+        with pytest.raises(WorkerDead) as refused, engine.admit_request():
             pass
         assert refused.value.retry_after >= 1
         assert registry.get_sample_value("ser_worker_deaths_total") == 1
@@ -149,22 +150,22 @@ class TestLoading:
 
 class TestAdmission:
     async def test_permits_are_bounded_and_given_back(self) -> None:
-        async with running(FakeControl(), replace(QUICK, max_requests=2)) as (engine, registry):
-            with engine.admit(), engine.admit():
-                with pytest.raises(QueueFull) as refused, engine.admit():
+        async with running(FakeControl(), replace(LIMITS, max_requests=2)) as (engine, registry):
+            with engine.admit_request(), engine.admit_request():
+                with pytest.raises(QueueFull) as refused, engine.admit_request():
                     pass
                 assert refused.value.retry_after == 1.0
                 assert registry.get_sample_value("ser_requests_in_flight") == 2
-            with pytest.raises(KeyError), engine.admit():
+            with pytest.raises(KeyError), engine.admit_request():
                 raise KeyError
             assert registry.get_sample_value("ser_requests_in_flight") == 0
-            with engine.admit(), engine.admit():
+            with engine.admit_request(), engine.admit_request():
                 pass
             assert registry.get_sample_value("ser_requests_rejected_total", {"reason": "queue_full"}) == 1
 
     async def test_streams_have_permits_of_their_own(self) -> None:
-        async with running(FakeControl(), replace(QUICK, max_requests=1, max_streams=2)) as (engine, registry):
-            with engine.admit(), engine.admit_stream() as first, engine.admit_stream() as second:
+        async with running(FakeControl(), replace(LIMITS, max_requests=1, max_streams=2)) as (engine, registry):
+            with engine.admit_request(), engine.admit_stream() as first, engine.admit_stream() as second:
                 assert not first.is_set()
                 assert not second.is_set()
                 with pytest.raises(TooManyStreams) as refused, engine.admit_stream():
@@ -180,31 +181,31 @@ class TestAdmission:
 
     async def test_a_full_queue_admits_nobody(self) -> None:
         control = FakeControl()
-        async with running(control, replace(QUICK, max_queue_requests=1)) as (engine, _):
+        async with running(control, replace(LIMITS, max_queue_clips=1)) as (engine, _):
             first = await occupy(engine, control)
             second = submit(engine, make_clip())
-            await until(lambda: engine.health().queued_requests == 1)
-            with pytest.raises(QueueFull), engine.admit():
+            await until(lambda: engine.state().queued_clips == 1)
+            with pytest.raises(QueueFull), engine.admit_request():
                 pass
             assert await outcome(submit(engine, make_clip())) is QueueFull
             control.hold.set()
             await asyncio.gather(first, second)
-            with engine.admit():
+            with engine.admit_request():
                 assert await outcome(submit(engine, make_clip())) is None
 
     async def test_a_queue_full_of_seconds_refuses_too(self) -> None:
         control = FakeControl()
-        async with running(control, replace(QUICK, max_queue_seconds=2.0)) as (engine, _):
+        async with running(control, replace(LIMITS, max_queue_seconds=2.0)) as (engine, _):
             first = await occupy(engine, control)
             second = submit(engine, make_clip(1.5))
-            await until(lambda: engine.health().queued_requests == 1)
+            await until(lambda: engine.state().queued_clips == 1)
             assert await outcome(submit(engine, make_clip(1.0))) is QueueFull
             control.hold.set()
             await asyncio.gather(first, second)
 
     async def test_retry_after_follows_the_queue_and_the_speed(self) -> None:
         control = FakeControl()
-        async with running(control, replace(QUICK, max_queue_requests=1, max_queue_seconds=1e6)) as (engine, _):
+        async with running(control, replace(LIMITS, max_queue_clips=1, max_queue_seconds=1e6)) as (engine, _):
             first = await occupy(engine, control)
             await asyncio.sleep(0.1)
             control.hold.set()
@@ -213,8 +214,8 @@ class TestAdmission:
             control.hold.clear()
             first = await occupy(engine, control)
             second = submit(engine, make_clip(20.0))
-            await until(lambda: engine.health().queued_requests == 1)
-            with pytest.raises(QueueFull) as refused, engine.admit():
+            await until(lambda: engine.state().queued_clips == 1)
+            with pytest.raises(QueueFull) as refused, engine.admit_request():
                 pass
             assert 20.0 <= refused.value.retry_after <= 60.0
             control.hold.set()
@@ -235,7 +236,7 @@ class TestDeadlines:
             began = time.monotonic()
             assert await outcome(submit(engine, late, seconds=0.05)) is DeadlineExceeded
             assert 0.04 <= time.monotonic() - began < PATIENCE / 2
-            assert engine.health().queued_requests == 0, "its room is free at once"
+            assert engine.state().queued_clips == 0, "its room is free at once"
             control.hold.set()
             assert await outcome(first) is None
         assert [fingerprint(late)] not in control.runs
@@ -260,10 +261,10 @@ class TestCancelling:
         async with running(control) as (engine, registry):
             first = await occupy(engine, control)
             second = submit(engine, make_clip())
-            await until(lambda: engine.health().queued_requests == 1)
+            await until(lambda: engine.state().queued_clips == 1)
             second.cancel()
             assert await outcome(second) is asyncio.CancelledError
-            assert (engine.health().queued_requests, engine.health().queued_seconds) == (0, 0.0)
+            assert (engine.state().queued_clips, engine.state().queued_seconds) == (0, 0.0)
             control.hold.set()
             assert await outcome(first) is None
             assert registry.get_sample_value("ser_requests_cancelled_total") == 1
@@ -274,7 +275,7 @@ class TestCancelling:
         async with running(control) as (engine, _):
             first = await occupy(engine, control)
             second, third = submit(engine, make_clip(seed=2)), submit(engine, make_clip(seed=3))
-            await until(lambda: engine.health().queued_requests == 2)
+            await until(lambda: engine.state().queued_clips == 2)
             control.run_gate.clear()
             control.hold.set()
             await until(lambda: len(control.runs) == 2)
@@ -287,7 +288,7 @@ class TestCancelling:
         async with running(control) as (engine, _):
             first = await occupy(engine, control)
             tasks = [submit(engine, make_clip(first=FAIL)), submit(engine, gone)]
-            await until(lambda: engine.health().queued_requests == 2)
+            await until(lambda: engine.state().queued_clips == 2)
             control.run_gate.clear()
             control.hold.set()
             await until(lambda: len(control.runs) == 2)
@@ -305,12 +306,12 @@ class TestMetrics:
             value = registry.get_sample_value
             first = await occupy(engine, control)
             tasks = [submit(engine, make_clip(0.5)) for _ in range(3)]
-            await until(lambda: engine.health().queued_requests == 3)
+            await until(lambda: engine.state().queued_clips == 3)
             assert value("ser_queue_depth") == 3
             assert value("ser_queue_audio_seconds") == 1.5
-            assert value("ser_queue_depth_limit") == QUICK.max_queue_requests
-            assert value("ser_queue_audio_seconds_limit") == QUICK.max_queue_seconds
-            assert value("ser_requests_in_flight_limit") == QUICK.max_requests
+            assert value("ser_queue_depth_limit") == LIMITS.max_queue_clips
+            assert value("ser_queue_audio_seconds_limit") == LIMITS.max_queue_seconds
+            assert value("ser_requests_in_flight_limit") == LIMITS.max_requests
             assert value("ser_worker_up") == 1
             control.hold.set()
             await asyncio.gather(first, *tasks)

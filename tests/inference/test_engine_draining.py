@@ -11,6 +11,8 @@ from service.errors import (
     Draining,
     WorkerDead,
 )
+from service.inference import engine as engine_module
+from service.inference import supervisor
 from tests.inference.fake_backend import (
     KILL,
     FakeControl,
@@ -18,7 +20,6 @@ from tests.inference.fake_backend import (
 )
 from tests.inference.running import (
     PATIENCE,
-    QUICK,
     new_engine,
     occupy,
     outcome,
@@ -35,10 +36,10 @@ class TestDraining:
         async with running(control) as (engine, registry):
             first = await occupy(engine, control)
             tasks = [submit(engine, make_clip(seed=i)) for i in range(49)]
-            await until(lambda: engine.health().queued_requests == 49)
+            await until(lambda: engine.state().queued_clips == 49)
             drain = asyncio.create_task(engine.drain(PATIENCE))
             await until(lambda: engine.health().state == "draining")
-            with pytest.raises(Draining), engine.admit():
+            with pytest.raises(Draining), engine.admit_request():
                 pass
             assert await outcome(submit(engine, make_clip())) is Draining
             assert registry.get_sample_value("ser_requests_rejected_total", {"reason": "draining"}) == 2
@@ -55,7 +56,7 @@ class TestDraining:
     async def test_who_was_admitted_before_may_still_queue_clips(self) -> None:
         control = FakeControl()
         async with running(control) as (engine, _):
-            with engine.admit():
+            with engine.admit_request():
                 drain = asyncio.create_task(engine.drain(100 * PATIENCE))
                 await until(lambda: engine.health().state == "draining")
                 await asyncio.sleep(0.02)
@@ -81,8 +82,8 @@ class TestDraining:
         async with running(control) as (engine, _):
             first = await occupy(engine, control)
             waiting = submit(engine, make_clip())
-            await until(lambda: engine.health().queued_requests == 1)
-            with engine.admit():
+            await until(lambda: engine.state().queued_clips == 1)
+            with engine.admit_request():
                 async with asyncio.timeout(PATIENCE):
                     await engine.drain(0.05)
                 assert await outcome(submit(engine, make_clip())) is Draining
@@ -93,9 +94,12 @@ class TestDraining:
             assert control.closes == 1, "even so, it closes its backend"
         assert len(control.runs) == 1
 
-    async def test_a_run_that_ends_within_the_grace_leaves_no_thread(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_a_run_that_ends_within_the_grace_leaves_no_thread(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         control = FakeControl()
-        async with running(control, replace(QUICK, stop_grace=PATIENCE)) as (engine, _):
+        monkeypatch.setattr(engine_module, "STOP_GRACE", PATIENCE)
+        async with running(control) as (engine, _):
             first = await occupy(engine, control)
             drain = asyncio.create_task(engine.drain(0.0))
             assert await outcome(first) is Draining
@@ -162,9 +166,10 @@ class TestDraining:
         with pytest.raises(RuntimeError, match="once"):
             await engine.start()
 
-    async def test_between_a_death_and_the_restart(self) -> None:
+    async def test_between_a_death_and_the_restart(self, monkeypatch: pytest.MonkeyPatch) -> None:
         control = FakeControl()
-        async with running(control, replace(QUICK, restart_min=3.0)) as (engine, _):
+        monkeypatch.setattr(supervisor, "SHORTEST_PAUSE", 3.0)
+        async with running(control) as (engine, _):
             assert await outcome(submit(engine, make_clip(first=KILL))) is WorkerDead
             await engine.drain(PATIENCE)
             await asyncio.sleep(3.1)
@@ -175,8 +180,8 @@ class TestDraining:
         async with running(control) as (engine, _):
             first = await occupy(engine, control)
             tasks = [submit(engine, make_clip(first=KILL)), submit(engine, make_clip())]
-            await until(lambda: engine.health().queued_requests == 2)
-            with engine.admit():
+            await until(lambda: engine.state().queued_clips == 2)
+            with engine.admit_request():
                 drain = asyncio.create_task(engine.drain(PATIENCE))
                 await until(lambda: engine.health().state == "draining")
                 control.hold.set()

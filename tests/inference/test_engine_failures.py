@@ -15,6 +15,7 @@ from service.errors import (
     ModelLoading,
     WorkerDead,
 )
+from service.inference import supervisor
 from service.inference.backend import BatchLimits
 from tests.inference.fake_backend import (
     BREAK,
@@ -27,9 +28,8 @@ from tests.inference.fake_backend import (
     make_clip,
 )
 from tests.inference.running import (
+    LIMITS,
     PATIENCE,
-    QUICK,
-    SLOW_RESTART,
     assert_same,
     occupy,
     outcome,
@@ -48,7 +48,7 @@ class TestFailures:
             first = await occupy(engine, control)
             clips = [make_clip(seed=1), make_clip(first=command), make_clip(seed=2)]
             tasks = [submit(engine, clip) for clip in clips]
-            await until(lambda: engine.health().queued_requests == 3)
+            await until(lambda: engine.state().queued_clips == 3)
             control.hold.set()
             assert [await outcome(task) for task in (first, *tasks)] == [None, None, InferenceFailed, None]
             assert_same(tasks[2].result()[0], clips[2])
@@ -62,19 +62,22 @@ class TestFailures:
         assert "asked for a failure" not in failed.value.detail
         assert failed.value.__cause__ is None
 
-    async def test_a_dying_worker_fails_what_it_holds_and_what_waits_at_once(self) -> None:
+    async def test_a_dying_worker_fails_what_it_holds_and_what_waits_at_once(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         control = FakeControl()
-        async with running(control, SLOW_RESTART) as (engine, registry):
+        monkeypatch.setattr(supervisor, "SHORTEST_PAUSE", 30.0)
+        async with running(control) as (engine, registry):
             first = await occupy(engine, control)
             tasks = [submit(engine, make_clip(first=KILL)), *(submit(engine, make_clip(seed=i)) for i in range(20))]
-            await until(lambda: engine.health().queued_requests == 21)
+            await until(lambda: engine.state().queued_clips == 21)
             control.hold.set()
             outcomes = [await outcome(task) for task in (first, *tasks)]
             assert outcomes == [None] + [WorkerDead] * 21
             assert engine.health().state == "dead"
             assert not engine.health().worker_alive
-            assert (engine.health().queued_requests, engine.health().queued_seconds) == (0, 0.0)
-            with pytest.raises(WorkerDead) as refused, engine.admit():
+            assert (engine.state().queued_clips, engine.state().queued_seconds) == (0, 0.0)
+            with pytest.raises(WorkerDead) as refused, engine.admit_request():
                 pass
             assert refused.value.retry_after >= 1
             assert await outcome(submit(engine, make_clip())) is WorkerDead
@@ -100,7 +103,7 @@ class TestFailures:
         async with running(control) as (engine, registry):
             first = await occupy(engine, control)
             tasks = [submit(engine, clip) for clip in clips]
-            await until(lambda: engine.health().queued_requests == len(clips))
+            await until(lambda: engine.state().queued_clips == len(clips))
             control.run_faults += [BackendBroken("an error that sticks")]
             control.hold.set()
             for clip, (output, _) in zip(clips, await asyncio.gather(*tasks), strict=True):
@@ -121,7 +124,7 @@ class TestFailures:
             first = await occupy(engine, control)
             clips = [make_clip(seed=1), make_clip(first=BREAK), make_clip(seed=2)]
             tasks = [submit(engine, clip) for clip in clips]
-            await until(lambda: engine.health().queued_requests == 3)
+            await until(lambda: engine.state().queued_clips == 3)
             control.hold.set()
             assert [await outcome(task) for task in (first, *tasks)] == [None, None, InferenceFailed, None]
             assert registry.get_sample_value("ser_worker_deaths_total") == 2
@@ -136,7 +139,7 @@ class TestFailures:
             task = submit(engine, clip)
             control.run_faults += [BackendBroken("an error that sticks")]
             await until(lambda: engine.health().state == "loading")
-            with pytest.raises(ModelLoading), engine.admit():
+            with pytest.raises(ModelLoading), engine.admit_request():
                 pass
             control.gate.set()
             assert_same((await task)[0], clip)
@@ -146,24 +149,27 @@ class TestFailures:
         async with running(control) as (engine, _):
             first = await occupy(engine, control)
             tasks = [submit(engine, gone), submit(engine, late, seconds=0.3), submit(engine, make_clip(seed=3))]
-            await until(lambda: engine.health().queued_requests == 3)
+            await until(lambda: engine.state().queued_clips == 3)
             control.gate.clear()
             control.run_faults += [BackendBroken("an error that sticks")]
             control.hold.set()
             await until(lambda: engine.health().state == "loading")
-            assert engine.health().queued_requests >= 2, "the late one may be over already"
+            assert engine.state().queued_clips >= 2, "the late one may be over already"
             tasks[0].cancel()
             ends = [await outcome(task) for task in (first, *tasks[:2])]
             assert ends == [None, asyncio.CancelledError, DeadlineExceeded]
-            assert engine.health().queued_requests == 1
+            assert engine.state().queued_clips == 1
             control.gate.set()
             assert await outcome(tasks[2]) is None
         assert [fingerprint(gone)] not in control.runs
         assert [fingerprint(late)] not in control.runs
 
-    async def test_what_waits_for_a_new_backend_fails_where_none_can_be_loaded(self) -> None:
+    async def test_what_waits_for_a_new_backend_fails_where_none_can_be_loaded(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         control = FakeControl()
-        async with running(control, SLOW_RESTART) as (engine, _):
+        monkeypatch.setattr(supervisor, "SHORTEST_PAUSE", 30.0)
+        async with running(control) as (engine, _):
             control.load_faults += [OSError()]
             control.run_faults += [BackendBroken("an error that sticks")]
             task = submit(engine, make_clip())
@@ -171,6 +177,7 @@ class TestFailures:
             await engine.drain(PATIENCE)
             assert await outcome(task) is Draining
 
+        monkeypatch.setattr(supervisor, "SHORTEST_PAUSE", 0.01)
         control = FakeControl()
         async with running(control) as (engine, _):
             control.load_faults += [OSError()]
@@ -179,10 +186,11 @@ class TestFailures:
             await engine.wait_ready()
             assert await outcome(submit(engine, make_clip())) is None
 
-    async def test_loads_that_fail_for_ever_are_told(self) -> None:
+    async def test_loads_that_fail_for_ever_are_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         control = FakeControl()
-        async with running(control, replace(QUICK, max_failed_loads=2)) as (engine, _):
-            hopeless = asyncio.create_task(engine.wait_hopeless())
+        monkeypatch.setattr(supervisor, "MAX_FAILED_LOADS", 2)
+        async with running(control) as (engine, _):
+            hopeless = asyncio.create_task(engine.wait_permanent_failure())
             control.load_faults += [OSError(), OSError()]
             assert await outcome(submit(engine, make_clip(first=KILL))) is WorkerDead
             await asyncio.wait_for(hopeless, PATIENCE)
@@ -196,7 +204,7 @@ class TestFailures:
 
     async def test_a_stuck_worker_is_not_alive(self) -> None:
         control = FakeControl()
-        async with running(control, replace(QUICK, stuck_after=0.02)) as (engine, registry):
+        async with running(control, replace(LIMITS, stuck_after=0.02)) as (engine, registry):
             first = await occupy(engine, control)
             await until(lambda: not engine.health().worker_alive)
             assert registry.get_sample_value("ser_worker_up") == 0

@@ -19,8 +19,8 @@ from service.errors import (
     QueueFull,
     WorkerDead,
 )
-from service.inference.batch import Answer
 from service.inference.engine import Engine
+from service.inference.request_queue import ClipAnswer
 from tests.inference.fake_backend import (
     BREAK,
     FAIL,
@@ -29,8 +29,8 @@ from tests.inference.fake_backend import (
     make_clip,
 )
 from tests.inference.running import (
+    LIMITS,
     PATIENCE,
-    QUICK,
     assert_same,
     occupy,
     outcome,
@@ -44,10 +44,10 @@ from tests.inference.running import (
 class TestOverload:
     async def test_ten_times_the_capacity_and_then_as_before(self) -> None:
         control = FakeControl()
-        limits = replace(QUICK, max_requests=20, max_queue_requests=10)
+        limits = replace(LIMITS, max_requests=20, max_queue_clips=10)
 
-        async def request(engine: Engine, seed: int) -> Answer:
-            with engine.admit():
+        async def request(engine: Engine, seed: int) -> ClipAnswer:
+            with engine.admit_request():
                 return await engine.recognize(make_clip(seed=seed), deadline=soon())
 
         async with running(control, limits) as (engine, registry):
@@ -60,14 +60,14 @@ class TestOverload:
                 assert await outcome(request(engine, 1)) is QueueFull
                 took.append(time.monotonic() - began)
             assert min(took) < 0.05, "it waits for nothing"
-            assert engine.health().queued_requests == 10
+            assert engine.state().queued_clips == 10
             assert engine.health().state == "ready", "a full queue is no reason to be taken out of service"
             control.hold.set()
             outcomes = [await outcome(task) for task in burst]
             assert (outcomes.count(None), outcomes.count(QueueFull)) == (10, 190)
             await first
 
-            assert (engine.health().queued_requests, engine.health().queued_seconds) == (0, 0.0)
+            assert (engine.state().queued_clips, engine.state().queued_seconds) == (0, 0.0)
             assert registry.get_sample_value("ser_requests_in_flight") == 0
             again = await asyncio.gather(*(request(engine, i) for i in range(10)))
             for seed, (output, _) in enumerate(again):
@@ -93,13 +93,13 @@ class TestMemory:
             monkeypatch.setattr(logging.getLogger(f"service.inference.{name}"), "disabled", True)
         control = FakeControl()
         first = {"failure": FAIL, "break": BREAK, "death": KILL}.get(end, 0.5)
-        async with running(control, replace(QUICK, max_queue_requests=1)) as (engine, _):
-            busy: list[asyncio.Task[Answer]] = []
+        async with running(control, replace(LIMITS, max_queue_clips=1)) as (engine, _):
+            busy: list[asyncio.Task[ClipAnswer]] = []
             if end in ("deadline", "cancel", "full"):
                 busy.append(await occupy(engine, control))
             if end == "full":
                 busy.append(submit(engine, make_clip()))
-                await until(lambda: engine.health().queued_requests == 1)
+                await until(lambda: engine.state().queued_clips == 1)
             with without_garbage_collector():
                 clip = make_clip(first=first)
                 samples = weakref.ref(clip.samples)

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from service.inference.backend import BatchLimits
-from service.inference.batch import Entry
-from service.inference.request_queue import RequestQueue
+from service.inference.request_queue import Entry, RequestQueue
 from service.results import Clip
 from tests.inference.test_batch import make_entry
 
@@ -27,7 +26,7 @@ def test_is_bounded_in_requests() -> None:
     assert (queue.put(new_entry()), queue.full) == (True, False)
     assert (queue.put(new_entry()), queue.full) == (True, True)
     assert not queue.put(new_entry())
-    assert queue.requests == 2
+    assert queue.clips == 2
 
 
 def test_is_bounded_in_seconds() -> None:
@@ -47,7 +46,7 @@ def test_is_bounded_in_memory_where_clips_have_more_samples_than_48000_a_second(
     assert not queue.put(large[2])
     assert queue.put(new_entry(8.0)), "there is room for its seconds"
     queue.discard(large[0])
-    assert queue.requests == 2
+    assert queue.clips == 2
     huge = replace(new_entry(1.0), clip=Clip(np.zeros(800_000, np.float32), 800_000))
     assert not queue.put(huge)
     assert queue.take(BatchLimits(9, 100.0))
@@ -67,7 +66,7 @@ def test_discarding_makes_room_at_once() -> None:
     assert queue.put(entry)
     queue.discard(entry)
     queue.discard(entry)
-    assert (queue.requests, queue.seconds) == (0, 0.0)
+    assert (queue.clips, queue.seconds) == (0, 0.0)
     assert queue.put(new_entry())
 
 
@@ -93,7 +92,7 @@ def test_take_waits_for_an_entry_without_polling() -> None:
     assert queue.put(entry)
     thread.join(10)
     assert taken == [[entry]]
-    assert queue.requests == 0
+    assert queue.clips == 0
 
 
 def test_closing_ends_the_wait_and_refuses_everything() -> None:
@@ -113,7 +112,7 @@ def test_closing_forgets_what_waits() -> None:
     queue = RequestQueue(10, 100.0)
     assert queue.put(new_entry())
     queue.close()
-    assert (queue.requests, queue.seconds) == (0, 0.0)
+    assert (queue.clips, queue.seconds) == (0, 0.0)
     assert queue.take(LIMITS) is None
 
 
@@ -124,7 +123,7 @@ def test_what_is_put_back_comes_first_even_into_a_full_queue() -> None:
     assert queue.take(LIMITS) == entries[:3]
     assert all(queue.put(entry) for entry in entries[3:])
     queue.put_back(entries[:3])
-    assert (queue.requests, queue.seconds, queue.full) == (6, 6.0, True)
+    assert (queue.clips, queue.seconds, queue.full) == (6, 6.0, True)
     assert queue.take(LIMITS) == entries[:4]
 
 
@@ -143,7 +142,7 @@ def test_nothing_is_put_back_into_a_closed_queue() -> None:
     queue = RequestQueue(10, 100.0)
     queue.close()
     queue.put_back([new_entry()])
-    assert (queue.requests, queue.seconds) == (0, 0.0)
+    assert (queue.clips, queue.seconds) == (0, 0.0)
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -191,15 +190,13 @@ class QueueMachine(RuleBasedStateMachine):
         assert batch == [entry for entry in self.model if entry.clip][: len(batch)]
         passed = self.model.index(batch[-1]) + 1
         # Abandoned entries behind the last one taken may or may not have been met.
-        while (
-            passed < len(self.model) and not self.model[passed].clip and self.queue.requests < len(self.model) - passed
-        ):
+        while passed < len(self.model) and not self.model[passed].clip and self.queue.clips < len(self.model) - passed:
             passed += 1
         del self.model[:passed]
 
     @invariant()
     def agrees(self) -> None:
-        assert self.queue.requests == len(self.model)
+        assert self.queue.clips == len(self.model)
         assert self.queue.seconds == self.model_seconds
         assert self.queue.full == (len(self.model) >= self.MAX_REQUESTS or self.model_seconds >= self.MAX_SECONDS)
 

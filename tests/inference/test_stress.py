@@ -16,10 +16,11 @@ import pytest
 import uvloop
 
 from service.errors import DeadlineExceeded, Draining, InferenceFailed, ModelLoading, QueueFull, WorkerDead
+from service.inference import engine as engine_module
 from service.inference.backend import BatchLimits
 from service.inference.engine import Engine
 from tests.inference.fake_backend import BREAK, FAIL, KILL, OUT_OF_MEMORY, FakeControl, answer, make_clip
-from tests.inference.running import PATIENCE, QUICK, new_engine, worker_threads
+from tests.inference.running import LIMITS, PATIENCE, new_engine, worker_threads
 
 CALLERS = 400
 SECONDS = 0.8
@@ -28,7 +29,7 @@ COMMANDS = [0.5] * 60 + [FAIL, FAIL, OUT_OF_MEMORY, KILL, BREAK]
 # Made beforehand: the storm is about timing, and work on the event loop would calm it down.
 CLIPS = [make_clip(0.03 + 0.02 * i, command, seed=i) for i, command in enumerate(COMMANDS)]
 EXPECTED = [answer(clip).logits for clip in CLIPS]
-LIMITS = replace(QUICK, max_requests=80, max_queue_requests=30, max_queue_seconds=20.0, stop_grace=PATIENCE)
+STORM_LIMITS = replace(LIMITS, max_requests=80, max_queue_clips=30, max_queue_seconds=20.0)
 
 
 async def caller(engine: Engine, chance: random.Random) -> str:
@@ -39,7 +40,7 @@ async def caller(engine: Engine, chance: random.Random) -> str:
     clip = CLIPS[index]
     patience = chance.choice([0.001, 0.01, 0.05, PATIENCE, PATIENCE])
     try:
-        with engine.admit():
+        with engine.admit_request():
             await asyncio.sleep(chance.choice([0, 0, 0.01]))  # the upload
             deadline = loop.time() + patience
             output, timings = await engine.recognize(clip, deadline=deadline)
@@ -57,7 +58,7 @@ async def survivor(engine: Engine) -> None:
     """A caller that comes back until it has its answer."""
     while True:
         try:
-            with engine.admit():
+            with engine.admit_request():
                 await engine.recognize(CLIPS[0], deadline=asyncio.get_running_loop().time() + PATIENCE)
                 return
         except (QueueFull, ModelLoading, WorkerDead):
@@ -93,7 +94,7 @@ async def storm(seed: int) -> Counter[str]:
             await asyncio.sleep(chance.uniform(0, 1.5 * SECONDS / MURDERS))
             control.run_faults.append(SystemExit())
 
-    engine, registry = new_engine(control, LIMITS)
+    engine, registry = new_engine(control, STORM_LIMITS)
     await engine.start()
     await engine.wait_ready()
     jittering, murdering = asyncio.create_task(jitter()), asyncio.create_task(murder())
@@ -111,7 +112,7 @@ async def storm(seed: int) -> Counter[str]:
 
     health = engine.health()
     assert (health.state, health.worker_alive) == ("draining", False)
-    assert (health.queued_requests, health.queued_seconds) == (0, 0.0)
+    assert (engine.state().queued_clips, engine.state().queued_seconds) == (0, 0.0)
     assert registry.get_sample_value("ser_requests_in_flight") == 0
     assert not worker_threads()
     assert control.closes == control.loads, "every backend was closed"
@@ -121,7 +122,10 @@ async def storm(seed: int) -> Counter[str]:
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
-def test_every_accepted_call_ends(run: Callable[[Coroutine[Any, Any, Any]], Any], seed: int) -> None:
+def test_every_accepted_call_ends(
+    run: Callable[[Coroutine[Any, Any, Any]], Any], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "STOP_GRACE", PATIENCE)
     logging.disable(logging.CRITICAL)  # hundreds of expected tracebacks
     began = time.monotonic()
     try:
@@ -130,5 +134,5 @@ def test_every_accepted_call_ends(run: Callable[[Coroutine[Any, Any, Any]], Any]
         logging.disable(logging.NOTSET)
     assert ends.total() == CALLERS
     assert time.monotonic() - began < 2 * PATIENCE
-    assert ends["inference_failed"] == 0, "only guilty clips fail"
+    assert ends["inference_failed"] == 0, "only clips that break the model fail"
     assert ends["cancelled"] > CALLERS / 20, "the storm was one"

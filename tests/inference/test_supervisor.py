@@ -6,26 +6,22 @@ import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 
 from service.errors import CheckpointInvalid, SetupError
-from service.inference.batch import Entry
-from service.inference.engine_limits import EngineLimits
-from service.inference.request_queue import RequestQueue
+from service.inference import supervisor
+from service.inference.request_queue import Entry, RequestQueue
 from service.inference.supervisor import Supervisor
 from service.inference.worker import Run
 from tests.inference.fake_backend import BREAK, KILL, FakeBackend, FakeControl, make_clip
 from tests.inference.running import PATIENCE, until, worker_threads
 
-LIMITS = EngineLimits(restart_min=0.01, restart_max=0.05)
-
 
 class Watched:
     """A supervisor, and what it told its engine; `alive` is what it said of itself when a worker was lost."""
 
-    def __init__(self, control: FakeControl, limits: EngineLimits) -> None:
+    def __init__(self, control: FakeControl) -> None:
         self.queue = RequestQueue(100, 1000.0)
         self.told: list[str] = []
         self.pauses: list[float] = []
@@ -33,7 +29,7 @@ class Watched:
         self.supervisor = Supervisor(
             control.load,
             self.queue,
-            limits,
+            60.0,
             ready=lambda _: self.told.append("ready"),
             finished=self._finished,
             failed=lambda _: self.told.append("failed"),
@@ -64,8 +60,8 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched(control: FakeControl, limits: EngineLimits = LIMITS) -> AsyncIterator[Watched]:
-    watch = Watched(control, limits)
+async def watched(control: FakeControl) -> AsyncIterator[Watched]:
+    watch = Watched(control)
     try:
         yield watch
     finally:
@@ -143,9 +139,12 @@ async def test_a_break_while_stopping_is_a_death() -> None:
     assert control.loads == 1
 
 
-async def test_too_many_failed_loads_are_hopeless_and_trying_goes_on() -> None:
+async def test_too_many_failed_loads_are_a_permanent_failure_and_loading_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor, "MAX_FAILED_LOADS", 3)
     control = FakeControl()
-    async with watched(control, replace(LIMITS, max_failed_loads=3)) as watch:
+    async with watched(control) as watch:
         watch.supervisor.start()
         assert await watch.supervisor.wait_ready()
         control.load_faults += [OSError(), OSError()]
@@ -154,22 +153,23 @@ async def test_too_many_failed_loads_are_hopeless_and_trying_goes_on() -> None:
         assert await watch.supervisor.wait_ready()
 
         async def told() -> None:
-            await watch.supervisor.wait_hopeless()
+            await watch.supervisor.wait_permanent_failure()
             with pytest.raises(SetupError, match="3 times"):  # before the next load begins, and all may be well
                 await watch.supervisor.wait_ready()
 
-        hopeless = asyncio.create_task(told())
+        failure = asyncio.create_task(told())
         await asyncio.sleep(0.02)
-        assert not hopeless.done(), "two in a row are not three"
+        assert not failure.done(), "two in a row are not three"
         control.load_faults += [OSError() for _ in range(3)]
         watch.put(BREAK)
-        await asyncio.wait_for(hopeless, PATIENCE)
+        await asyncio.wait_for(failure, PATIENCE)
         await until(lambda: watch.supervisor.phase == "ready")
 
 
-async def test_the_first_loads_may_be_hopeless_too() -> None:
+async def test_the_first_loads_may_be_a_permanent_failure_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "MAX_FAILED_LOADS", 3)
     control = FakeControl(load_faults=[OSError() for _ in range(3)])
-    async with watched(control, replace(LIMITS, max_failed_loads=3)) as watch:
+    async with watched(control) as watch:
         watch.supervisor.start()
         with pytest.raises(SetupError, match="3 times"):
             await watch.supervisor.wait_ready()
@@ -204,7 +204,9 @@ async def test_the_pause_doubles_up_to_its_bound_and_only_an_answer_resets_it() 
         assert watch.supervisor.pause == 0.05
         watch.put()
         await until(lambda: "finished 1" in watch.told)
-        assert watch.supervisor.pause == 0.01
+        watch.put(KILL)
+        await watch.deaths(6)
+        assert watch.pauses[5:] == [0.01]
 
 
 async def test_a_set_up_error_is_raised_and_trying_goes_on() -> None:
@@ -238,9 +240,10 @@ async def test_stopping_ends_the_wait_for_readiness() -> None:
         assert await waiting is False
 
 
-async def test_stopped_during_the_pause_it_does_not_restart() -> None:
+async def test_stopped_during_the_pause_it_does_not_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "SHORTEST_PAUSE", 0.03)
     control = FakeControl(load_faults=[OSError()])
-    async with watched(control, EngineLimits(restart_min=0.03)) as watch:
+    async with watched(control) as watch:
         watch.supervisor.start()
         await watch.supervisor.wait_ended()
         watch.supervisor.stop()

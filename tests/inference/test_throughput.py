@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.inference.throughput import Throughput
+from service.inference.request_queue import Throughput
 
 
 def test_without_experience_come_back_in_a_second() -> None:

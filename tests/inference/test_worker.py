@@ -13,8 +13,7 @@ import pytest
 
 from service.errors import BackendBroken, CheckpointInvalid, SetupError
 from service.inference.backend import Backend
-from service.inference.batch import Entry
-from service.inference.request_queue import RequestQueue
+from service.inference.request_queue import Entry, RequestQueue
 from service.inference.worker import Loaded, Run, Worker, WorkerEvents
 from service.results import BatchOutput, Clip
 from tests.inference.fake_backend import (

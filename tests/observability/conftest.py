@@ -32,7 +32,7 @@ class Observed:
 
 def logged(server: Service) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
-    return [line for line in lines if line["logger"] == "service.api.middleware.request_log"]
+    return [line for line in lines if line["logger"] == "service.requests"]
 
 
 async def stream_silence(url: str) -> None:

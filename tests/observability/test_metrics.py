@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.observability.metrics import STAGES, EngineState, Metrics
+from service.observability.metrics import STAGES, Metrics
+from service.observability.observer import EngineState
 from tests.tools import needed
 
 DESIGNED = {
@@ -48,6 +50,21 @@ DESIGNED = {
     "ser_requests_in_flight_limit": set(),
 }
 
+STATE = EngineState(
+    queued_clips=1,
+    max_queued_clips=30,
+    queued_seconds=2.5,
+    max_queued_seconds=45.0,
+    requests=3,
+    max_requests=60,
+    recordings=2,
+    max_recordings=5,
+    streams=8,
+    max_streams=9,
+    worker_up=True,
+    memory={"allocated": 7},
+)
+
 
 def used_metrics() -> tuple[Metrics, CollectorRegistry]:
     registry = CollectorRegistry()
@@ -56,7 +73,7 @@ def used_metrics() -> tuple[Metrics, CollectorRegistry]:
     metrics.http_request_duration.labels("/recognize").observe(0.1)
     metrics.predictions.labels("angry").inc()
     metrics.model_info.info({"id": "tiny", "revision": "1"})
-    metrics.follow_engine(lambda: EngineState(3, 4.5, 6, True, {"allocated": 7}, 30, 45.0, 60))
+    metrics.follow_engine(lambda: STATE)
     return metrics, registry
 
 
@@ -110,8 +127,7 @@ def test_quantiles_up_to_ten_seconds_are_known_within_a_fifth(name: str, labels:
 def test_the_engine_is_asked_at_every_scrape() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    assert registry.get_sample_value("ser_worker_up") == 0
-    state = EngineState(1, 2.5, 3, True, {"peak": 4}, 30, 45.0, 60, streams=8, max_streams=9)
+    state = replace(STATE, memory={"peak": 4})
     metrics.follow_engine(lambda: state)
     assert registry.get_sample_value("ser_queue_depth") == 1
     assert registry.get_sample_value("ser_queue_audio_seconds") == 2.5
@@ -119,11 +135,13 @@ def test_the_engine_is_asked_at_every_scrape() -> None:
     assert registry.get_sample_value("ser_queue_audio_seconds_limit") == 45
     assert registry.get_sample_value("ser_requests_in_flight_limit") == 60
     assert registry.get_sample_value("ser_requests_in_flight") == 3
+    assert registry.get_sample_value("ser_segment_requests_in_flight") == 2
+    assert registry.get_sample_value("ser_segment_requests_in_flight_limit") == 5
     assert registry.get_sample_value("ser_streams") == 8
     assert registry.get_sample_value("ser_streams_limit") == 9
     assert registry.get_sample_value("ser_worker_up") == 1
     assert registry.get_sample_value("ser_gpu_memory_bytes", {"kind": "peak"}) == 4
-    state = EngineState()
+    state = replace(STATE, queued_clips=0, memory={})
     assert registry.get_sample_value("ser_queue_depth") == 0
     assert registry.get_sample_value("ser_gpu_memory_bytes", {"kind": "peak"}) is None
 

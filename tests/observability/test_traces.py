@@ -39,7 +39,7 @@ def test_a_request_is_traced_logged_and_sent_before_the_end(tmp_path: Path) -> N
     inner = [spans[name] for name in ("queue", "preprocess", "inference")]
     assert spans["recognize"].start_time_unix_nano <= inner[0].start_time_unix_nano
     assert inner[-1].end_time_unix_nano <= spans["recognize"].end_time_unix_nano
-    (line,) = [line for line in server.log.read_text().splitlines() if "request_log: request" in line]
+    (line,) = [line for line in server.log.read_text().splitlines() if "service.requests: request" in line]
     assert f"trace_id={trace} method=POST route=/recognize status=200" in line
     assert 'files=1 file_names=["call 1.wav"] audio_seconds=0.5 decode_seconds=' in line
     assert re.search(rf"request_id={response.headers['x-request-id']}\b", line)

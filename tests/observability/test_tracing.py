@@ -15,7 +15,7 @@ from tests.otlp import collector
 
 PROGRAM = """
 import os, sys
-import service.api.app, service.api.server.draining
+import service.api.app, service.api.server.server
 from service.observability import tracing
 from service.observability.tracing import exporting
 tracing._LAST_SECONDS = float(os.environ.get("LAST_SECONDS", tracing._LAST_SECONDS))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.api.server.test_draining import serving
+from tests.api.server.test_server import serving
 from tests.page.browser import PATIENCE, chromium, new_context, page_at, page_in
 from tests.page.held import Held, held_service
 from tests.page.stored_answers import MODEL_FLAGS

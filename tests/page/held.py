@@ -20,9 +20,11 @@ from service.inference.backend import BatchLimits
 from service.inference.engine import Engine
 from service.inference.engine_limits import EngineLimits
 from service.observability.metrics import Metrics
+from service.observability.telemetry import Telemetry
 from service.settings.settings import Settings
 from tests.api.sounds import wav
 from tests.inference.fake_backend import FakeControl
+from tests.inference.running import LIMITS
 
 PATIENCE = 20.0
 
@@ -55,7 +57,7 @@ def held_service(limits: EngineLimits | None = None, **settings: Any) -> Iterato
 
     async def serve() -> None:
         metrics = Metrics(registry)
-        engine = Engine(control.load, limits or EngineLimits(), metrics)
+        engine = Engine(control.load, limits or LIMITS, Telemetry(metrics))
         app = create_app(engine, Settings(**settings), metrics)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="on"))
         serving = asyncio.create_task(server.serve())

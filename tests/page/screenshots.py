@@ -11,7 +11,7 @@ import soundfile
 import soxr
 from playwright.sync_api import FilePayload, Page, expect
 
-from tests.api.server.test_draining import serving
+from tests.api.server.test_server import serving
 from tests.page.browser import PATIENCE, chromium, new_context, page_in
 from tests.page.stored_answers import MODEL_FLAGS, SERVICE
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from tests.api.server.test_draining import serving
+from tests.api.server.test_server import serving
 
 SERVICE = Path(__file__).resolve().parents[2] / "service"
 PATH = SERVICE / "page" / "examples.json"

@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Page, WebSocketRoute, expect
 from websockets.sync.client import connect
 
-from tests.api.server.test_draining import serving
+from tests.api.server.test_server import serving
 from tests.page.browser import INSECURE_HOST
 from tests.page.conftest import OpenPage
 from tests.page.held import Held, until

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from service.inference.engine_limits import EngineLimits
 from tests.api.sounds import wav
+from tests.inference.running import LIMITS
 from tests.page.conftest import OpenPage
 from tests.page.held import PATIENCE, Held, held_service, until
 from tests.page.stored_answers import stored
@@ -85,7 +86,7 @@ def test_cancelling_an_upload_reaches_the_service(held: Held, open_page: OpenPag
 
 
 def test_a_busy_service_is_asked_again_when_it_says_so(hold: Hold, open_page: OpenPage, tmp_path: Path) -> None:
-    held = hold(limits=EngineLimits(max_requests=1))
+    held = hold(limits=replace(LIMITS, max_requests=1))
     held.control.run_gate.clear()
     other = held.post()
     until(lambda: held.count("ser_requests_in_flight") == 1)

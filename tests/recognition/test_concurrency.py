@@ -4,30 +4,15 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
-from starlette.requests import ClientDisconnect
 
 from service.errors import DeadlineExceeded, Draining, InferenceFailed
-from service.recognition.concurrency import all_of, in_pool, while_connected, within
+from service.recognition.concurrency import all_of, in_pool, within
 
 
 def now() -> float:
     return asyncio.get_running_loop().time()
-
-
-class Client:
-    """The receiving side of a request whose body is through."""
-
-    def __init__(self) -> None:
-        self.messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-
-    async def receive(self) -> dict[str, Any]:
-        return await self.messages.get()
-
-    def leave(self) -> None:
-        self.messages.put_nowait({"type": "http.disconnect"})
 
 
 @pytest.fixture
@@ -52,62 +37,6 @@ async def test_a_timeout_of_another_kind_is_passed_on() -> None:
     with pytest.raises(TimeoutError):
         async with within(now() + 10):
             raise TimeoutError
-
-
-async def test_work_of_a_connected_client() -> None:
-    async def work() -> int:
-        await asyncio.sleep(0)
-        return 1
-
-    client = Client()
-    client.messages.put_nowait({"type": "http.request", "body": b"", "more_body": False})
-    assert await while_connected(client.receive, work()) == 1
-
-
-async def test_work_that_fails() -> None:
-    async def work() -> None:
-        raise InferenceFailed("no")
-
-    with pytest.raises(InferenceFailed):
-        await while_connected(Client().receive, work())
-
-
-async def test_work_of_a_client_that_leaves_is_over_when_it_is_reported() -> None:
-    over = False
-
-    async def work() -> None:
-        nonlocal over
-        try:
-            await asyncio.sleep(10)
-        finally:
-            await asyncio.sleep(0.01)
-            over = True
-
-    client = Client()
-    client.leave()
-    with pytest.raises(ClientDisconnect):
-        await while_connected(client.receive, work())
-    assert over
-
-
-async def test_cancelling_the_request_cancels_the_work() -> None:
-    cancelled = False
-
-    async def work() -> None:
-        nonlocal cancelled
-        try:
-            await asyncio.sleep(10)
-        except asyncio.CancelledError:
-            cancelled = True
-            raise
-
-    request = asyncio.create_task(while_connected(Client().receive, work()))
-    await asyncio.sleep(0.01)
-    request.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await request
-    assert cancelled
-    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_jobs_in_the_pool(pool: ThreadPoolExecutor) -> None:

@@ -7,16 +7,15 @@ from starlette.responses import Response
 
 from service.api.openapi import REQUEST_ERRORS, files_body, option_parameters
 from service.api.problems import documented, problem_of, reported
-from service.api.received_request import Order, take_form
-from service.api.request_context import RequestContext, Services, request_context, services
-from service.api.responses import answer_response
+from service.api.request_body import ReceivedRequest, receive_form
+from service.api.request_context import RequestContext, Services, request_context, services, show_progress
+from service.api.responses import answer_response, while_connected
 from service.api.schemas import BatchAnswer, BatchItem
 from service.errors import FieldError
-from service.recognition.answers import longest, model_summary
-from service.recognition.concurrency import all_of, while_connected
-from service.recognition.file import FileAnswer, Pipeline
+from service.recognition.answers import model_summary
+from service.recognition.concurrency import all_of
+from service.recognition.file import FileAnswer, FileRecognition
 from service.recognition.options import invalid_options
-from service.recognition.progress import RequestProgress
 from service.results import Timings
 from service.settings.settings import Settings
 
@@ -26,7 +25,7 @@ _MAX_PARALLEL = 16
 _NOT_IN_A_BATCH = FieldError(
     "granularity", "cannot be segment in a batch; send each file to /recognize by itself", "not_in_a_batch"
 )
-"""The answer of a batch is one document, which dozens of long recordings would make as large as they are many."""
+"""The answer of a batch is one document, which dozens of long recordings would make too large."""
 
 
 def batch_router(settings: Settings) -> APIRouter:
@@ -56,37 +55,37 @@ async def recognize_batch(request: Request) -> Response:
     """
     parts = services(request)
     context = request_context(request.scope)
-    with parts.recognizer.admit(), parts.progress.follow(context.id) as progress:
-        order = await take_form(request, parts, (FILE_FIELD,), parts.settings.max_files)
-        progress.received = True
-        with order.upload:
-            if order.options.granularity == "segment":
+    with parts.recognizer.admit_request(), show_progress(parts, context):
+        received = await receive_form(request, parts, (FILE_FIELD,), parts.settings.max_files)
+        with received.upload:
+            if received.options.granularity == "segment":
                 raise invalid_options(_NOT_IN_A_BATCH)
-            return await while_connected(request.receive, _answer(parts, order, context, progress))
+            return await while_connected(request.receive, _answer(parts, received, context))
 
 
-async def _answer(parts: Services, order: Order, context: RequestContext, progress: RequestProgress) -> Response:
-    pipeline = Pipeline(parts, order.options, order.deadline, order.reuse, context.notes, progress)
+async def _answer(parts: Services, received: ReceivedRequest, context: RequestContext) -> Response:
+    files = FileRecognition(parts.core, received.options, received.deadline, context.progress, received.cache_control)
     items: list[BatchItem] = []
     done: list[FileAnswer] = []
 
-    async def work_off() -> None:
-        while order.upload:
-            file = order.upload.take()
+    async def recognize_files() -> None:
+        while received.upload:
+            file = received.upload.take()
             item: BatchItem = {"index": len(items), "filename": file.filename or ""}
             items.append(item)
             try:
-                done.append(answered := await pipeline.run(file.file))
+                done.append(answered := await files.run(file.file))
                 item["result"] = answered.result
             except Exception as exc:
-                context.notes.failed_files += 1
+                context.record.failed_files += 1
                 item["problem"] = problem_of(reported(exc, context), context.id)
 
-    await all_of(work_off() for _ in range(_parallel(len(order.upload), parts.settings)))
-    answer: BatchAnswer = {"id": context.id, "model": model_summary(pipeline.model), "items": items}
-    timings = longest([Timings(), *(file.timings for file in done)])
-    cached = None if parts.cache is None else len(done) == len(items) and all(file.cached for file in done)
-    return await answer_response(parts.pool, answer, timings, large=order.options.over_time, cached=cached)
+    await all_of(recognize_files() for _ in range(_parallel(len(received.upload), parts.settings)))
+    answer: BatchAnswer = {"id": context.id, "model": model_summary(files.model), "items": items}
+    timings = Timings.longest(file.timings for file in done)
+    cached = None if parts.core.cache is None else len(done) == len(items) and all(file.cached for file in done)
+    large = received.options.over_time
+    return await answer_response(parts.core.threads, answer, timings, large=large, cached=cached)
 
 
 def _parallel(files: int, settings: Settings) -> int:

@@ -9,15 +9,13 @@ from starlette.responses import Response
 
 from service.api.openapi import AUDIO_ERRORS, LINES, REQUEST_ERRORS, file_body, option_parameters
 from service.api.problems import documented
-from service.api.received_request import Order, take_file
-from service.api.request_context import RequestContext, Services, request_context, services
-from service.api.responses import answer_response
+from service.api.request_body import ReceivedRequest, receive_file
+from service.api.request_context import RequestContext, Services, request_context, services, show_progress
+from service.api.responses import answer_response, while_connected
 from service.api.schemas import Answer, SegmentedAnswer
 from service.api.segment_response import answer_segments
 from service.recognition.answers import model_summary
-from service.recognition.concurrency import while_connected
-from service.recognition.file import Pipeline
-from service.recognition.progress import RequestProgress
+from service.recognition.file import FileRecognition
 from service.settings.settings import Settings
 
 FILE_FIELDS = ("file", "audio")
@@ -56,22 +54,22 @@ async def recognize(request: Request) -> Response:
     in_segments = request.query_params.get("granularity") == "segment"
     with ExitStack() as held:
         # The permit comes first: a service that is full refuses before it reads a body.
-        held.enter_context(parts.recognizer.admit())
+        held.enter_context(parts.recognizer.admit_request())
         if in_segments:
-            held.enter_context(parts.segment_permits.take())
-        progress = held.enter_context(parts.progress.follow(context.id))
-        order = await take_file(request, parts, FILE_FIELDS)
-        held.enter_context(order.upload)
-        progress.received = True
-        if order.options.granularity != "segment":
-            return await while_connected(request.receive, _answer(parts, order, context, progress))
+            held.enter_context(parts.recognizer.admit_recording())
+        held.enter_context(show_progress(parts, context))
+        received = await receive_file(request, parts, FILE_FIELDS)
+        held.enter_context(received.upload)
+        if received.options.granularity != "segment":
+            return await while_connected(request.receive, _answer(parts, received, context))
         if not in_segments:  # the form says so
-            held.enter_context(parts.segment_permits.take())
-        return await answer_segments(request, parts, order, progress, held)
+            held.enter_context(parts.recognizer.admit_recording())
+        return await answer_segments(request, parts, received, held)
 
 
-async def _answer(parts: Services, order: Order, context: RequestContext, progress: RequestProgress) -> Response:
-    pipeline = Pipeline(parts, order.options, order.deadline, order.reuse, context.notes, progress)
-    file = await pipeline.run(order.upload.take().file)
-    answer: Answer = {"id": context.id, "model": model_summary(pipeline.model), **file.result}
-    return await answer_response(parts.pool, answer, file.timings, large=order.options.over_time, cached=file.cached)
+async def _answer(parts: Services, received: ReceivedRequest, context: RequestContext) -> Response:
+    files = FileRecognition(parts.core, received.options, received.deadline, context.progress, received.cache_control)
+    file = await files.run(received.upload.take().file)
+    answer: Answer = {"id": context.id, "model": model_summary(files.model), **file.result}
+    large = received.options.over_time
+    return await answer_response(parts.core.threads, answer, file.timings, large=large, cached=file.cached)

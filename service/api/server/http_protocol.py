@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with the limits that no application can have, since they apply before there is a request."""
+"""uvicorn's HTTP protocol with limits that an application cannot set: on headers and on unread answers."""
 
 from __future__ import annotations
 
@@ -7,22 +7,75 @@ import uuid
 from http import HTTPStatus
 
 import orjson
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.problems import PROBLEM_MEDIA_TYPE, problem_of
-from service.api.server.answer_timeout import AnswerTimeoutProtocol
 from service.errors import HeadersTooLarge, MalformedRequest, ServiceError
 
 _MAX_PIPELINED = 16
-"""Requests that may wait on one connection while another is answered; hardly any client sends even one."""
+"""Requests that may wait on one connection while another is answered; few clients send even one."""
 
 _LINGER = 1.0
-"""Seconds in which a refused client may read why; to close at once could destroy the answer on its way."""
+"""Seconds for a refused client to read the error; closing at once could destroy it on its way."""
+
+
+class AnswerTimeoutProtocol(HttpToolsProtocol):
+    """Aborts connections whose client reads no byte of an answer for `answer_timeout` seconds.
+
+    uvicorn would keep the rest of the answer, megabytes where frames were asked for, as long as the client keeps the
+    connection; also past its own keep-alive timeout, since closing waits for what is not sent yet. A client that reads
+    slowly is not limited.
+    """
+
+    answer_timeout = 30.0
+
+    _watching: asyncio.TimerHandle | None = None
+    _unread = 0
+    _resumed = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone."""
+        self.stop_watching()
+        super().connection_lost(exc)
+
+    def stop_watching(self) -> None:
+        """Stop the timer, when another protocol takes the connection over."""
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+
+    def pause_writing(self) -> None:
+        """More of an answer waits than the transport wants to hold."""
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """Most of it has been sent."""
+        super().resume_writing()
+        self._resumed = True
+
+    def on_response_complete(self) -> None:
+        """The last of an answer was given to the transport, which may still hold it."""
+        super().on_response_complete()
+        self._watch()
+
+    def _watch(self) -> None:
+        if self._watching is None and (unread := self.transport.get_write_buffer_size()):
+            self._unread, self._resumed = unread, False
+            self._watching = self.loop.call_later(self.answer_timeout, self._look)
+
+    def _look(self) -> None:
+        self._watching = None
+        if self._resumed or self.transport.get_write_buffer_size() < self._unread:
+            self._watch()
+        else:
+            self.transport.abort()
 
 
 class LimitedProtocol(AnswerTimeoutProtocol):
     """Bounds the time, the bytes and the number of the headers of a request. Use `limited_protocol`.
 
-    uvicorn waits for headers without limit and keeps whatever comes, so that a few thousand idle sockets, or one fast
+    uvicorn waits for headers without limit and keeps whatever comes, so a few thousand idle sockets, or a single fast
     one, would exhaust the process. The limit of time also holds for the rest of a body that was answered before it had
     arrived, and that of bytes for trailers, which are dropped. What cannot be parsed is answered with a problem
     document as well.
@@ -39,29 +92,29 @@ class LimitedProtocol(AnswerTimeoutProtocol):
     """What has come since the last byte of a body: the parser or the list of headers may hold it."""
     _error: ServiceError | None = None
     """What is wrong with the request that is being parsed."""
-    _deaf = False
+    _ignoring_input = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """A new connection has to say what it wants."""
+        """A new connection has to send a request in time."""
         super().connection_made(transport)
         self._arm(self.header_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for any more."""
+        """Cancel the timers."""
         self._disarm()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Something has come; of a header in many pieces the parser says nothing before its end."""
-        if self._deaf:
+        """Data has come. The parser reports a header only when it is complete, so its bytes are counted here."""
+        if self._ignoring_input:
             return
         self._kept_bytes += len(data)
         super().data_received(data)
-        if self._kept_bytes > self.max_header_bytes and not self._deaf:
+        if self._kept_bytes > self.max_header_bytes and not self._ignoring_input:
             self._refuse(self._too_large())
 
     def on_message_begin(self) -> None:
-        """The first byte of a request, of which a kept-alive connection may see many."""
+        """The first byte of a request, of which a connection may carry many."""
         super().on_message_begin()
         self._in_head, self._head_bytes = True, 0
         self._arm(self.header_timeout)
@@ -72,13 +125,13 @@ class LimitedProtocol(AnswerTimeoutProtocol):
         self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer, which nobody reads and which must not pass for a header."""
+        """A header; or a trailer, which is dropped, since it must not be taken for a header."""
         if self._in_head:
             super().on_header(name, value)
             self._head_bytes += len(name) + len(value)
 
     def on_headers_complete(self) -> None:
-        """From here on the application has its own limits."""
+        """The headers are complete; from here on the application has its own limits."""
         self._in_head, self._kept_bytes = False, 0
         self._disarm()
         if self._head_bytes > self.max_header_bytes or len(self.headers) > self.max_headers:
@@ -95,19 +148,19 @@ class LimitedProtocol(AnswerTimeoutProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The body is through as well."""
+        """The body has arrived."""
         self._kept_bytes = 0
         self._disarm()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """The application is done; what is left of the body must not come in for ever."""
+        """The application has answered; the rest of the body must arrive in time."""
         super().on_response_complete()
         if self.cycle.response_complete and self.cycle.more_body:
             self._arm(self.header_timeout)
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over, with none of the timers that would end it; not in the midst of another answer."""
+        """Give the connection to the WebSocket protocol, without timers; refused while another answer is being sent."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._refuse(MalformedRequest("A WebSocket cannot be opened before the answer to the request before."))
             return
@@ -116,7 +169,7 @@ class LimitedProtocol(AnswerTimeoutProtocol):
         super().handle_websocket_upgrade()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what the parser has stopped at."""
+        """Answer a request that the parser could not read."""
         self._refuse(self._error or MalformedRequest("This is not a valid HTTP request."))
 
     def _too_large(self) -> HeadersTooLarge:
@@ -125,9 +178,9 @@ class LimitedProtocol(AnswerTimeoutProtocol):
 
     def _refuse(self, error: ServiceError) -> None:
         """Answer in place of the application, which may not know of the request yet, and close."""
-        self._deaf = True
+        self._ignoring_input = True
         if self.cycle is not None and not self.cycle.response_complete:
-            # To the application, the client has left.
+            # The application sees a client that has left.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
             if self.cycle.response_started or self.pipeline:

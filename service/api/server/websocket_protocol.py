@@ -1,9 +1,10 @@
-"""uvicorn's WebSocket protocol with the bounds that it leaves to chance.
+"""uvicorn's WebSocket protocol with bounds on what one connection may bring at once.
 
-uvicorn stops reading once the application has a message to take, but only after all that has come in one go: a quarter
-of a megabyte may hold 40,000 messages, or as many pings, each of which is answered at once whether the client reads or
-not. Here what has come is taken apart in small pieces, each in a turn of its own of the event loop, and not before the
-application has taken what was found in the one before, and the client what it was sent.
+uvicorn stops reading once the application has a message to take, but only after it has parsed everything that came in
+one
+go: a quarter of a megabyte may hold 40,000 messages, or as many pings, each of which is answered at once whether the
+client reads or not. Here the data is parsed in small pieces, each in its own turn of the event loop, and only after the
+application has taken the messages of the piece before and the client has read what it was sent.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ MAX_MESSAGE = 1 << 20
 """Bytes that a message may have."""
 
 _PIECE = 2048
-"""Bytes that are taken apart in one go: some 300 messages at most, which takes about two milliseconds."""
+"""Bytes that are parsed in one go: some 300 messages at most, which takes about two milliseconds."""
 
 _MAX_FRAGMENTS = 256
 _CLOSE_SECONDS = 3.0
-"""Seconds in which a client may answer that the stream is closed, and read why."""
+"""Seconds for a client to read why the stream is closed, and to confirm it."""
 _TOO_BIG = 1009
 _BAD_TEXT = 1007
 
-# Neither library may say what it has to say: their lines hold addresses, paths and headers, keys among them.
+# Both libraries log addresses, paths and headers, API keys among them, so their lines are suppressed.
 _logger = logging.getLogger("service.websockets")
 _logger.setLevel(logging.WARNING)
 
@@ -55,16 +56,16 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         self._rest = bytearray()
         self._turn: asyncio.Handle | None = None
         self._abort: asyncio.TimerHandle | None = None
-        self._deaf = False
+        self._ignoring_input = False
 
     def data_received(self, data: bytes) -> None:
-        """Something has come; the request itself is the first."""
-        if not self._deaf:
+        """Data has come, beginning with the request itself."""
+        if not self._ignoring_input:
             self._rest += data
-            self._go_on()
+            self._continue()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody is there any more."""
+        """The client has gone."""
         super().connection_lost(exc)
         self._rest.clear()
         for handle in (self._turn, self._abort):
@@ -72,23 +73,23 @@ class StreamProtocol(WebSocketsSansIOProtocol):
                 handle.cancel()
 
     def resume_writing(self) -> None:
-        """The client has taken most of what it was sent."""
+        """The client has read most of what it was sent."""
         super().resume_writing()
-        self._go_on()
+        self._continue()
 
     async def receive(self) -> ASGIReceiveEvent:
         """The next message, for the application."""
         message = await self.queue.get()
-        self._go_on()
+        self._continue()
         return message
 
     async def send(self, message: ASGISendEvent) -> None:
         """Send a message of the application."""
         await super().send(message)
-        self._go_on()
+        self._continue()
 
     def send_receive_event_to_app(self) -> None:
-        """A message has come whole; text that is no UTF-8 is the client's fault, and nothing for the log."""
+        """A message is complete. Text that is not UTF-8 closes the connection, without a line in the log."""
         if self.curr_msg_data_type == "text":
             data = b"".join(self.frames)
             try:
@@ -102,8 +103,8 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         super().send_receive_event_to_app()
 
     def handle_cont(self, event: Frame) -> None:
-        """A fragment of a message; empty ones have no bytes that could be too many."""
-        if self._deaf:
+        """A fragment of a message. Their number is limited as well, since empty ones have no bytes to count."""
+        if self._ignoring_input:
             return
         super().handle_cont(event)
         if len(self.frames) > _MAX_FRAGMENTS:
@@ -112,9 +113,9 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             self.handle_parser_exception()
 
     def handle_parser_exception(self) -> None:
-        """Close, where the client breaks the rules; not at once, since what is said then could get lost on its way."""
+        """Close the connection of a client that violates the protocol, with time for it to read the reason."""
         close = self.conn.close_sent
-        self._deaf = True
+        self._ignoring_input = True
         self._rest.clear()
         if close is None or self.close_sent:
             self.transport.close()
@@ -126,26 +127,26 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
-        self._go_on()
+        self._continue()
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
-        """The application is done; a client that reads nothing must not keep the connection."""
+        """The application has ended; a client that reads nothing must not keep the connection."""
         super().on_task_complete(task)
         if not self.disconnected:
             self._abort = self.loop.call_later(self.close_timeout + 1, self.transport.abort)
 
     def shutdown(self) -> None:
-        """The server ends: the application has said all, or has not come to it."""
+        """The server ends."""
         if not self.close_sent or self.close_timer is None:
             super().shutdown()
 
-    def _go_on(self) -> None:
-        """Take apart the next piece, or read, or wait for application and client."""
+    def _continue(self) -> None:
+        """Parse the next piece, or read, or wait for application and client."""
         if self.transport.is_closing():
             return
         busy = not self.close_sent and (not self.queue.empty() or not self.writable.is_set())
         if self._rest and not busy and self._turn is None:
-            self._turn = self.loop.call_soon(self._take_apart)
+            self._turn = self.loop.call_soon(self._parse_piece)
         pause = busy or bool(self._rest)
         if pause and not self.read_paused:
             self.transport.pause_reading()
@@ -153,21 +154,21 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
         self.read_paused = pause
 
-    def _take_apart(self) -> None:
+    def _parse_piece(self) -> None:
         self._turn = None
         piece = bytes(self._rest[:_PIECE])
         del self._rest[:_PIECE]
         super().data_received(piece)
         if not self.handshake_initiated and self.conn.handshake_exc is not None:
-            # What passes for HTTP with one parser need not with the other, which then says nothing.
+            # uvicorn's parser took this for HTTP; that of websockets does not, and sends no answer by itself.
             refusal = b"".join(self.conn.data_to_send()) or self.conn.reject(HTTPStatus.BAD_REQUEST, "").serialize()
             self.transport.write(refusal)
             self.transport.close()
-        self._go_on()
+        self._continue()
 
 
 class _Handshake(ServerProtocol):
-    """Refuses as the rest of the service does."""
+    """Refuses with problem documents, as the rest of the service does."""
 
     def reject(self, status: HTTPStatus | int, text: str) -> Response:
         """A problem document, instead of a line of text."""
@@ -189,7 +190,7 @@ class _Handshake(ServerProtocol):
 
 
 def _problem_message(request_id: str) -> bytes:
-    """What streams say before they close, for a message that no stream gets to see."""
+    """The problem that a stream sends before it closes, for a message that never reaches the stream."""
     error = MessageTooLarge(f"A message may have {MAX_MESSAGE} bytes, in {_MAX_FRAGMENTS} fragments.")
     event = {**problem_of(error, request_id), "type": "problem"}
     return Frame(Opcode.TEXT, orjson.dumps(event)).serialize(mask=False)
@@ -198,8 +199,8 @@ def _problem_message(request_id: str) -> bytes:
 WEBSOCKETS: dict[str, Any] = {
     "ws": StreamProtocol,
     "ws_max_size": MAX_MESSAGE,
-    "ws_per_message_deflate": False,  # speech does not shrink, and bombs do not grow
-    "ws_ping_interval": 20.0,  # for proxies that close what is silent
-    "ws_ping_timeout": None,  # the answer may wait behind audio that is not read yet; streams have limits of their own
+    "ws_per_message_deflate": False,  # speech hardly compresses, and compressed messages could expand without bound
+    "ws_ping_interval": 20.0,  # for proxies that close idle connections
+    "ws_ping_timeout": None,  # a pong may wait behind audio that is not read yet; streams have time limits of their own
 }
-"""What `uvicorn.Config` is told."""
+"""Settings for `uvicorn.Config`."""

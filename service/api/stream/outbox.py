@@ -1,4 +1,4 @@
-"""What is to be sent on a stream, bounded, and what becomes of clients that do not take it."""
+"""The messages that wait to be sent on a stream, bounded; clients that do not read them are disconnected."""
 
 from __future__ import annotations
 
@@ -19,12 +19,10 @@ class Outbox:
 
     Args:
         patience: seconds that the connection may take to accept one message.
-        max_bytes: what may wait; one message always may.
     """
 
-    def __init__(self, patience: float, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, patience: float) -> None:
         self._patience = patience
-        self._max_bytes = max_bytes
         self._messages: deque[tuple[str, int]] = deque()
         self._bytes = 0
         self._closed = False
@@ -40,7 +38,7 @@ class Outbox:
         Raises:
             SlowConsumer: if there is no room and `wait` is false.
         """
-        while self._messages and self._bytes + len(message) > self._max_bytes:
+        while self._messages and self._bytes + len(message) > MAX_BYTES:
             if not wait:
                 raise SlowConsumer("The client does not read what it is sent, and too much of it waits.")
             self._changed.clear()
@@ -48,7 +46,7 @@ class Outbox:
         self.force(message)
 
     def force(self, message: bytes) -> None:
-        """Let `message` be sent even where there is no room: the last word."""
+        """Let `message` be sent even where there is no room, as the last one before a stream is closed."""
         self._messages.append((message.decode(), len(message)))
         self._bytes += len(message)
         self._changed.set()

@@ -12,13 +12,12 @@ from service.api.request_context import request_context, services
 from service.api.stream.session import Session
 from service.errors import OriginForbidden
 from service.observability.metrics import STREAM_CLOSES
-from service.recognition.file import loaded_model
 
 TURNS = 4
 """Clips of all streams that may be at the recognizer at a time, so that requests wait behind few of them."""
 
 THREADS = 2
-"""Threads that listen to large messages."""
+"""Threads that decode large messages."""
 
 router = APIRouter()
 
@@ -31,12 +30,12 @@ async def stream(socket: WebSocket) -> None:
     try:
         check_origin(socket, parts.settings)
         with parts.recognizer.admit_stream() as draining:
-            model = loaded_model(parts)
+            model = parts.core.loaded_model()
             await socket.accept(SUBPROTOCOL if SUBPROTOCOL in socket.scope["subprotocols"] else None)
             session = Session(socket, parts, model, context, draining)
             await session.run()
     except Exception as failure:
-        if context.notes.stream is not None:
+        if context.record.stream is not None:
             raise
         error = reported(failure, context)
         if isinstance(error, OriginForbidden):
@@ -44,6 +43,6 @@ async def stream(socket: WebSocket) -> None:
         response = ProblemResponse(problem_of(error, context.id), retry_headers(error))
         await socket.send_denial_response(response)
     finally:
-        if context.notes.stream is not None:
-            code = str(context.notes.stream.close_code)
+        if context.record.stream is not None:
+            code = str(context.record.close_code)
             parts.metrics.streams.labels(code if code in STREAM_CLOSES else "other").inc()

@@ -1,7 +1,7 @@
-"""One stream from its start message to its close: what may come when, for how long, and what a failure is told as.
+"""One stream from its start message to its close: which messages may come when, time limits, and errors.
 
-Three tasks work on it. One reads messages, as long as not too much is due; one answers what is due; one sends. Between
-them are the agenda and the outbox, both bounded. Whichever fails ends the others.
+Three tasks serve it. One reads messages, as long as not too much is due; one scores what is due; one sends. Between
+them are the schedule and the outbox, both bounded. Whichever fails ends the others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import suppress
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from service.api.problems import problem_of, reported
-from service.api.request_context import RequestContext, Services, StreamNotes
+from service.api.request_context import RequestContext, Services
 from service.api.stream.messages import MAX_TEXT, ReadyEvent, Start, parse_message
 from service.api.stream.outbox import Outbox
 from service.errors import (
@@ -29,15 +29,15 @@ from service.errors import (
 from service.recognition.answers import model_summary
 from service.recognition.concurrency import in_pool
 from service.recognition.json_encoding import encode
-from service.recognition.live.schedule import Agenda, Ears
-from service.recognition.live.stream import Answers
+from service.recognition.live.schedule import StreamDecoder, StreamSchedule
+from service.recognition.live.stream import StreamCounts, StreamEvent, StreamRecognition
 from service.results import ModelInfo
 
 _AT_ONCE = 4096
-"""Samples over all channels that are heard on the event loop; that takes less than handing them to a thread."""
+"""Samples over all channels that are decoded on the event loop; handing them to a thread would take longer."""
 
-_LAST_WORDS = 2.0
-"""Seconds in which a client can be told why its stream ends."""
+_PROBLEM_SECONDS = 2.0
+"""Seconds for telling a client why its stream ends."""
 
 _NORMAL = 1000
 _CLOSES: tuple[tuple[type[ServiceError], int], ...] = (
@@ -51,14 +51,14 @@ _CLOSES: tuple[tuple[type[ServiceError], int], ...] = (
 
 
 class Session:
-    """Leads one stream, whose socket was accepted.
+    """Serves one stream, whose socket was accepted.
 
     Args:
         socket: the connection.
         parts: the parts of the application.
         model: the model that answers.
         context: whose request it is.
-        draining: set when the stream must come to its end.
+        draining: set when the stream must end.
     """
 
     def __init__(
@@ -71,18 +71,17 @@ class Session:
         self._context = context
         self._draining = draining
         self._outbox = Outbox(parts.settings.stream_idle_timeout)
-        self._notes = context.notes.stream = StreamNotes()
-        self._waiting: asyncio.Timeout | None = None
-        """Of the message that is waited for at this moment."""
-        self._cut_short = asyncio.Event()  # by draining, before the client has ended it
+        self._counts = context.record.stream = StreamCounts()
+        self._waiting: asyncio.Timeout | None = None  # for the next message
+        self._cut_short = asyncio.Event()  # by draining, before the client has ended the stream
 
     async def run(self) -> None:
-        """Lead the stream to its end and close it; raises nothing that concerns the stream."""
+        """Serve the stream to its end and close it; errors of the stream are sent to the client, not raised."""
         try:
             await self._converse()
             await self._close(_NORMAL)
         except WebSocketDisconnect as left:
-            self._notes.close_code = left.code
+            self._context.record.close_code = left.code
         except Exception as error:
             await self._fail(error)
 
@@ -103,26 +102,38 @@ class Session:
             raise Draining("The service is shutting down; another instance will take the stream.")
 
     async def _serve(self, start: Start) -> None:
-        agenda = Agenda(start)
-        answers = Answers(self._parts, self._model, start, agenda, self._outbox, self._notes)
+        schedule = StreamSchedule(start)
+        recognition = StreamRecognition(
+            self._parts.core,
+            self._parts.streams,
+            start,
+            schedule,
+            timeout=self._settings.timeout,
+            emit=self._emit,
+            counts=self._counts,
+        )
         ready: ReadyEvent = {
             "type": "ready",
             "id": self._context.id,
             "model": model_summary(self._model),
             "window": start.window,
-            "hop": start.step,
+            "hop": start.hop_seconds,
         }
         self._parts.metrics.stream_events.labels("ready").inc()
         self._outbox.force(b"".join(encode(ready)))
         async with asyncio.TaskGroup() as group:
             sending = group.create_task(self._outbox.send(self._socket))
-            reading = group.create_task(self._read(start, agenda, answers))
-            watching = group.create_task(self._watch_draining(agenda))
-            await answers.run()
+            reading = group.create_task(self._read(start, schedule, recognition))
+            watching = group.create_task(self._watch_draining(schedule))
+            await recognition.run()
             self._outbox.close()
             await sending
             reading.cancel()
             watching.cancel()
+
+    async def _emit(self, event: StreamEvent, wait: bool) -> None:
+        self._parts.metrics.stream_events.labels(event["type"]).inc()
+        await self._outbox.put(b"".join(encode(event)), wait=wait)
 
     async def _receive_start(self, deadline: float) -> Start:
         message = await self._receive(deadline)
@@ -133,10 +144,10 @@ class Session:
             raise InvalidMessage("Before anything else comes a start message.")
         return start
 
-    async def _read(self, start: Start, agenda: Agenda, answers: Answers) -> None:
-        """Hear what comes until the client or the service ends it, and from then on whether the client leaves."""
+    async def _read(self, start: Start, schedule: StreamSchedule, recognition: StreamRecognition) -> None:
+        """Read audio until the client or the service ends the stream; then notice whether the client leaves."""
         loop = asyncio.get_running_loop()
-        ears = Ears(start)
+        decoder = StreamDecoder(start)
         idle = self._settings.stream_idle_timeout
         deadline = loop.time() + idle
         while (message := await self._receive(deadline)) is not None:
@@ -145,20 +156,20 @@ class Session:
                     raise InvalidMessage("The stream has started already.")
                 break
             if len(message) > _AT_ONCE * start.sample_bytes:
-                heard = await in_pool(self._parts.streams.pool, None, ears.hear, message)
+                decoded = await in_pool(self._parts.streams.threads, None, decoder.decode, message)
             else:
-                heard = ears.hear(message)
+                decoded = decoder.decode(message)
                 await asyncio.sleep(0)  # hundreds of small messages may have come at once
-            agenda.add(*heard, loop.time())
-            self._context.notes.audio_seconds = agenda.seconds
-            if agenda.seconds > self._settings.max_stream_duration:
+            schedule.add(*decoded, loop.time())
+            self._context.progress.audio_seconds = schedule.seconds
+            if schedule.seconds > self._settings.max_stream_duration:
                 raise self._too_long()
-            answers.tell()
-            await answers.caught_up()
+            recognition.schedule_changed()
+            await recognition.caught_up()
             if message:
                 deadline = loop.time() + idle
-        agenda.end(await in_pool(self._parts.streams.pool, None, ears.finish), loop.time())
-        answers.tell()
+        schedule.end(await in_pool(self._parts.streams.threads, None, decoder.finish), loop.time())
+        recognition.schedule_changed()
         if not self._cut_short.is_set():
             await self._receive(None)
             raise InvalidMessage("Nothing may come after the end message.")
@@ -191,32 +202,32 @@ class Session:
             raise MessageTooLarge(f"A message that is no audio may have {MAX_TEXT} characters.")
         return text
 
-    async def _watch_draining(self, agenda: Agenda) -> None:
+    async def _watch_draining(self, schedule: StreamSchedule) -> None:
         await self._draining.wait()
-        if not agenda.ended:
+        if not schedule.ended:
             self._cut_short.set()
             if self._waiting is not None:
-                with suppress(RuntimeError):  # its time is over at this very moment
+                with suppress(RuntimeError):  # it has expired just now
                     self._waiting.reschedule(asyncio.get_running_loop().time())
 
     def _too_long(self) -> AudioTooLong:
         return AudioTooLong(f"A stream may last {self._settings.max_stream_duration:g} seconds.")
 
     async def _fail(self, failure: Exception) -> None:
-        """Say why the stream ends, after all that was answered before, and close it."""
+        """Send the problem, after all that was answered before, and close the stream."""
         error = reported(failure, self._context)
-        self._context.notes.code = error.code
+        self._context.record.code = error.code
         code = next(code for kind, code in _CLOSES if isinstance(error, kind))
-        self._notes.close_code = code
+        self._context.record.close_code = code
         self._parts.metrics.stream_events.labels("problem").inc()
         self._outbox.force(b"".join(encode({**problem_of(error, self._context.id), "type": "problem"})))
         self._outbox.close()
         with suppress(TimeoutError, ServiceError, WebSocketDisconnect):
-            async with asyncio.timeout(_LAST_WORDS):
+            async with asyncio.timeout(_PROBLEM_SECONDS):
                 await self._outbox.send(self._socket)
                 await self._close(code)
 
     async def _close(self, code: int) -> None:
-        self._notes.close_code = code
+        self._context.record.close_code = code
         with suppress(WebSocketDisconnect):
-            await self._socket.close(code, self._context.notes.code)
+            await self._socket.close(code, self._context.record.code)

@@ -1,25 +1,25 @@
-"""The samples of a stream: from bytes to the channels that count, kept as long as a window needs them."""
+"""The samples of a stream: decoded from bytes, and buffered as long as a window needs them."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from service.api.stream.messages import Start
 from service.errors import InvalidMessage
 from service.preprocess.clips import choose
+from service.recognition.live.options import StreamOptions
 from service.results import Floats
 
 _DTYPES: dict[str, np.dtype[np.generic]] = {"s16le": np.dtype("<i2"), "f32le": np.dtype("<f4")}
 _FULL_SCALE = np.float32(32_768)
-"""Of 16 bits, as decoders have it, so that a stream equals a file of the same samples."""
+"""Full scale of 16 bits, as for files, so that a stream equals a file of the same samples."""
 
 
-def decode_samples(data: bytes, start: Start) -> Floats:
+def decode_samples(data: bytes, options: StreamOptions) -> Floats:
     """Samples from one binary message.
 
     Args:
-        data: interleaved samples, as the start message says.
-        start: the start message.
+        data: interleaved samples, as the options say.
+        options: what the samples are, and which channels count.
 
     Returns:
         float32 of shape (channel, time): the channels that count.
@@ -28,22 +28,26 @@ def decode_samples(data: bytes, start: Start) -> Floats:
         InvalidMessage: if a sample of a channel is missing.
         AudioNotFinite: if samples are NaN, infinite or absurdly large.
     """
-    width = start.sample_bytes * start.channels
+    width = options.sample_bytes * options.channels
     if len(data) % width:
         raise InvalidMessage(
-            f"A binary message of {len(data)} bytes does not hold whole samples of {start.channels} channel(s), which "
-            f"take {width} bytes."
+            f"A binary message of {len(data)} bytes does not hold whole samples of {options.channels} channel(s), "
+            f"which take {width} bytes."
         )
-    interleaved = np.frombuffer(data, _DTYPES[start.encoding]).reshape(-1, start.channels)
-    if start.encoding == "s16le":
+    interleaved = np.frombuffer(data, _DTYPES[options.encoding]).reshape(-1, options.channels)
+    if options.encoding == "s16le":
         samples = interleaved.T.astype(np.float32, order="C") / _FULL_SCALE
     else:
         samples = interleaved.T.astype(np.float32, order="C")
-    return np.stack(choose(samples, start.select)) if samples.size else np.empty((start.kept_channels, 0), np.float32)
+    return (
+        np.stack(choose(samples, options.select))
+        if samples.size
+        else np.empty((options.scored_channels, 0), np.float32)
+    )
 
 
 _SMALL = 4096
-"""Samples that are not worth giving back."""
+"""Samples up to which a block is not made smaller."""
 
 
 class SampleBuffer:

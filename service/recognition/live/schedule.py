@@ -1,4 +1,4 @@
-"""What a stream has to do next: the windows and utterances that are due, each as a clip."""
+"""What a stream has to score next: the windows and utterances that are due, each as a clip."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from service.api.stream.messages import Start
 from service.preprocess.segmentation.utterances import UtteranceCutter
+from service.recognition.live.options import StreamOptions
 from service.recognition.live.samples import SampleBuffer, decode_samples
-from service.recognition.live.windows import Windows
+from service.recognition.live.windows import WindowCounter
 from service.results import ChannelUtterance, Clip, Floats
 
 MOST_WAITING = 60.0
-"""Seconds of utterances that may be due before no more audio is read, since none of them is ever left out."""
+"""Seconds of utterances that may be due before no more audio is read, since utterances are never left out."""
 
-_PATIENT = 30.0
-"""Seconds of utterances that may be due while windows still get every other turn. Windows are of use only when they are
-new, and utterances also later."""
+_WINDOWS_UNTIL = 30.0
+"""Seconds of utterances that may be due while windows still take turns with them. Beyond that utterances come first:
+late windows are of no use, late utterances are."""
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One clip to score: `start` to `end` in seconds of the stream, without what is around an utterance.
+class DueClip:
+    """One clip to score: `start` to `end` in seconds of the stream, without the context around an utterance.
 
     `due` is when its last sample came, on the loop's clock; `skipped` windows were left out before it.
     """
@@ -37,62 +37,65 @@ class Job:
     skipped: int = 0
 
 
-class Ears:
-    """Bytes to samples and utterances. It may work in any thread, in one at a time.
+class StreamDecoder:
+    """Turns bytes into samples and utterances. Not thread-safe: one call at a time, from any thread.
 
     Args:
-        start: what the samples are, and which channels count.
+        options: what the samples are, and which channels count.
     """
 
-    def __init__(self, start: Start) -> None:
-        self._start = start
-        self._cutters = [UtteranceCutter(start.sampling_rate) for _ in range(start.kept_channels)]
+    def __init__(self, options: StreamOptions) -> None:
+        self._options = options
+        self._cutters = [UtteranceCutter(options.sampling_rate) for _ in range(options.scored_channels)]
 
-    def hear(self, data: bytes) -> tuple[Floats, list[ChannelUtterance]]:
+    def decode(self, data: bytes) -> tuple[Floats, list[ChannelUtterance]]:
         """The samples (channel, time) of a binary message, and the utterances that are complete with it.
 
         Raises:
-            InvalidMessage, AudioNotFinite: if they are not as the start message says.
+            InvalidMessage, AudioNotFinite: if they are not as the options say.
         """
-        samples = decode_samples(data, self._start)
+        samples = decode_samples(data, self._options)
         found = [
             ChannelUtterance(channel, utterance)
             for channel, cutter in enumerate(self._cutters)
             for utterance in cutter.push(samples[channel])
         ]
-        return samples, _in_order(found)
+        return samples, _by_end(found)
 
     def finish(self) -> list[ChannelUtterance]:
-        """The utterances that are complete because nothing more comes."""
+        """The utterances that end because nothing more comes."""
         found = [
             ChannelUtterance(channel, utterance)
             for channel, cutter in enumerate(self._cutters)
             for utterance in cutter.finish()
         ]
-        return _in_order(found)
+        return _by_end(found)
 
 
-class Agenda:
-    """What is due: utterances, each of which is wanted in the end, and windows, which are wanted at once.
+class StreamSchedule:
+    """The clips that are due: utterances, each of which is scored in the end, and windows, which are wanted at once.
 
     Args:
-        start: how long windows are, how often, and whether late ones are left out.
+        options: how long windows are, how often, and whether late ones are left out.
 
     Attributes:
         skipped: windows left out so far.
         ended: whether nothing more comes.
     """
 
-    def __init__(self, start: Start) -> None:
-        self._start = start
-        self._windows = Windows(
-            start.window_samples, start.hop_samples, shortest=start.shortest_samples, skip=start.late == "skip"
+    def __init__(self, options: StreamOptions) -> None:
+        self._options = options
+        self._windows = WindowCounter(
+            options.window_samples,
+            options.hop_samples,
+            shortest=options.shortest_samples,
+            skip=options.late == "skip",
         )
-        self._buffer = SampleBuffer(start.kept_channels)
-        self._utterances: deque[Job] = deque()
+        self._buffer = SampleBuffer(options.scored_channels)
+        self._utterances: deque[DueClip] = deque()
         self._waiting = 0.0  # seconds of these
-        self._turn_of_windows = False
-        self._channels: deque[Job] = deque()  # the window that was begun, where it has several channels
+        self._windows_next = False
+        self._channels: deque[DueClip] = deque()  # the rest of a window that has several channels
         self._due = 0.0
         self._left_out = 0
         self.skipped = 0
@@ -101,22 +104,22 @@ class Agenda:
     @property
     def seconds(self) -> float:
         """How much audio has come."""
-        return self._buffer.total / self._start.sampling_rate
+        return self._buffer.total / self._options.sampling_rate
 
     @property
     def any_due(self) -> bool:
-        """Whether there is something to do."""
+        """Whether a clip is due."""
         return bool(self._channels or self._utterances or self._windows.due)
 
     @property
     def behind(self) -> bool:
-        """Whether no more audio should come before more is done."""
-        if self._start.late == "wait":
+        """Whether no more audio should be read before more is scored."""
+        if self._options.late == "wait":
             return self.any_due
         return self._waiting > MOST_WAITING
 
     def add(self, samples: Floats, utterances: Sequence[ChannelUtterance], now: float) -> None:
-        """Take what was heard by `now` on the loop's clock."""
+        """Take what a message brought at `now` on the loop's clock."""
         self._buffer.append(samples)
         if self._windows.extend(self._buffer.total):
             self._due = now
@@ -124,35 +127,35 @@ class Agenda:
         self._add_utterances(utterances, now)
 
     def end(self, utterances: Sequence[ChannelUtterance], now: float) -> None:
-        """Take what is complete because nothing more comes."""
+        """Take the last utterances; nothing more comes."""
         self._windows.end()
         self._due = now
         self._add_utterances(utterances, now)
         self.ended = True
 
-    def take(self) -> Job:
+    def take(self) -> DueClip:
         """The next clip, of which there must be one."""
         if self._channels:
             return self._channels.popleft()
-        turn = self._turn_of_windows and self._waiting <= _PATIENT
-        self._turn_of_windows = not (self._windows.due and (turn or not self._utterances))
-        if self._turn_of_windows:
-            job = self._utterances.popleft()
-            self._waiting = self._waiting - job.clip.duration if self._utterances else 0.0
-            return job
+        windows_next = self._windows_next and self._waiting <= _WINDOWS_UNTIL
+        self._windows_next = not (self._windows.due and (windows_next or not self._utterances))
+        if self._windows_next:
+            due = self._utterances.popleft()
+            self._waiting = self._waiting - due.clip.duration if self._utterances else 0.0
+            return due
         window = self._windows.take()
-        rate = self._start.sampling_rate
+        rate = self._options.sampling_rate
         samples = self._buffer.cut(window.first, window.last)
         self._buffer.forget(self._windows.needed)
         self.skipped += window.skipped
         skipped, self._left_out = window.skipped + self._left_out, 0
         self._channels.extend(
-            Job(
+            DueClip(
                 kind="window",
                 channel=channel,
                 start=window.first / rate,
                 end=window.last / rate,
-                clip=Clip(each.copy() if len(samples) > 1 else each, rate, self._start.trim),
+                clip=Clip(each.copy() if len(samples) > 1 else each, rate, self._options.trim),
                 due=self._due,
                 skipped=skipped,
             )
@@ -160,21 +163,21 @@ class Agenda:
         )
         return self._channels.popleft()
 
-    def leave_out(self, job: Job) -> None:
-        """Do without a window that was taken, and without the channels of it that are left."""
+    def leave_out(self, window: DueClip) -> None:
+        """Skip a window that was taken, and those of its channels that were not taken yet."""
         self._channels.clear()
         self.skipped += 1
-        self._left_out = 1 if job.channel else job.skipped + 1  # the first channel has told of those before
+        self._left_out = 1 if window.channel else window.skipped + 1  # the first channel reported those before
 
     def _add_utterances(self, utterances: Sequence[ChannelUtterance], now: float) -> None:
-        rate = self._start.sampling_rate
+        rate = self._options.sampling_rate
         self._utterances.extend(
-            Job(
+            DueClip(
                 kind="utterance",
                 channel=each.channel,
                 start=each.utterance.start,
                 end=each.utterance.end,
-                clip=Clip(each.utterance.samples, rate, self._start.trim),
+                clip=Clip(each.utterance.samples, rate, self._options.trim),
                 due=now,
             )
             for each in utterances
@@ -182,5 +185,5 @@ class Agenda:
         self._waiting += sum(each.utterance.samples.size / rate for each in utterances)
 
 
-def _in_order(found: list[ChannelUtterance]) -> list[ChannelUtterance]:
+def _by_end(found: list[ChannelUtterance]) -> list[ChannelUtterance]:
     return sorted(found, key=lambda each: (each.utterance.end, each.channel))

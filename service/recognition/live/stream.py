@@ -1,148 +1,209 @@
-"""Answers the clips of one stream in their order: taking turns with other streams, into messages for its client."""
+"""Score the clips of one live stream in their order, in turns with the other streams."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Literal, NotRequired, cast
 
-from service.api.request_context import Services, StreamNotes
-from service.api.schemas import Segment
-from service.api.stream.messages import ResultEvent, Start, UtteranceEvent, WindowEvent
-from service.api.stream.outbox import Outbox
+from typing_extensions import TypedDict
+
 from service.errors import QueueFull
+from service.observability.observer import Observer
 from service.recognition.answers import DIGITS, overall_of, segment_of
 from service.recognition.concurrency import within
-from service.recognition.json_encoding import encode
-from service.recognition.live.schedule import Agenda, Job
-from service.recognition.scores import WeightedMean, recognition, resolve_labels
-from service.results import ClipOutput, ModelInfo, Recognition
+from service.recognition.core import ClipRecognition, Core, Progress
+from service.recognition.live.options import StreamOptions
+from service.recognition.live.schedule import DueClip, StreamSchedule
+from service.recognition.result_types import LabelScore, Numbers, Overall, Score, Segment
+from service.recognition.scores import WeightedMean
+from service.results import ClipOutput, Recognition
 
-_QUEUE_PAUSE = 0.25
-"""Seconds until a clip that must not be left out tries again to get into a full queue."""
+
+class WindowEvent(Segment):
+    """The scores of one window; `skipped` windows were left out before it."""
+
+    type: Literal["window"]
+    skipped: int
 
 
-class Answers:
-    """Scores what is due on `agenda` until it has ended.
+class UtteranceEvent(Segment):
+    """The scores of what was said until somebody paused."""
+
+    type: Literal["utterance"]
+
+
+class ChannelOverall(Overall):
+    """The mean of the utterances of one channel."""
+
+    channel: int
+    speech_seconds: float
+
+
+class ResultEvent(TypedDict):
+    """The mean of all utterances, weighted by how long they last: with `select=split` by channel."""
+
+    type: Literal["result"]
+    duration: float
+    speech_seconds: NotRequired[float]
+    label: NotRequired[str | None]
+    score: NotRequired[Score | None]
+    scores: NotRequired[list[LabelScore]]
+    embedding: NotRequired[Numbers]
+    channels: NotRequired[list[ChannelOverall]]
+
+
+StreamEvent = WindowEvent | UtteranceEvent | ResultEvent
+
+
+@dataclass(frozen=True, slots=True)
+class StreamShare:
+    """What all streams of a process share.
+
+    Attributes:
+        turns: at the recognizer, first come, first served, so that requests wait behind few clips of streams.
+        threads: decode large messages. Not those of files, which a long upload keeps busy for seconds.
+    """
+
+    turns: asyncio.Semaphore
+    threads: ThreadPoolExecutor
+
+
+@dataclass(slots=True)
+class StreamCounts:
+    """How many windows and utterances of a stream were answered, and how many windows were left out."""
+
+    windows: int = 0
+    skipped_windows: int = 0
+    utterances: int = 0
+
+
+class StreamRecognition:
+    """Scores what is due on `schedule` until it has ended.
 
     Args:
-        parts: the parts of the application.
+        core: what it uses.
+        share: what it shares with other streams.
+        options: of the stream.
+        schedule: what is due.
+        timeout: seconds that one clip may take, waiting included.
+        emit: takes each event, in order; with false, it must not wait for a slow reader.
+        counts: are kept up to date.
+
+    Attributes:
         model: the model that answers.
-        start: what the client wants.
-        agenda: what is due.
-        outbox: where messages go.
-        notes: what the log and the metrics tell of the stream.
 
     Raises:
+        ModelLoading: if there is no model yet.
         InvalidOptions: if a label is not one of the model's.
     """
 
     def __init__(
-        self, parts: Services, model: ModelInfo, start: Start, agenda: Agenda, outbox: Outbox, notes: StreamNotes
+        self,
+        core: Core,
+        share: StreamShare,
+        options: StreamOptions,
+        schedule: StreamSchedule,
+        *,
+        timeout: float,
+        emit: Callable[[StreamEvent, bool], Awaitable[None]],
+        counts: StreamCounts,
     ) -> None:
-        self._parts = parts
-        self._model = model
-        self._start = start
-        self._options = start.options()
-        self._labels = None if start.labels is None else resolve_labels(start.labels, model)
-        self._agenda = agenda
-        self._outbox = outbox
-        self._notes = notes
-        self._means = [WeightedMean() for _ in range(start.kept_channels)]
-        self._news = asyncio.Event()
-        self._done = asyncio.Event()
+        # Without spans: a stream lasts for hours, and each window would be one.
+        self._clips = ClipRecognition(replace(core, observer=Observer()), options.clip_options(), Progress())
+        self.model = self._clips.model
+        self._observer = core.observer
+        self._turns = share.turns
+        self._options = options
+        self._clip_options = options.clip_options()
+        self._schedule = schedule
+        self._timeout = timeout
+        self._emit = emit
+        self._counts = counts
+        self._means = [WeightedMean() for _ in range(options.scored_channels)]
+        self._changed = asyncio.Event()
+        self._scored = asyncio.Event()
 
-    def tell(self) -> None:
-        """Say that there may be something new on the agenda."""
-        self._news.set()
+    def schedule_changed(self) -> None:
+        """Say that clips may have become due."""
+        self._changed.set()
 
     async def caught_up(self) -> None:
-        """Wait until more audio may come."""
-        while self._agenda.behind:
-            self._done.clear()
-            await self._done.wait()
+        """Wait until more audio may be read."""
+        while self._schedule.behind:
+            self._scored.clear()
+            await self._scored.wait()
 
     async def run(self) -> None:
-        """Answer all, and then the whole stream.
+        """Score all that comes, and at last the whole stream.
 
         Raises:
-            ServiceError: if a clip cannot be answered.
-            SlowConsumer: if nobody reads the answers.
+            ServiceError: if a clip cannot be answered, or `emit` raises one.
         """
-        while not (self._agenda.ended and not self._agenda.any_due):
-            if self._agenda.any_due:
-                await self._answer_next()
-                self._done.set()
+        while not (self._schedule.ended and not self._schedule.any_due):
+            if self._schedule.any_due:
+                await self._score_next()
+                self._scored.set()
             else:
-                self._news.clear()
-                await self._news.wait()
-        await self._send(self._result())
+                self._changed.clear()
+                await self._changed.wait()
+        await self._emit(self._result(), True)
 
-    async def _answer_next(self) -> None:
+    async def _score_next(self) -> None:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._parts.settings.timeout
-        turns = self._parts.streams.turns
+        deadline = loop.time() + self._timeout
         async with within(deadline):
-            await turns.acquire()
+            await self._turns.acquire()
         try:
-            # Not before its turn: what is due by then is the latest.
-            job = self._agenda.take()
-            output = await self._recognize(job, deadline)
+            # Not before the turn has come: what is due by then is the latest.
+            due = self._schedule.take()
+            output = await self._ask(due, deadline)
         finally:
-            turns.release()
-        self._count_skipped()
+            self._turns.release()
+        skipped = self._schedule.skipped - self._counts.skipped_windows
+        self._observer.windows_skipped(skipped)
+        self._counts.skipped_windows += skipped
         if output is None:
             return
-        answer = self._score(output)
-        if job.kind == "utterance":
-            self._means[job.channel].add(answer, job.end - job.start)
-            self._parts.metrics.predictions.labels(answer.labels[answer.best].en).inc()
-            self._notes.utterances += 1
-            await self._send(UtteranceEvent(type="utterance", **self._segment(job, answer)))
+        answer = self._clips.score(output)
+        if due.kind == "utterance":
+            self._means[due.channel].add(answer, due.end - due.start)
+            self._observer.label_predicted(answer.label.en)
+            self._counts.utterances += 1
+            await self._send(UtteranceEvent(type="utterance", **self._segment(due, answer)))
         else:
-            self._notes.windows += 1
-            await self._send(WindowEvent(type="window", **self._segment(job, answer), skipped=job.skipped))
-            if self._start.late == "skip":
-                self._parts.metrics.stream_delay.observe(loop.time() - job.due)
+            self._counts.windows += 1
+            await self._send(WindowEvent(type="window", **self._segment(due, answer), skipped=due.skipped))
+            if self._options.late == "skip":
+                self._observer.window_answered(loop.time() - due.due)
 
-    async def _recognize(self, job: Job, deadline: float) -> ClipOutput | None:
-        """What the model finds in a clip; None for a window that has no place and is left out."""
-        while True:
-            try:
-                return (await self._parts.recognizer.recognize(job.clip, deadline=deadline))[0]
-            except QueueFull:
-                if job.kind == "window" and self._start.late == "skip":
-                    self._agenda.leave_out(job)
-                    return None
-            async with within(deadline):
-                await asyncio.sleep(_QUEUE_PAUSE)
+    async def _ask(self, due: DueClip, deadline: float) -> ClipOutput | None:
+        """What the model finds in a clip; None for a window that found the queue full and is left out."""
+        may_skip = due.kind == "window" and self._options.late == "skip"
+        try:
+            output, _ = await self._clips.run(due.clip, deadline, wait=not may_skip)
+        except QueueFull:
+            self._schedule.leave_out(due)
+            return None
+        return output
 
-    def _score(self, output: ClipOutput) -> Recognition:
-        options = self._options
-        return recognition(
-            output, self._model, granularity=options.granularity, embedding=options.embedding, labels=self._labels
-        )
+    async def _send(self, event: WindowEvent | UtteranceEvent) -> None:
+        await self._emit(event, self._options.late == "wait")
 
-    def _segment(self, job: Job, answer: Recognition) -> Segment:
-        channel = job.channel if self._start.select == "split" else None
-        return segment_of(answer, self._options, start=job.start, end=job.end, channel=channel)
+    def _segment(self, due: DueClip, answer: Recognition) -> Segment:
+        channel = due.channel if self._options.select == "split" else None
+        return segment_of(answer, self._clip_options, start=due.start, end=due.end, channel=channel)
 
     def _result(self) -> ResultEvent:
-        event: dict[str, object] = {"type": "result", "duration": round(self._agenda.seconds, DIGITS)}
+        event: dict[str, object] = {"type": "result", "duration": round(self._schedule.seconds, DIGITS)}
         channels = [self._overall(mean) for mean in self._means]
-        if self._start.select == "split":
+        if self._options.select == "split":
             event["channels"] = [{"channel": channel, **overall} for channel, overall in enumerate(channels)]
         else:
             event |= channels[0]
         return cast(ResultEvent, event)
 
     def _overall(self, mean: WeightedMean) -> dict[str, object]:
-        return {"speech_seconds": round(mean.seconds, DIGITS), **overall_of(mean, self._options)}
-
-    def _count_skipped(self) -> None:
-        more = self._agenda.skipped - self._notes.skipped_windows
-        self._parts.metrics.stream_skipped_windows.inc(more)
-        self._notes.skipped_windows += more
-
-    async def _send(self, event: WindowEvent | UtteranceEvent | ResultEvent) -> None:
-        self._parts.metrics.stream_events.labels(event["type"]).inc()
-        await self._outbox.put(b"".join(encode(event)), wait=self._start.late == "wait" or event["type"] == "result")
+        return {"speech_seconds": round(mean.seconds, DIGITS), **overall_of(mean, self._clip_options)}

@@ -1,4 +1,4 @@
-"""Which windows of a stream are due: arithmetic on numbers of samples, without a clock and without audio."""
+"""Which windows of a stream are due, from numbers of samples alone: no clock, no audio."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """The samples from `first` up to `last`, before which `skipped` windows were left out."""
+class WindowRange:
+    """The samples from `first` up to `last` of a window; `skipped` windows were left out before it."""
 
     first: int
     last: int
     skipped: int
 
 
-class Windows:
+class WindowCounter:
     """The windows of one stream: window k begins at sample `k * hop` and is `length` samples long.
 
     When the stream has ended, one more window covers what no whole one does, where that is long enough.
@@ -57,14 +57,14 @@ class Windows:
         """Say that there will be no more samples."""
         self._ended = True
 
-    def take(self) -> Window:
+    def take(self) -> WindowRange:
         """Take the next window, which must be due."""
         if self._next < self._complete:
             index = self._complete - 1 if self._skip else self._next
-            window = Window(index * self._hop, index * self._hop + self._length, index - self._next)
+            window = WindowRange(index * self._hop, index * self._hop + self._length, index - self._next)
         else:
             index = self._complete
-            window = Window(index * self._hop, self._total, 0)
+            window = WindowRange(index * self._hop, self._total, 0)
         self._next = index + 1
         return window
 

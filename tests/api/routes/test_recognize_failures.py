@@ -62,7 +62,7 @@ async def test_the_deadline_holds_while_decoding(
     def slow(*_: Any, **__: Any) -> None:
         asyncio.run_coroutine_threadsafe(asyncio.wait_for(asyncio.shield(release), 10), loop).result()
 
-    monkeypatch.setattr("service.recognition.steps.decode", slow)
+    monkeypatch.setattr("service.recognition.file.decode", slow)
     response = await client.post("/recognize", content=CLIP, headers=AS_WAV, params={"timeout": "0.1"})
     problem(response, 504, "deadline_exceeded")
     release.set_result(None)

@@ -20,11 +20,13 @@ from prometheus_client import CollectorRegistry
 
 from loadtests.holdings import children
 from service.api.app import create_app
-from service.api.server.answer_timeout import AnswerTimeoutProtocol
+from service.api.server.http_protocol import AnswerTimeoutProtocol
+from service.commands.serve import engine_limits
 from service.errors import DeadlineExceeded, QueueFull
 from service.inference.backend import BatchLimits
 from service.inference.engine import Engine
 from service.observability.metrics import Metrics
+from service.observability.telemetry import Telemetry
 from service.preprocess.decode import decode
 from service.results import Clip, ClipOutput, Timings
 from service.settings.settings import Settings
@@ -36,7 +38,7 @@ from tests.api.sockets import PATIENCE, Connection, connected, head, http_client
 from tests.api.sounds import RATE, call, wav
 from tests.audio_samples import encode, speech
 from tests.inference.fake_backend import FakeControl, fingerprint
-from tests.inference.running import QUICK, until
+from tests.inference.running import until
 
 TURNS = [(start + 0.5, start + 3.5) for start in range(0, 60, 5)]
 CALL = call(60.0, TURNS)
@@ -126,7 +128,7 @@ async def test_progress_tells_how_far_it_is(new_app: Callable[..., FastAPI], rec
 async def test_the_log_tells_what_became_of_it(
     client: httpx.AsyncClient, recognizer: RecognizerDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="service.api.middleware.request_log")
+    caplog.set_level(logging.INFO, logger="service.requests")
     await streamed(client, CALL)
     recognizer.faults += [DeadlineExceeded("late")] * 2
     await streamed(client, CALL)
@@ -159,7 +161,7 @@ async def test_a_client_that_leaves_ends_it_all(
         assert recognizer.cancelled == 2
         labels = {"route": "/recognize", "method": "POST", "code": "499"}
         await until(lambda: registry.get_sample_value("ser_http_requests_total", labels) == 1)
-        assert registry.get_sample_value("ser_segment_requests_in_flight") == 0
+        assert recognizer.recordings == 0
         recognizer.gate.set()
         async with http_client(port) as client:  # and the next one is served
             assert len((await whole(client, CALL))["segments"]) == len(TURNS)
@@ -248,29 +250,6 @@ async def test_clients_may_only_shorten_it(new_app: Callable[..., FastAPI], reco
         problem(await ask(client, CALL, timeout="20"), 504, "deadline_exceeded")
 
 
-@pytest.mark.parametrize("in_form", [False, True])
-async def test_one_long_request_too_many(
-    new_app: Callable[..., FastAPI], recognizer: RecognizerDouble, registry: CollectorRegistry, in_form: bool
-) -> None:
-    async with serving(new_app(max_segment_requests=2)) as client:
-        recognizer.gate.clear()
-        under_way = [asyncio.create_task(ask(client, CALL)) for _ in range(2)]
-        await until(lambda: recognizer.waiting == 4)
-        assert registry.get_sample_value("ser_segment_requests_in_flight") == 2
-        if in_form:
-            refused = await client.post("/recognize", files={"file": CALL}, data={"granularity": "segment"})
-        else:
-            refused = await ask(client, b"not even looked at")
-        assert "granularity=segment" in problem(refused, 429, QueueFull.code)["detail"]
-        assert int(refused.headers["retry-after"]) >= 1
-        assert registry.get_sample_value("ser_requests_rejected_total", {"reason": "queue_full"}) == 1
-        short = asyncio.create_task(client.post("/recognize", content=wav(), headers={"Content-Type": "audio/wav"}))
-        await until(lambda: recognizer.waiting == 5)
-        recognizer.gate.set()
-        assert {(await each).status_code for each in (*under_way, short)} == {200}
-        assert (await ask(client, CALL)).status_code == 200
-
-
 @pytest.fixture
 async def control() -> AsyncIterator[FakeControl]:
     control = FakeControl(limits=BatchLimits(clips=1, seconds=60.0))
@@ -282,11 +261,34 @@ async def control() -> AsyncIterator[FakeControl]:
 async def engine_behind(control: FakeControl, **settings: Any) -> AsyncIterator[tuple[Engine, httpx.AsyncClient]]:
     """A client of an application with a real engine."""
     metrics = Metrics(CollectorRegistry())
-    engine = Engine(control.load, QUICK, metrics)
-    async with serving(create_app(engine, Settings(answer_cache_bytes=0, **settings), metrics)) as client:
+    chosen = Settings(answer_cache_bytes=0, **settings)
+    engine = Engine(control.load, engine_limits(chosen), Telemetry(metrics))
+    async with serving(create_app(engine, chosen, metrics)) as client:
         await engine.wait_ready()
         yield engine, client
         control.release()
+
+
+@pytest.mark.parametrize("in_form", [False, True])
+async def test_one_long_request_too_many(control: FakeControl, in_form: bool) -> None:
+    control.run_gate.clear()
+    async with engine_behind(control, max_segment_requests=2) as (engine, client):
+        under_way = [asyncio.create_task(ask(client, CALL)) for _ in range(2)]
+        await until(lambda: engine.state().queued_clips == 2 * 2 - 1)
+        assert (engine.state().recordings, engine.state().max_recordings) == (2, 2)
+        if in_form:
+            refused = await client.post("/recognize", files={"file": CALL}, data={"granularity": "segment"})
+        else:
+            refused = await ask(client, b"not even looked at")
+        assert "granularity=segment" in problem(refused, 429, QueueFull.code)["detail"]
+        assert int(refused.headers["retry-after"]) >= 1
+        assert 'ser_requests_rejected_total{reason="queue_full"} 1.0' in (await client.get("/metrics")).text
+        short = asyncio.create_task(client.post("/recognize", content=wav(), headers={"Content-Type": "audio/wav"}))
+        await until(lambda: engine.state().queued_clips == 2 * 2)
+        control.run_gate.set()
+        assert {(await each).status_code for each in (*under_way, short)} == {200}
+        assert engine.state().recordings == 0
+        assert (await ask(client, CALL)).status_code == 200
 
 
 async def test_draining_finishes_what_can_be(control: FakeControl) -> None:
@@ -330,10 +332,10 @@ async def test_posts_wait_for_no_more_than_what_is_before_the_model(control: Fak
         control.run_gate.clear()
         long = [asyncio.create_task(ask(client, CALL)) for _ in range(4)]
         await until(control.running.is_set)
-        await until(lambda: engine.health().queued_requests == 4 * 2 - 1)
+        await until(lambda: engine.state().queued_clips == 4 * 2 - 1)
         sound = wav()
         short = asyncio.create_task(client.post("/recognize", content=sound, headers={"Content-Type": "audio/wav"}))
-        await until(lambda: engine.health().queued_requests == 4 * 2)
+        await until(lambda: engine.state().queued_clips == 4 * 2)
         control.run_gate.set()
         assert (await short).status_code == 200
         clip = Clip(decode(sound, max_duration=1).samples[0], RATE)

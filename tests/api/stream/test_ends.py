@@ -118,7 +118,7 @@ async def test_a_server_that_stops_says_so(new_app: NewApp, recognizer: Recogniz
 async def test_a_client_that_does_not_read_is_closed(
     new_app: NewApp, recognizer: RecognizerDouble, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.api.stream.session._LAST_WORDS", 0.1)
+    monkeypatch.setattr("service.api.stream.session._PROBLEM_SECONDS", 0.1)
     monkeypatch.setattr("service.api.server.websocket_protocol._CLOSE_SECONDS", 0.1)
     app = new_app(stream_idle_timeout=0.4)
     async with listening(app, send_buffer=4096) as port, talking(port, max_queue=1, receive_buffer=4096) as talk:
@@ -135,8 +135,8 @@ async def test_a_client_that_does_not_read_is_closed(
 
 
 async def test_a_stream_leaves_nothing_behind(new_app: NewApp, recognizer: RecognizerDouble) -> None:
-    before = _of_streams()
     async with listening(new_app()) as port:
+        before = _of_streams()
         for _ in range(3):
             async with talking(port) as talk:
                 await talk.start(window=1)

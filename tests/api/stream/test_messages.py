@@ -37,7 +37,7 @@ def test_the_defaults() -> None:
     assert (message.window_samples, message.hop_samples, message.shortest_samples) == (24_000, 8_000, 200)
     short = parse(window=0.5)
     assert isinstance(short, Start)
-    assert short.step == 0.5
+    assert short.hop_seconds == 0.5
 
 
 def test_everything_that_may_be_said() -> None:
@@ -57,9 +57,9 @@ def test_everything_that_may_be_said() -> None:
     message = parse(**wishes)
     assert message.model_dump() == {"type": "start", **wishes}
     assert isinstance(message, Start)
-    assert (message.kept_channels, message.sample_bytes) == (2, 4)
+    assert (message.scored_channels, message.sample_bytes) == (2, 4)
     assert message.shortest_samples == 1103  # 25 ms are 1102.5 samples
-    options = message.options()
+    options = message.clip_options()
     assert (options.embedding, options.label_language, options.encoding) == ("utterance", "zh", "float")
     assert isinstance(parse_message('{"type": "end"}'), End)
 

@@ -23,13 +23,13 @@ from prometheus_client import CollectorRegistry
 from service.api.app import create_app
 from service.commands.open_model import find_model, open_model
 from service.inference.engine import Engine
-from service.inference.engine_limits import EngineLimits
 from service.observability.metrics import Metrics
+from service.observability.telemetry import Telemetry
 from service.settings.settings import Settings
 from tests.api.sockets import http_client, listening
 from tests.api.stream.talking import Talk, talking
 from tests.audio_samples import CLIPS
-from tests.inference.running import until
+from tests.inference.running import LIMITS, until
 
 PAUSE = 1.2
 
@@ -62,7 +62,7 @@ async def service(tmp_path: Path, **settings: Any) -> AsyncIterator[Service]:
     stored = find_model(chosen)
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    engine = Engine(lambda: open_model(stored, chosen, few=True), EngineLimits(), metrics)
+    engine = Engine(lambda: open_model(stored, chosen, few=True), LIMITS, Telemetry(metrics))
     async with listening(create_app(engine, chosen, metrics)) as port, http_client(port) as client:
         await engine.wait_ready()
         yield Service(port, engine, registry, client)

@@ -8,6 +8,7 @@ import pytest
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from service.api.stream import outbox as outbox_module
 from service.api.stream.outbox import Outbox
 from service.errors import SlowConsumer
 from tests.inference.running import until
@@ -50,9 +51,10 @@ async def test_messages_go_in_order_until_it_is_closed() -> None:
     assert client.taken == [f"{number} ü" for number in range(5)]
 
 
-async def test_a_client_that_does_not_read_makes_others_wait_or_is_told() -> None:
+async def test_a_client_that_does_not_read_makes_others_wait_or_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "MAX_BYTES", 100)
     client = Client()
-    outbox = Outbox(5.0, max_bytes=100)
+    outbox = Outbox(5.0)
     client.reading.clear()
     sending = asyncio.create_task(outbox.send(await _ready(client)))
     for _ in range(2):
@@ -89,9 +91,10 @@ async def test_a_message_that_is_not_taken_in_time() -> None:
     assert client.taken == ["x"], "it was given up, and not lost"
 
 
-async def test_the_last_word_has_room_and_one_message_too_large_as_well() -> None:
+async def test_the_last_word_has_room_and_one_message_too_large_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "MAX_BYTES", 10)
     client = Client()
-    outbox = Outbox(1.0, max_bytes=10)
+    outbox = Outbox(1.0)
     await outbox.put(bytes(50), wait=False)
     outbox.force(b"last")
     outbox.close()

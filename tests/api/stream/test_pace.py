@@ -15,7 +15,7 @@ from service.api.stream.route import TURNS
 from service.errors import (
     QueueFull,
 )
-from service.recognition.live.schedule import Agenda
+from service.recognition.live.schedule import StreamSchedule
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import http_client, listening
 from tests.api.sounds import wav
@@ -81,14 +81,14 @@ async def test_late_windows_are_left_out(
     new_app: NewApp, recognizer: RecognizerDouble, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard = 0
-    add = Agenda.add
+    add = StreamSchedule.add
 
-    def noted(agenda: Agenda, *what: Any) -> None:
+    def noted(schedule: StreamSchedule, *what: Any) -> None:
         nonlocal heard
-        add(agenda, *what)
+        add(schedule, *what)
         heard += 1
 
-    monkeypatch.setattr(Agenda, "add", noted)
+    monkeypatch.setattr(StreamSchedule, "add", noted)
     recognizer.gate.clear()
     began = monotonic()
     async with listening(new_app()) as port, talking(port) as talk:
@@ -148,7 +148,7 @@ async def test_a_full_queue_is_no_end(
     monkeypatch: pytest.MonkeyPatch,
     late: str,
 ) -> None:
-    monkeypatch.setattr("service.recognition.live.stream._QUEUE_PAUSE", 0.01)
+    monkeypatch.setattr("service.recognition.core._QUEUE_PAUSE", 0.01)
     recognizer.faults += [QueueFull("Full."), QueueFull("Full."), None]
     async with listening(new_app()) as port, talking(port) as talk:
         await talk.start(window=1, late=late)
@@ -164,7 +164,7 @@ async def test_a_full_queue_is_no_end(
 async def test_an_utterance_waits_for_room_until_its_time_is_over(
     new_app: NewApp, recognizer: RecognizerDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.recognition.live.stream._QUEUE_PAUSE", 0.01)
+    monkeypatch.setattr("service.recognition.core._QUEUE_PAUSE", 0.01)
     recognizer.faults += [QueueFull("Full.")] * 1000
     async with listening(new_app(timeout=0.2)) as port, talking(port) as talk:
         await talk.start(window=30)

@@ -27,7 +27,7 @@ from tests.inference.running import until
 async def test_a_stream_from_its_start_to_its_result(
     new_app: NewApp, recognizer: RecognizerDouble, registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "service.api.middleware.request_log")
+    caplog.set_level(logging.INFO, "service.requests")
     samples = words(2.5, 2.5)
     async with listening(new_app()) as port, talking(port, {"x-request-id": "my-call"}) as talk:
         ready = await talk.start(late="wait")

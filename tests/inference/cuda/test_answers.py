@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from service.inference import engine as engine_module
 from service.inference.backends.compilation import Compilation
 from service.inference.engine import Engine
-from service.inference.engine_limits import EngineLimits
 from service.model.manifest import WEIGHTS, Manifest
 from service.model.synthetic_speech import speech_like
 from service.observability.metrics import Metrics
+from service.observability.telemetry import Telemetry
 from service.results import Clip, ClipOutput
+from tests.inference.running import LIMITS
 from tests.inference.small_model import prepare_small
 
 pytest.importorskip("torch")
@@ -55,15 +57,18 @@ def test_fp16_that_overflows_is_replaced_by_bf16(tmp_path: Path, caplog: pytest.
     assert "fp16 changes the scores of small by nan" in caplog.text
 
 
-async def test_the_engine_serves_from_the_gpu(tiny: tuple[Path, Manifest], expected: list[ClipOutput]) -> None:
-    limits = EngineLimits(stop_grace=30.0)
-    engine = Engine(lambda: TorchBackend(*tiny, device="cuda", compilation=FEW), limits, Metrics(CollectorRegistry()))
+async def test_the_engine_serves_from_the_gpu(
+    tiny: tuple[Path, Manifest], expected: list[ClipOutput], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "STOP_GRACE", 30.0)
+    telemetry = Telemetry(Metrics(CollectorRegistry()))
+    engine = Engine(lambda: TorchBackend(*tiny, device="cuda", compilation=FEW), LIMITS, telemetry)
     await engine.start()
     await engine.wait_ready()
     deadline = asyncio.get_running_loop().time() + 60.0
 
     async def ask(clip: Clip) -> ClipOutput:
-        with engine.admit():
+        with engine.admit_request():
             return (await engine.recognize(clip, deadline=deadline))[0]
 
     found = await asyncio.gather(*map(ask, MIXED))

@@ -8,7 +8,7 @@ import numpy as np
 
 from service.api.stream.messages import Start
 from service.preprocess.segmentation.utterances import UtteranceCutter
-from service.recognition.live.schedule import MOST_WAITING, Agenda, Ears, Job
+from service.recognition.live.schedule import MOST_WAITING, DueClip, StreamDecoder, StreamSchedule
 from service.results import ChannelUtterance, Floats, Utterance
 from tests.api.stream.talking import RATE, words
 
@@ -26,17 +26,17 @@ def utterance(end: float, channel: int = 0) -> ChannelUtterance:
     return ChannelUtterance(channel, Utterance(end - 1, end, np.zeros(1600, np.float32), end - 1))
 
 
-def told(job: Job) -> tuple[str, int, float, float, int]:
+def told(job: DueClip) -> tuple[str, int, float, float, int]:
     return job.kind, job.channel, job.start, job.end, job.skipped
 
 
 def test_utterances_come_before_windows_and_channels_one_by_one() -> None:
-    agenda = Agenda(start(channels=2, select="split", window=2, hop=1))
+    schedule = StreamSchedule(start(channels=2, select="split", window=2, hop=1))
     samples = seconds(2, 2)
-    agenda.add(samples, [utterance(1.5, 1)], now=7.0)
+    schedule.add(samples, [utterance(1.5, 1)], now=7.0)
     jobs = []
-    while agenda.any_due:
-        jobs.append(agenda.take())
+    while schedule.any_due:
+        jobs.append(schedule.take())
     assert [told(job) for job in jobs] == [
         ("utterance", 1, 0.5, 1.5, 0),
         ("window", 0, 0.0, 2.0, 0),
@@ -50,84 +50,84 @@ def test_utterances_come_before_windows_and_channels_one_by_one() -> None:
 
 
 def test_late_windows_are_left_out_as_late_as_possible() -> None:
-    agenda = Agenda(start(window=1, hop=1))
+    schedule = StreamSchedule(start(window=1, hop=1))
     for now in range(1, 5):
-        agenda.add(seconds(1), [], now=float(now))
-        assert not agenda.behind
-    job = agenda.take()
+        schedule.add(seconds(1), [], now=float(now))
+        assert not schedule.behind
+    job = schedule.take()
     assert told(job) == ("window", 0, 3.0, 4.0, 3)
     assert job.due == 4.0
-    assert agenda.skipped == 3
-    assert not agenda.any_due
+    assert schedule.skipped == 3
+    assert not schedule.any_due
 
 
 def test_a_window_without_a_place_counts_as_left_out() -> None:
-    agenda = Agenda(start(channels=2, select="split", window=1, hop=1))
-    agenda.add(seconds(1, 2), [], now=1.0)
-    agenda.leave_out(agenda.take())
-    assert not agenda.any_due
-    agenda.add(seconds(1, 2), [], now=2.0)
-    first = agenda.take()
+    schedule = StreamSchedule(start(channels=2, select="split", window=1, hop=1))
+    schedule.add(seconds(1, 2), [], now=1.0)
+    schedule.leave_out(schedule.take())
+    assert not schedule.any_due
+    schedule.add(seconds(1, 2), [], now=2.0)
+    first = schedule.take()
     assert first.skipped == 1
-    agenda.leave_out(agenda.take())  # only the second channel of it
-    agenda.add(seconds(1, 2), [], now=3.0)
-    assert agenda.take().skipped == 1
-    assert agenda.skipped == 2
+    schedule.leave_out(schedule.take())  # only the second channel of it
+    schedule.add(seconds(1, 2), [], now=3.0)
+    assert schedule.take().skipped == 1
+    assert schedule.skipped == 2
 
 
 def test_who_wants_every_window_waits_for_it() -> None:
-    agenda = Agenda(start(window=1, hop=1, late="wait"))
-    agenda.add(seconds(3.5), [], now=1.0)
+    schedule = StreamSchedule(start(window=1, hop=1, late="wait"))
+    schedule.add(seconds(3.5), [], now=1.0)
     ends = []
-    while agenda.any_due:
-        assert agenda.behind
-        ends.append(agenda.take().end)
+    while schedule.any_due:
+        assert schedule.behind
+        ends.append(schedule.take().end)
     assert ends == [1.0, 2.0, 3.0]
-    assert not agenda.behind
-    agenda.end([utterance(3.4)], now=2.0)
-    assert agenda.ended
-    assert [told(agenda.take())[:4] for _ in range(2)] == [("utterance", 0, 2.4, 3.4), ("window", 0, 3.0, 3.5)]
-    assert agenda.seconds == 3.5
+    assert not schedule.behind
+    schedule.end([utterance(3.4)], now=2.0)
+    assert schedule.ended
+    assert [told(schedule.take())[:4] for _ in range(2)] == [("utterance", 0, 2.4, 3.4), ("window", 0, 3.0, 3.5)]
+    assert schedule.seconds == 3.5
 
 
 def test_utterances_and_windows_take_turns_until_too_many_utterances_wait() -> None:
-    agenda = Agenda(start(window=1, hop=1))
-    agenda.add(seconds(1), [utterance(float(end)) for end in range(1, 34)], now=1.0)
+    schedule = StreamSchedule(start(window=1, hop=1))
+    schedule.add(seconds(1), [utterance(float(end)) for end in range(1, 34)], now=1.0)
     kinds = ""
     for _ in range(10):
-        kinds += agenda.take().kind[0]
-        agenda.add(seconds(1), [], now=1.0)
+        kinds += schedule.take().kind[0]
+        schedule.add(seconds(1), [], now=1.0)
     assert kinds == "uuuwuwuwuw"
-    assert agenda.skipped > 0
-    while agenda.any_due:
-        agenda.take()
-    agenda.add(seconds(1), [], now=1.0)
-    assert agenda.take().kind == "window"
+    assert schedule.skipped > 0
+    while schedule.any_due:
+        schedule.take()
+    schedule.add(seconds(1), [], now=1.0)
+    assert schedule.take().kind == "window"
 
 
 def test_utterances_are_never_left_out_and_hold_up_the_audio() -> None:
-    agenda = Agenda(start())
-    agenda.add(seconds(1), [utterance(float(end)) for end in range(1, round(MOST_WAITING) + 1)], now=1.0)
-    behind = [agenda.behind]
-    agenda.add(seconds(1), [utterance(9.0)], now=1.0)
-    behind.append(agenda.behind)
-    agenda.take()
-    behind.append(agenda.behind)
+    schedule = StreamSchedule(start())
+    schedule.add(seconds(1), [utterance(float(end)) for end in range(1, round(MOST_WAITING) + 1)], now=1.0)
+    behind = [schedule.behind]
+    schedule.add(seconds(1), [utterance(9.0)], now=1.0)
+    behind.append(schedule.behind)
+    schedule.take()
+    behind.append(schedule.behind)
     assert behind == [False, True, False]
 
 
-def test_ears_hear_what_the_cutter_cuts_in_the_order_of_its_end() -> None:
+def test_the_decoder_finds_what_the_cutter_cuts_in_the_order_of_its_end() -> None:
     left, right = words(2.5, 3.0), words(0.8, 2.2, 2.4)
     size = max(left.size, right.size)
     both = np.zeros((size, 2), "<i2")
     both[: left.size, 0], both[: right.size, 1] = left, right
-    ears = Ears(start(sampling_rate=RATE, channels=2, select="split"))
+    decoder = StreamDecoder(start(sampling_rate=RATE, channels=2, select="split"))
     found, heard = [], []
     for begin in range(0, size, 700):
-        samples, utterances = ears.hear(both[begin : begin + 700].tobytes())
+        samples, utterances = decoder.decode(both[begin : begin + 700].tobytes())
         heard.append(samples)
         found += utterances
-    found += ears.finish()
+    found += decoder.finish()
     whole = np.concatenate(heard, axis=1)
     assert np.array_equal(whole, both.T.astype(np.float32) / 32768)
     for channel in range(2):

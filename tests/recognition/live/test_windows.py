@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.recognition.live.windows import Window, Windows
+from service.recognition.live.windows import WindowCounter, WindowRange
 
 SHORTEST = 4
 
@@ -19,7 +19,7 @@ def of_whole(total: int, length: int, hop: int) -> list[tuple[int, int]]:
     return [*found, (begin, total)] if total > covered and total - begin >= SHORTEST else found
 
 
-def all_due(windows: Windows) -> list[Window]:
+def all_due(windows: WindowCounter) -> list[WindowRange]:
     taken = []
     while windows.due:
         taken.append(windows.take())
@@ -35,8 +35,8 @@ def all_due(windows: Windows) -> list[Window]:
 @settings(deadline=None, max_examples=200)
 def test_every_window_comes_in_its_time(pushes: list[int], length: int, hop: int, data: st.DataObject) -> None:
     hop = min(hop, length)
-    windows = Windows(length, hop, shortest=SHORTEST, skip=False)
-    taken: list[Window] = []
+    windows = WindowCounter(length, hop, shortest=SHORTEST, skip=False)
+    taken: list[WindowRange] = []
     total = 0
     for size in pushes:
         total += size
@@ -59,8 +59,8 @@ def test_every_window_comes_in_its_time(pushes: list[int], length: int, hop: int
 @settings(deadline=None, max_examples=200)
 def test_late_windows_are_left_out_and_counted(pushes: list[tuple[int, bool]], hop: int) -> None:
     length = 10
-    windows = Windows(length, hop, shortest=SHORTEST, skip=True)
-    taken: list[Window] = []
+    windows = WindowCounter(length, hop, shortest=SHORTEST, skip=True)
+    taken: list[WindowRange] = []
     total = 0
     for size, take in pushes:
         total += size
@@ -95,14 +95,14 @@ def test_late_windows_are_left_out_and_counted(pushes: list[tuple[int, bool]], h
     ],
 )
 def test_the_rest_is_a_window_where_it_is_long_enough(total: int, expected: list[tuple[int, int]]) -> None:
-    windows = Windows(10, 5, shortest=SHORTEST, skip=False)
+    windows = WindowCounter(10, 5, shortest=SHORTEST, skip=False)
     windows.extend(total)
     windows.end()
     assert [(window.first, window.last) for window in all_due(windows)] == expected
 
 
 def test_a_rest_too_short_is_left_out_where_windows_tile() -> None:
-    windows = Windows(10, 10, shortest=SHORTEST, skip=False)
+    windows = WindowCounter(10, 10, shortest=SHORTEST, skip=False)
     windows.extend(23)
     windows.end()
     assert [window.last for window in all_due(windows)] == [10, 20]
@@ -111,4 +111,4 @@ def test_a_rest_too_short_is_left_out_where_windows_tile() -> None:
 @pytest.mark.parametrize("hop", [0, 11])
 def test_gaps_between_windows_are_refused(hop: int) -> None:
     with pytest.raises(ValueError, match="without gaps"):
-        Windows(10, hop, shortest=SHORTEST, skip=False)
+        WindowCounter(10, hop, shortest=SHORTEST, skip=False)

@@ -23,7 +23,7 @@ FORM_FIELDS = {"granularity": "frame"}
 
 @pytest.fixture(autouse=True)
 def every_line(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "service.api.middleware.request_log")
+    caplog.set_level(logging.INFO, "service.requests")
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
@@ -32,7 +32,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     return [
         {name: value for name, value in vars(record).items() if name not in plain}
         for record in caplog.records
-        if record.name == "service.api.middleware.request_log"
+        if record.name == "service.requests"
     ]
 
 
@@ -175,6 +175,6 @@ async def test_no_line_is_written_where_none_is_asked_for(
 async def test_no_line_is_written_at_a_higher_level(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.WARNING, "service.api.middleware.request_log")
+    caplog.set_level(logging.WARNING, "service.requests")
     await client.get("/models")
     assert lines(caplog) == []

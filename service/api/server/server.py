@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _CONNECTIONS_GRACE = 10
-"""Seconds in which the last answers must leave, once everything is answered."""
+"""Seconds for sending the last answers, once everything is answered."""
 
 
 class Server(uvicorn.Server):
@@ -42,7 +42,7 @@ class Server(uvicorn.Server):
         announce: called once with the server's URL when the model is ready.
 
     Attributes:
-        setup_error: why this process can never serve the model, or can no more; None otherwise.
+        setup_error: why this process cannot serve the model, or cannot any more; None otherwise.
     """
 
     def __init__(self, app: FastAPI, engine: Engine, settings: Settings, announce: Callable[[str], None]) -> None:
@@ -57,7 +57,7 @@ class Server(uvicorn.Server):
                 **WEBSOCKETS,
                 host=settings.host,
                 port=settings.port,
-                # Not uvicorn's default, which believes whoever connects from this machine.
+                # Not uvicorn's default, which trusts the headers of every client on this machine.
                 proxy_headers=bool(settings.trusted_proxies),
                 forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
                 log_config=None,
@@ -101,7 +101,7 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(sig)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so as soon as the model is warm."""
+        """Listen, and announce the URL as soon as the model is warm."""
         await super().startup(sockets)
         if self.started:
             # Not waited for: only uploads that need FFmpeg need it, and they start it themselves if they must.
@@ -121,14 +121,14 @@ class Server(uvicorn.Server):
         except Draining:
             return
         except SetupError as error:
-            # No restart of the worker can help: the operator must see the process end, and why.
+            # A restart of the worker cannot help: the process must end and tell the operator why.
             self.setup_error = error
             self.should_exit = True
             return
         self._announce(self.url)
-        await self._engine.wait_hopeless()
-        # Some errors of a GPU last as long as the process. Whoever watches over it starts another one.
-        self.setup_error = SetupError("The model could not be loaded again, many times over; the log says why.")
+        await self._engine.wait_permanent_failure()
+        # Some GPU errors last until the process ends; the operator's supervisor starts another one.
+        self.setup_error = SetupError("The model could not be loaded again after several attempts; the log says why.")
         self.should_exit = True
 
     async def _drain_then_exit(self) -> None:
@@ -139,12 +139,14 @@ class Server(uvicorn.Server):
 
 
 def _start_decoder() -> None:
-    with contextlib.suppress(ServiceError):  # logged where it was raised; each upload concerned says so as well
+    with contextlib.suppress(
+        ServiceError
+    ):  # logged where it was raised; uploads that need the decoder fail with the same error
         sandbox.warm_up()
 
 
 def _warn_if_open(settings: Settings) -> None:
-    """Tell an operator who has made the service reachable from elsewhere that everybody there may use it."""
+    """Warn an operator whose service can be reached from other machines without an API key."""
     try:
         local = ipaddress.ip_address(settings.host).is_loopback
     except ValueError:

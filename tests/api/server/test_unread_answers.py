@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
 
-from service.api.server.answer_timeout import AnswerTimeoutProtocol
+from service.api.server.http_protocol import AnswerTimeoutProtocol
 from tests.api.sockets import PATIENCE, listening
 from tests.inference.running import until
 

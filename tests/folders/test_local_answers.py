@@ -1,8 +1,9 @@
-"""Recognition without a server."""
+"""Answers of the embedded model without a server."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +12,30 @@ import pytest
 
 from loadtests.calls import clips, encode, make_call
 from service.commands.segment_lines import segment_lines
-from service.errors import AudioTooLong, AudioTruncated
+from service.folders.local_source import LocalSource
 from service.inference.backend import Backend
 from service.inference.backends.select import open_backend
-from service.local import recognize_file
 from service.model.store import find
 from service.recognition.json_encoding import encode as as_json
 from service.recognition.options import Options, parse_options
 from tests.api.sounds import call
 from tests.audio_samples import CLIPS
+from tests.folders.served import code_of
 
 SEGMENTS = parse_options([("granularity", "segment")])
 
 
 @pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Backend:
+def open_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Backend]:
     stored = find("tiny", cache=tmp_path_factory.mktemp("cache"), offline=True)
-    return open_backend(stored.directory, stored.manifest, device="cpu")
+    return lambda: open_backend(stored.directory, stored.manifest, device="cpu")
 
 
-def recognize(backend: Backend, path: Path, options: Options, max_duration: float = 600) -> Any:
-    return recognize_file(backend, path, options, max_duration=max_duration)
+def recognize(
+    open_model: Callable[[], Backend], path: Path, options: Options, max_duration: float = 600, longest: float = 600
+) -> Any:
+    with LocalSource(open_model, options, max_duration=max_duration, longest_clip=longest) as source:
+        return source.recognize(path)
 
 
 def scores(answer: dict[str, Any]) -> list[float]:
@@ -39,10 +43,10 @@ def scores(answer: dict[str, Any]) -> list[float]:
 
 
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip.stem)
-def test_one_utterance_has_the_scores_of_the_clip(backend: Backend, clip: Path) -> None:
+def test_one_utterance_has_the_scores_of_the_clip(open_model: Callable[[], Backend], clip: Path) -> None:
     options = {"embedding": "utterance"}
-    alone = recognize(backend, clip, parse_options(options.items()))
-    result = recognize(backend, clip, parse_options([("granularity", "segment"), *options.items()]))
+    alone = recognize(open_model, clip, parse_options(options.items()))
+    result = recognize(open_model, clip, parse_options([("granularity", "segment"), *options.items()]))
     (segment,) = result["segments"]
     speech = alone["audio"]["speech"]
     assert segment["start"] == pytest.approx(speech["start"], abs=0.1)
@@ -53,10 +57,10 @@ def test_one_utterance_has_the_scores_of_the_clip(backend: Backend, clip: Path) 
         np.testing.assert_allclose(answered["embedding"], alone["embedding"], atol=5e-3)
 
 
-def test_a_call_in_two_channels(backend: Backend, tmp_path: Path) -> None:
+def test_a_call_in_two_channels(open_model: Callable[[], Backend], tmp_path: Path) -> None:
     path = tmp_path / "call.wav"
     path.write_bytes(encode(make_call(clips(None), 60, seed=1).samples, "mu-law"))
-    result = recognize(backend, path, parse_options([("granularity", "segment"), ("channels", "split")]))
+    result = recognize(open_model, path, parse_options([("granularity", "segment"), ("channels", "split")]))
     assert result["audio"]["narrow_band"]
     assert all(len(channel["segments"]) > 3 for channel in result["channels"])
     lines = list(segment_lines(result))
@@ -67,30 +71,29 @@ def test_a_call_in_two_channels(backend: Backend, tmp_path: Path) -> None:
     assert b"".join(as_json(result))
 
 
-def test_what_is_printed(backend: Backend, tmp_path: Path) -> None:
+def test_what_is_printed(open_model: Callable[[], Backend], tmp_path: Path) -> None:
     path = tmp_path / "talk.wav"
     path.write_bytes(call(70.0, [(1.0, 4.0), (65.0, 68.0)]))
-    first, second, overall = segment_lines(recognize(backend, path, SEGMENTS))
+    first, second, overall = segment_lines(recognize(open_model, path, SEGMENTS))
     assert first.split()[:3] == ["0:01.0", "–", "0:04.0"]
     assert second.split()[:3] == ["1:05.0", "–", "1:08.0"]
     assert re.fullmatch(r"  all 6\.\d s of speech: \w+ 0\.\d{3}", overall)
     path.write_bytes(call(5.0, []))
-    assert list(segment_lines(recognize(backend, path, SEGMENTS))) == ["  all 0.0 s of speech: none"]
+    assert list(segment_lines(recognize(open_model, path, SEGMENTS))) == ["  all 0.0 s of speech: none"]
 
 
-def test_limits(backend: Backend, tmp_path: Path) -> None:
+def test_limits(open_model: Callable[[], Backend], tmp_path: Path) -> None:
     path = tmp_path / "talk.wav"
     path.write_bytes(call(5.0, [(1.0, 4.0)]))
-    with pytest.raises(AudioTooLong, match=r"granularity=segment it may last 10 s"):
-        recognize_file(backend, path, Options(), max_duration=10, longest_clip=2)
-    assert len(recognize(backend, path, SEGMENTS, 10)["segments"]) == 1
-    with pytest.raises(AudioTooLong):
-        recognize(backend, path, SEGMENTS, 2)
+    refused = recognize(open_model, path, Options(), 10, 2)
+    assert code_of(refused) == "audio_too_long"
+    assert "granularity=segment it may last 10 s" in refused["problem"]["detail"]
+    assert len(recognize(open_model, path, SEGMENTS, 10)["segments"]) == 1
+    assert code_of(recognize(open_model, path, SEGMENTS, 2)) == "audio_too_long"
 
 
-def test_a_file_that_ends_early_is_an_error(backend: Backend, tmp_path: Path) -> None:
+def test_a_file_that_ends_early_is_an_error(open_model: Callable[[], Backend], tmp_path: Path) -> None:
     path = tmp_path / "talk.flac"
     whole = call(40.0, [(1.0, 4.0), (20.0, 30.0)], container="FLAC")
     path.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) // 2))
-    with pytest.raises(AudioTruncated):
-        recognize(backend, path, SEGMENTS)
+    assert code_of(recognize(open_model, path, SEGMENTS)) == "audio_truncated"

@@ -1,4 +1,4 @@
-"""Recordings that are read in a pool: freed once, and never while a step is running."""
+"""Recordings that are read in threads: freed once, and never while a step is running."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from service.errors import Draining, NotDecodable
+from service.recognition import recording
 from service.recognition.options import parse_options
-from service.recognition.pooled_recording import PooledRecording
-from service.recognition.recording import Recording
+from service.recognition.recording import Recording, RecordingReader
 from service.results import ChannelUtterance
 from tests.api.sounds import call
 from tests.inference.running import until
@@ -54,33 +54,35 @@ def file() -> io.BytesIO:
 
 
 @pytest.fixture
-async def slow(file: io.BytesIO) -> AsyncIterator[Slow]:
+async def slow(file: io.BytesIO, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Slow]:
+    """What every reader opens."""
     slow = Slow(file)
+    monkeypatch.setattr(recording, "Recording", lambda *_: slow)
     yield slow
     slow.may_go.set()
 
 
 async def test_all_steps(pool: ThreadPoolExecutor, file: io.BytesIO) -> None:
-    pooled = PooledRecording(pool, file, lambda file: Recording(file, SEGMENTS, 60.0))
+    reader = RecordingReader(pool, file, SEGMENTS, 60.0)
     found: list[ChannelUtterance] = []
-    while (step := await pooled.step()) is not None:
+    while (step := await reader.step()) is not None:
         found += step
     assert [round(piece.utterance.start) for piece in found] == [1, 12, 22]
-    assert pooled.recording.duration == 30
-    assert pooled.seconds > 0
+    assert reader.recording.duration == 30
+    assert reader.seconds > 0
     assert not file.closed
-    pooled.close()
+    reader.close()
     await until(lambda: file.closed)
 
 
 async def test_a_step_that_is_running_is_not_pulled_the_file_from_under(
     pool: ThreadPoolExecutor, file: io.BytesIO, slow: Slow
 ) -> None:
-    pooled = PooledRecording(pool, file, lambda _: slow)
-    step = asyncio.create_task(pooled.step())
+    reader = RecordingReader(pool, file, SEGMENTS, 60.0)
+    step = asyncio.create_task(reader.step())
     await until(slow.at_it.is_set)
     step.cancel()
-    pooled.close()
+    reader.close()
     await asyncio.sleep(0.05)
     assert slow.closed < 1
     assert not file.closed
@@ -90,46 +92,46 @@ async def test_a_step_that_is_running_is_not_pulled_the_file_from_under(
 
 
 async def test_between_steps_it_is_freed_at_once(pool: ThreadPoolExecutor, file: io.BytesIO, slow: Slow) -> None:
-    pooled = PooledRecording(pool, file, lambda _: slow)
+    reader = RecordingReader(pool, file, SEGMENTS, 60.0)
     slow.may_go.set()
-    await pooled.step()
-    pooled.close()
+    await reader.step()
+    reader.close()
     await until(lambda: file.closed)
     assert slow.closed == 1
 
 
 async def test_a_file_that_cannot_be_opened(pool: ThreadPoolExecutor) -> None:
     file = io.BytesIO(b"no audio")
-    pooled = PooledRecording(pool, file, lambda file: Recording(file, SEGMENTS, 60.0))
+    reader = RecordingReader(pool, file, SEGMENTS, 60.0)
     with pytest.raises(NotDecodable):
-        await pooled.step()
+        await reader.step()
     with pytest.raises(RuntimeError):
-        _ = pooled.recording
-    pooled.close()
+        _ = reader.recording
+    reader.close()
     await until(lambda: file.closed)
 
 
 async def test_a_pool_that_is_shut_down(file: io.BytesIO, slow: Slow) -> None:
     pool = ThreadPoolExecutor(1)
-    pooled = PooledRecording(pool, file, lambda _: slow)
+    reader = RecordingReader(pool, file, SEGMENTS, 60.0)
     slow.may_go.set()
-    await pooled.step()
+    await reader.step()
     pool.shutdown()
     with pytest.raises(Draining):
-        await pooled.step()
-    pooled.close()
+        await reader.step()
+    reader.close()
     assert file.closed
     assert slow.closed == 1
 
 
 async def test_a_job_that_the_pool_drops(file: io.BytesIO, slow: Slow) -> None:
     pool = ThreadPoolExecutor(1)
-    pooled = PooledRecording(pool, file, lambda _: slow)
+    reader = RecordingReader(pool, file, SEGMENTS, 60.0)
     slow.may_go.set()
-    await pooled.step()
+    await reader.step()
     busy = threading.Event()
     pool.submit(busy.wait, 10)
-    pooled.close()
+    reader.close()
     pool.shutdown(wait=False, cancel_futures=True)
     await until(lambda: file.closed)
     assert slow.closed == 1

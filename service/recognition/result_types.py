@@ -1,0 +1,206 @@
+"""The shapes of results. The builders in `answers` return these types, and the OpenAPI document is made of them.
+
+They are typed dictionaries: a key that was not asked for is absent rather than null, and large arrays go to the JSON
+encoder as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NotRequired
+
+import numpy as np
+from pydantic import ConfigDict, Field, WithJsonSchema, with_config
+from typing_extensions import TypedDict
+
+from service.recognition.json_encoding import Base64
+from service.results import Floats
+
+Numbers = Annotated[Floats, WithJsonSchema({"type": "array", "items": {"type": "number"}})]
+Rows = Annotated[Floats, WithJsonSchema({"type": "array", "items": {"type": "array", "items": {"type": "number"}}})]
+Score = Annotated[np.float32, WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
+
+with_arrays = with_config(ConfigDict(arbitrary_types_allowed=True))
+"""For types with numpy arrays, which pydantic cannot validate: they describe answers and never parse anything."""
+
+
+class ModelSummary(TypedDict):
+    """The model that answered."""
+
+    id: str
+    revision: str
+    backend: str
+    device: str
+    dtype: str
+    demonstration: Annotated[bool, Field(description="True for the embedded model, which shows the path only")]
+
+
+class Stretch(TypedDict):
+    """A stretch of the uploaded file, in seconds."""
+
+    start: float
+    end: float
+
+
+class Audio(TypedDict):
+    """The upload as it was decoded."""
+
+    duration: Annotated[float, Field(description="Seconds")]
+    sampling_rate: Annotated[int, Field(description="Hz")]
+    channels: int
+    narrow_band: Annotated[bool, Field(description="True where nothing is heard above 4.5 kHz, as after a telephone")]
+    speech: NotRequired[
+        Annotated[Stretch | None, Field(description="What is loud enough to be speech; null where the clip is silent")]
+    ]
+
+
+@with_arrays
+class LabelScore(TypedDict):
+    """One emotion."""
+
+    label: str
+    score: Score
+
+
+@with_arrays
+class EncodedArray(TypedDict):
+    """An array as base64 of little-endian float32, row by row."""
+
+    dtype: Literal["float32"]
+    shape: Annotated[list[int], Field(description="[width] for one embedding, [frames, width] for frame embeddings")]
+    data: Annotated[Base64, WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
+
+
+@with_arrays
+class Frames(TypedDict):
+    """Scores over time: row i covers `start + i * hop` up to `+ window` seconds of the uploaded file."""
+
+    start: float
+    hop: float
+    window: float
+    labels: Annotated[list[str], Field(description="What the columns of `scores` are")]
+    scores: Rows
+
+
+@with_arrays
+class Result(TypedDict):
+    """Scores for one waveform; only what was asked for is there."""
+
+    label: Annotated[str, Field(description="The label with the highest score")]
+    score: Score
+    scores: Annotated[list[LabelScore], Field(description="In the model's order of labels, or as asked for; sum 1")]
+    embedding: NotRequired[Numbers | Rows | EncodedArray]
+    frames: NotRequired[Frames]
+
+
+@with_arrays
+class ChannelResult(Result):
+    """The result for one channel, counted from 0."""
+
+    channel: int
+    speech: Stretch | None
+
+
+@with_arrays
+class FileResult(TypedDict):
+    """The result for one file: of one waveform, or one for each channel under `channels`."""
+
+    audio: Audio
+    label: NotRequired[str]
+    score: NotRequired[Score]
+    scores: NotRequired[list[LabelScore]]
+    embedding: NotRequired[Numbers | Rows | EncodedArray]
+    frames: NotRequired[Frames]
+    channels: NotRequired[Annotated[list[ChannelResult], Field(description="With channels=split")]]
+
+
+@with_arrays
+class Segment(TypedDict):
+    """The result for one utterance, with its times in seconds of the uploaded file."""
+
+    channel: NotRequired[Annotated[int, Field(description="With channels=split")]]
+    start: float
+    end: float
+    label: str
+    score: Score
+    scores: list[LabelScore]
+    embedding: NotRequired[Numbers | EncodedArray]
+
+
+class SegmentedAudio(TypedDict):
+    """The upload as it was decoded, piece by piece."""
+
+    duration: Annotated[float, Field(description="Seconds")]
+    sampling_rate: Annotated[int, Field(description="Hz")]
+    channels: int
+    narrow_band: Annotated[bool, Field(description="Nothing is above 4 kHz, as on the telephone")]
+    speech_seconds: NotRequired[Annotated[float, Field(description="All segments together; without channels=split")]]
+
+
+@with_arrays
+class Overall(TypedDict):
+    """The mean of all segments, weighted by how long they last; null and empty where there is no speech."""
+
+    label: str | None
+    score: Score | None
+    scores: list[LabelScore]
+    embedding: NotRequired[Numbers | EncodedArray]
+
+
+@with_arrays
+class SegmentedChannel(Overall):
+    """The result for one channel, counted from 0."""
+
+    channel: int
+    speech_seconds: float
+    segments: NotRequired[Annotated[list[Segment], Field(description="In order of time; not in a `result` line")]]
+
+
+@with_arrays
+class SegmentedResult(TypedDict):
+    """What was found in one recording: over all, or for each channel under `channels`."""
+
+    audio: SegmentedAudio
+    label: NotRequired[str | None]
+    score: NotRequired[Score | None]
+    scores: NotRequired[list[LabelScore]]
+    embedding: NotRequired[Numbers | EncodedArray]
+    segments: NotRequired[Annotated[list[Segment], Field(description="In order of time; not in a `result` line")]]
+    channels: NotRequired[Annotated[list[SegmentedChannel], Field(description="With channels=split")]]
+
+
+class LabelNames(TypedDict):
+    """One emotion in its three spellings."""
+
+    en: str
+    zh: str
+    native: str
+
+
+class ModelDetails(ModelSummary):
+    """A model that this service answers with."""
+
+    labels: Annotated[list[LabelNames], Field(description="In the order of scores, without those never answered")]
+    embedding_size: int
+
+
+class QueueAhead(TypedDict):
+    """What waits for the model before a request's next clip."""
+
+    clips: int
+    audio_seconds: float
+    wait: Annotated[float | None, Field(description="Seconds until it is done at the recent speed, once there is one")]
+
+
+class SegmentProgress(TypedDict):
+    """How far a request with granularity segment has come."""
+
+    answered: Annotated[int, Field(description="Segments")]
+    until: Annotated[float, Field(description="Seconds of the file at which the last of them ends")]
+
+
+class RequestState(TypedDict):
+    """Where a request is; `unknown` where it is not here (yet, or any more)."""
+
+    state: Literal["receiving", "decoding", "queued", "running", "unknown"]
+    ahead: NotRequired[Annotated[QueueAhead, Field(description="Only in the state `queued`")]]
+    segments: NotRequired[Annotated[SegmentProgress, Field(description="Only with granularity=segment")]]
