@@ -8,8 +8,9 @@ This module imports nothing of the project.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,12 +137,30 @@ class BatchOutput:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds that one request spent in each stage; preprocess and inference are those of its batch."""
+    """Seconds that one request spent in each stage, in request order; preprocess and inference are those of its batch.
+
+    These fields are the only list of the stages: logs, metrics and the `Server-Timing` header take their names and
+    their order from here.
+    """
 
     decode: float = 0.0
     queue: float = 0.0
     preprocess: float = 0.0
     inference: float = 0.0
+
+    def __add__(self, other: Timings) -> Timings:
+        """The sum for each stage."""
+        return Timings(*map(sum, zip(self.by_stage().values(), other.by_stage().values(), strict=True)))
+
+    @classmethod
+    def longest(cls, timings: Iterable[Timings]) -> Self:
+        """The maximum for each stage; zeros if there are no timings."""
+        every = [each.by_stage() for each in timings]
+        return cls(*(max((each[field.name] for each in every), default=0.0) for field in fields(cls)))
+
+    def by_stage(self) -> dict[str, float]:
+        """The seconds by the name of the stage, in request order."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
