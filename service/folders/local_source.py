@@ -10,7 +10,7 @@ from typing import Self
 
 from service.errors import QueueFull, ServiceError, SetupError
 from service.folders.model_thread import ModelThread
-from service.folders.source import Outcome, problem, unreadable
+from service.folders.source import FileOutcome, problem, unreadable
 from service.inference.backend import Backend
 from service.local import recognize_file
 from service.recognition.answers import model_summary
@@ -39,7 +39,7 @@ class LocalSource:
         self._longest_clip = longest_clip
         self._runner = ModelThread(open_backend)
         # A CPU is busy with one clip, and the next one is decoded meanwhile; a GPU wants a whole batch at a time.
-        self.at_once = 2 if self._runner.info.device == "cpu" else self._runner.limits.clips
+        self.concurrency = 2 if self._runner.info.device == "cpu" else self._runner.limits.clips
         self.model = model_summary(self._runner.info)
         if options.labels is not None:
             resolve_labels(options.labels, self._runner.info)  # wrong for one file, wrong for all
@@ -52,7 +52,7 @@ class LocalSource:
     ) -> None:
         self._runner.close(wait=error is None)  # after an error nobody needs what still runs
 
-    def recognize(self, path: Path) -> Outcome:
+    def recognize(self, path: Path) -> FileOutcome:
         """As `Source` says."""
         while True:
             try:

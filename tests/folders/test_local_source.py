@@ -13,7 +13,7 @@ import pytest
 from service.errors import BackendBroken, InvalidOptions, SetupError
 from service.folders import local_source
 from service.folders.local_source import LocalSource
-from service.folders.thread_pool import work_off
+from service.folders.thread_pool import map_in_threads
 from service.local import recognize_file
 from service.recognition.options import Options, parse_options
 from tests.api.sounds import wav
@@ -34,7 +34,7 @@ def local(control: FakeControl, options: Options | None = None) -> LocalSource:
 
 def test_one_thread_has_the_model_while_others_decode(tmp_path: Path, control: FakeControl) -> None:
     with local(control) as source:
-        done = list(work_off(source.recognize, files(tmp_path, 8), 4, in_order=True))
+        done = list(map_in_threads(source.recognize, files(tmp_path, 8), 4, in_order=True))
     assert all("label" in outcome for _, outcome in done)
     assert done[0][1]["model"]["id"] == "fake"  # type: ignore[index]
     assert sum(map(len, control.runs)) == 8
@@ -61,7 +61,7 @@ def test_the_next_file_is_decoded_while_the_model_works(
     monkeypatch.setattr(local_source, "recognize_file", noted)
     control.run_gate.clear()
     with local(control) as source:
-        done = work_off(source.recognize, files(tmp_path, 2), source.at_once, in_order=True)
+        done = map_in_threads(source.recognize, files(tmp_path, 2), source.concurrency, in_order=True)
         waiting = threading.Thread(target=list, args=(done,))
         waiting.start()
         try:
@@ -75,10 +75,10 @@ def test_the_next_file_is_decoded_while_the_model_works(
 
 def test_a_gpu_is_given_a_batch_at_a_time(control: FakeControl) -> None:
     with local(control) as source:
-        assert source.at_once == 2
+        assert source.concurrency == 2
     control.info = replace(control.info, device="cuda:0")
     with local(control) as source:
-        assert source.at_once == control.limits.clips > 2
+        assert source.concurrency == control.limits.clips > 2
 
 
 def test_what_is_wrong_with_a_file_is_a_problem(
