@@ -25,7 +25,7 @@ _RETRY_SECONDS = (0.5, 2.0)
 """Least and greatest random delay of a retry if the server does not send `Retry-After`."""
 
 _ANSWER_TIMEOUT = 3600.0
-"""Seconds to wait for one answer; longer than the server's own limit, even for the longest recordings."""
+"""Seconds to wait for one answer; longer than the default limit of a server for the longest recordings."""
 
 _FILE_STATUSES = frozenset({400, 408, 413, 415, 422, 500, 504})
 """Statuses that concern a single file; any other would be the same for the next file."""
