@@ -155,9 +155,9 @@ def test_an_unknown_home_directory_is_an_error(monkeypatch: pytest.MonkeyPatch) 
         load_settings()
 
 
-@pytest.mark.parametrize(("in_flight", "asked", "permits"), [(64, 8, 8), (8, 8, 7), (2, 8, 1), (1, 8, 1)])
-def test_segment_requests_leave_one_permit_for_others(in_flight: int, asked: int, permits: int) -> None:
-    assert load_settings(max_in_flight=in_flight, max_segment_requests=asked).segment_permits == permits
+@pytest.mark.parametrize(("in_flight", "limit", "permits"), [(64, 8, 8), (8, 8, 7), (2, 8, 1), (1, 8, 1)])
+def test_segment_requests_leave_one_permit_for_others(in_flight: int, limit: int, permits: int) -> None:
+    assert load_settings(max_in_flight=in_flight, max_segment_requests=limit).segment_permits == permits
 
 
 def test_the_queue_must_hold_the_longest_clip_but_not_the_longest_file() -> None:
