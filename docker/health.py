@@ -1,7 +1,7 @@
-"""The image's HEALTHCHECK: exit status 0 while the service in this container lives.
+"""The HEALTHCHECK of the image: exit status 0 while the service in this container is alive.
 
-`/livez`, not `/readyz`: a container that loads its model must not be killed for it. `http.client` rather than urllib,
-because the latter would go through a proxy that the environment names.
+It requests `/livez`, not `/readyz`, because a container that is still loading its model must not be restarted. It uses
+`http.client`, because urllib would use a proxy that the environment names.
 """
 
 import http.client
@@ -10,7 +10,7 @@ import sys
 
 
 def main() -> int:
-    """Ask once."""
+    """Send one request; 0 if the service is alive."""
     connection = http.client.HTTPConnection("127.0.0.1", int(os.environ.get("SER_PORT") or 8000), timeout=2)
     try:
         connection.request("GET", "/livez")

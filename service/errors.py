@@ -1,4 +1,4 @@
-"""The exceptions of the project. Each carries a stable `code` and a text that is safe to show to a client.
+"""The exceptions of the project. Each has a stable `code` and a text that is safe to show to a client.
 
     ServiceError
     ├── InvalidRequest
@@ -11,7 +11,7 @@
     ├── Unauthorized
     │   └── KeyMissing · KeyInvalid
     ├── OriginForbidden
-    ├── Refused (says when to come back)
+    ├── Refused (says when to retry)
     │   ├── QueueFull · RateLimited · TooManyStreams
     │   └── Unavailable
     │       ├── ModelLoading · Draining · StorageFull
@@ -19,11 +19,12 @@
     ├── DeadlineExceeded
     ├── InferenceFailed
     │   └── BackendBroken
-    └── SetupError (start-up and command line, never an HTTP answer)
+    └── SetupError (startup and command line, never an HTTP answer)
         ├── ModelNotFound · HubUnreachable · CheckpointInvalid
         └── MissingExtra · SettingsInvalid
 
-HTTP statuses are the business of `service.api.problems`.
+`service.api.problems` assigns the HTTP statuses. The OpenAPI document shows the first line of the docstrings as example
+details.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """What is wrong with one option: its name, the reason, and a machine-readable kind."""
+    """One invalid option: its name, the reason, and a machine-readable kind."""
 
     field: str
     message: str
@@ -60,7 +61,7 @@ class InvalidRequest(ServiceError):
 
 
 class MalformedRequest(InvalidRequest):
-    """What came is not an HTTP request."""
+    """The bytes received are not an HTTP request."""
 
     code = "malformed_request"
     title = "The request could not be read"
@@ -113,7 +114,7 @@ class UploadTimeout(InvalidRequest):
 
 
 class InvalidMessage(InvalidRequest):
-    """A message of a stream is not one that may come at this point, or not what its start message says."""
+    """A message of a stream is not allowed at this point, or does not match the start message."""
 
     code = "invalid_message"
     title = "The message is not valid"
@@ -127,7 +128,7 @@ class MessageTooLarge(InvalidRequest):
 
 
 class StreamIdle(InvalidRequest):
-    """Nothing has come on a stream for too long."""
+    """A stream has received nothing for too long."""
 
     code = "stream_idle"
     title = "The stream has stopped"
@@ -141,7 +142,7 @@ class SlowConsumer(InvalidRequest):
 
 
 class AudioError(InvalidRequest):
-    """Something is wrong with the audio itself."""
+    """The audio itself is not usable."""
 
     code = "invalid_audio"
     title = "The audio is not usable"
@@ -190,7 +191,7 @@ class AudioTooLong(AudioError):
 
 
 class Unauthorized(ServiceError):
-    """The caller has not shown that it may call."""
+    """The caller did not send a valid API key."""
 
     code = "unauthorized"
     title = "An API key is needed"
@@ -211,14 +212,14 @@ class KeyInvalid(Unauthorized):
 
 
 class OriginForbidden(ServiceError):
-    """A web page of another origin, which the service does not know, opens a stream."""
+    """A web page of an origin that is not allowed opens a stream."""
 
     code = "origin_forbidden"
     title = "Pages of this origin may not connect"
 
 
 class Refused(ServiceError):
-    """The request is fine but cannot be taken now; `retry_after` is in seconds."""
+    """The request is valid but cannot be accepted now; `retry_after` is in seconds."""
 
     code = "refused"
     title = "The request cannot be taken now"
@@ -243,14 +244,14 @@ class RateLimited(Refused):
 
 
 class TooManyStreams(Refused):
-    """As many streams as the service takes are open."""
+    """The limit of open streams is reached."""
 
     code = "too_many_streams"
     title = "Too many streams are open"
 
 
 class Unavailable(Refused):
-    """The service cannot answer at all for the time being."""
+    """The service can answer no request at present."""
 
     code = "unavailable"
     title = "The service is not available"
@@ -299,27 +300,27 @@ class InferenceFailed(ServiceError):
 
 
 class BackendBroken(InferenceFailed):
-    """A backend's last word: not only did this run fail, every later one would too, until it is loaded again.
+    """The backend cannot run any more and must be loaded again.
 
-    `Backend.run` may raise it. The worker then ends, and its batch gets one more try on a new backend.
+    `Backend.run` may raise it. The worker then ends, and its batch is retried once with a new backend.
     """
 
 
 class SetupError(ServiceError):
-    """Something outside any request is wrong; the text says what to do about it."""
+    """The installation, the settings or the command line is wrong; the text says how to correct it."""
 
     code = "setup_error"
     title = "The service cannot start"
 
 
 class ModelNotFound(SetupError):
-    """Neither an embedded model, a local directory, nor a known hub id."""
+    """The name is neither an embedded model, nor a local directory, nor a known hub id."""
 
     code = "model_not_found"
 
 
 class HubUnreachable(SetupError):
-    """The model is not in the cache, and the hub cannot be reached or must not be asked."""
+    """The model is not in the cache, and the hub is unreachable or `offline` is set."""
 
     code = "hub_unreachable"
 
@@ -331,7 +332,7 @@ class CheckpointInvalid(SetupError):
 
 
 class MissingExtra(SetupError):
-    """An optional dependency is needed and not installed."""
+    """A required optional dependency is not installed."""
 
     code = "missing_extra"
 

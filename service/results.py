@@ -1,9 +1,9 @@
-"""The values that travel through the service.
+"""The data types that the parts of the service exchange.
 
     bytes ─decode─▶ Waveform ─select channels, cut─▶ Clip ─backend─▶ ClipOutput ─scores─▶ Recognition
-    bytes ─read in blocks─▶ ChannelUtterance ─▶ Clip …
+    bytes ─decode block by block, cut into utterances─▶ ChannelUtterance ─▶ Clip …
 
-This module imports nothing of the project.
+This module imports no other module of the project.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Waveform:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One mono waveform for a backend, at the rate it came in: `samples` is float32 of shape (time,)."""
+    """One mono waveform for a backend, at its original sampling rate: `samples` is float32 of shape (time,)."""
 
     samples: Floats
     sampling_rate: int
@@ -87,11 +87,11 @@ class DecodedFile:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """A stretch of speech, cut out of one channel.
+    """An interval of speech, cut out of one channel.
 
     Attributes:
-        start: seconds at which speech begins, from the first sample of what it was cut from.
-        end: seconds at which it ends.
+        start: seconds at which the speech begins, from the first sample of the channel.
+        end: seconds at which the speech ends.
         samples: float32 (time,), contiguous and holding nothing else in memory: the speech with some context around it.
         offset: seconds at which `samples` begins.
     """
@@ -117,7 +117,7 @@ class ChannelUtterance:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of time in seconds from the beginning of the clip."""
+    """A time interval in seconds from the beginning of the clip."""
 
     start: float
     end: float
@@ -125,14 +125,14 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class ClipOutput:
-    """What a backend answers for one clip.
+    """The output of a backend for one clip.
 
     Attributes:
-        logits: float32 (frame, label), the head applied to every frame.
+        logits: float32 (frame, label), the output of the classification head for every frame.
         embedding: float32 (width,), the mean over frames.
-        frame_embeddings: float32 (frame, width), or None where they were not asked for.
-        speech: what the energy threshold calls speech (margin included), None for a silent clip.
-        scored: the stretch that was scored; frame i begins at `scored.start + i * 0.02`.
+        frame_embeddings: float32 (frame, width), or None if they were not requested.
+        speech: the interval above the energy threshold, with margins; None for a silent clip.
+        scored: the interval that was scored; frame i begins at `scored.start + i * 0.02`.
     """
 
     logits: Floats
@@ -144,7 +144,7 @@ class ClipOutput:
 
 @dataclass(frozen=True, slots=True)
 class BatchOutput:
-    """What a backend answers for a batch, in the order of its clips; the stages in seconds.
+    """The output of a backend for a batch, in the order of its clips, with the seconds of both stages.
 
     `padding_ratio` is the share of the batch's frames that were padding, 0 where none were added.
     """
@@ -185,7 +185,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One emotion in its three spellings: English, Chinese, and as the model's token list has it."""
+    """The names of one emotion: in English, in Chinese, and as in the token list of the model."""
 
     en: str
     zh: str
@@ -194,10 +194,10 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """The model that answers: identity, where and how it runs, and its labels in the order of the logits.
+    """The loaded model: its identity, where and how it runs, and its labels in the order of the logits.
 
-    `demonstration` is true for the embedded model, which shows the path and not the state of the art.
-    `masked` holds the indices of labels that the model never answers (`unuse…`).
+    `demonstration` is true for the embedded model, which is not accurate enough for real use.
+    `masked` contains the indices of labels that the model never answers (`unuse…`).
     """
 
     id: str
@@ -226,10 +226,10 @@ class Recognition:
     """The answer for one clip. Scores are in the order of `labels`, sum to one, and times are in seconds.
 
     Attributes:
-        labels: the labels asked for, or all that the model may answer.
+        labels: the requested labels, or all that the model can answer.
         scores: float32 (label,).
-        embedding: float32 (width,), (frame, width), or None where it was not asked for.
-        frames: scores over time, or None where they were not asked for.
+        embedding: float32 (width,), (frame, width), or None if it was not requested.
+        frames: scores over time, or None if they were not requested.
         speech: as in `ClipOutput`.
     """
 

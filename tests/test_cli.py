@@ -1,4 +1,4 @@
-"""The command as a whole."""
+"""The command `emotion2vec-service` itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 
-def test_help_names_every_command_and_loads_neither_server_nor_model() -> None:
+def test_help_lists_all_commands_and_loads_no_heavy_modules() -> None:
     program = (
         "import sys; from service.cli import main\n"
         "try: main(['--help'])\n"

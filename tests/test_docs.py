@@ -1,4 +1,4 @@
-"""The documentation says what the code does."""
+"""The documentation agrees with the code."""
 
 import re
 import runpy
@@ -10,12 +10,12 @@ from service.settings.settings import Settings
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_configuration_page_is_that_of_the_settings() -> None:
+def test_configuration_page_is_generated_from_the_settings() -> None:
     module = runpy.run_path(str(ROOT / "docs" / "configuration.py"))
     assert module["PAGE"].read_text(encoding="utf-8") == module["render"](), "run python docs/configuration.py"
 
 
-def test_links_between_pages_lead_somewhere() -> None:
+def test_links_between_pages_are_valid() -> None:
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("service/**/*.md")]
     assert len(pages) > 5
     broken = [
@@ -27,14 +27,14 @@ def test_links_between_pages_lead_somewhere() -> None:
     assert not broken
 
 
-def test_architecture_names_files_that_exist() -> None:
+def test_files_named_in_the_architecture_page_exist() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     named = re.findall(r"`(service/[\w/]+\.py)`", text)
     assert len(named) > 10
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
-def test_every_claim_about_security_has_its_test_and_its_settings() -> None:
+def test_tests_and_limits_named_in_the_security_page_exist() -> None:
     text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
     assert len(named) > 30
@@ -57,7 +57,7 @@ def test_every_claim_about_security_has_its_test_and_its_settings() -> None:
     assert limits <= set(re.findall(r"`([a-z_]+)`", text))
 
 
-def test_every_command_of_the_readme_exists() -> None:
+def test_make_targets_named_in_the_readme_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for readme in ("README.md", "README.zh-CN.md"):
         targets = re.findall(r"^make (\w+)", (ROOT / readme).read_text(encoding="utf-8"), re.MULTILINE)
@@ -65,13 +65,13 @@ def test_every_command_of_the_readme_exists() -> None:
         assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
-def test_every_code_that_a_client_can_meet_is_documented() -> None:
+def test_every_error_code_of_the_api_is_documented() -> None:
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"`([a-z_]+)`", page.partition("## Errors")[2]))
-    leaves, waiting = set(), [ServiceError]
-    while waiting:
-        error = waiting.pop()
+    leaves, pending = set(), [ServiceError]
+    while pending:
+        error = pending.pop()
         if not issubclass(error, SetupError):
-            waiting += error.__subclasses__()
+            pending += error.__subclasses__()
             leaves |= {error.code} if not error.__subclasses__() else set()
     assert leaves <= documented

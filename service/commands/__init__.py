@@ -1,7 +1,7 @@
-"""The commands of `emotion2vec-service`, a module each, with `add_parser(commands)` and `run(options)`.
+"""The commands of `emotion2vec-service`: one module for each, with `add_parser(commands)` and `run(options)`.
 
-Imports that are not needed to read the command line stand inside the functions, so that each command loads only what it
-needs: `serve` and `recognize` never import torch on the CPU, and `--help` answers at once.
+Imports that the command line does not need are inside the functions, so that each command loads only what it needs:
+`serve` and `recognize` do not import torch on the CPU, and `--help` is fast.
 """
 
 from __future__ import annotations
@@ -10,4 +10,4 @@ import argparse
 from typing import TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-"""What `ArgumentParser.add_subparsers` returns, to which a command adds itself."""
+"""The return type of `ArgumentParser.add_subparsers`."""

@@ -1,4 +1,4 @@
-"""Where live audio comes from: a file, as fast as it is wanted or as it plays, or the microphone."""
+"""The audio that `emotion2vec-service stream` sends: a file, at full speed or in real time, or the microphone."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from service.errors import MissingExtra, SetupError
 from service.preprocess.reader import open_reader
 from service.results import Floats
 
-_LONGEST = 86_400.0
-"""Seconds of a file; how long a stream may be is the server's to say."""
+_MAX_DURATION = 86_400.0
+"""Seconds of a file. The server has its own limit for streams."""
 
-_PIECE = 0.1
-"""Seconds of one message where it is sent as it plays."""
+_PIECE_SECONDS = 0.1
+"""Seconds of audio in one message in real time."""
 
 _MICROPHONE_RATE = 16_000
-_MOST_WAITING = 100
-"""Pieces of the microphone that may wait for the network (10 s)."""
+_MAX_WAITING = 100
+"""Pieces from the microphone that may wait to be sent (10 s)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
-    """Interleaved samples in `pieces`, as `encoding` says, at `sampling_rate` Hz."""
+class AudioInput:
+    """Interleaved samples in `pieces`, in this encoding, at `sampling_rate` Hz."""
 
     sampling_rate: int
     channels: int
@@ -38,29 +38,29 @@ class Sound:
 
 
 @asynccontextmanager
-async def file_sound(path: str, *, realtime: bool) -> AsyncIterator[Sound]:
-    """Open a file of any format that the service takes.
+async def file_input(path: str, *, realtime: bool) -> AsyncIterator[AudioInput]:
+    """Open a file in any format that the service decodes.
 
     Args:
-        path: where it is.
-        realtime: whether it comes as fast as it plays.
+        path: the file.
+        realtime: whether the pieces come at the speed at which the file plays.
 
     Raises:
-        AudioError: if it is not usable, also on the way.
-        OSError: if it cannot be opened.
+        AudioError: if the file is not usable; also while the pieces are read.
+        OSError: if the file cannot be opened.
     """
     with (
         await asyncio.to_thread(open, path, "rb") as file,
-        await asyncio.to_thread(open_reader, file, max_duration=_LONGEST) as reader,
+        await asyncio.to_thread(open_reader, file, max_duration=_MAX_DURATION) as reader,
     ):
         blocks = _blocks(reader.blocks())
-        pieces = _as_it_plays(blocks, reader.sampling_rate) if realtime else _as_fast_as_wanted(blocks)
-        yield Sound(reader.sampling_rate, reader.channels, "f32le", pieces)
+        pieces = _in_real_time(blocks, reader.sampling_rate) if realtime else _at_full_speed(blocks)
+        yield AudioInput(reader.sampling_rate, reader.channels, "f32le", pieces)
 
 
 @asynccontextmanager
-async def microphone() -> AsyncIterator[Sound]:
-    """Listen to the default microphone, until somebody interrupts the program (Ctrl+C).
+async def microphone_input() -> AsyncIterator[AudioInput]:
+    """Record from the default microphone until the program is interrupted (Ctrl+C).
 
     Raises:
         MissingExtra: if the extra [mic] is not installed.
@@ -68,14 +68,14 @@ async def microphone() -> AsyncIterator[Sound]:
     """
     sounddevice = _sounddevice()
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[bytes | None] = asyncio.Queue(_MOST_WAITING)
+    queue: asyncio.Queue[bytes | None] = asyncio.Queue(_MAX_WAITING)
 
     def put(piece: bytes | None) -> None:
-        if queue.full():  # the network is too slow for live audio, and nobody wants old one
+        if queue.full():  # the network is too slow; drop the oldest audio
             queue.get_nowait()
         queue.put_nowait(piece)
 
-    def heard(data: Any, _frames: int, _time: Any, _status: Any) -> None:
+    def recorded(data: Any, _frames: int, _time: Any, _status: Any) -> None:
         loop.call_soon_threadsafe(put, bytes(data))
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -88,8 +88,8 @@ async def microphone() -> AsyncIterator[Sound]:
             samplerate=_MICROPHONE_RATE,
             channels=1,
             dtype="int16",
-            blocksize=round(_PIECE * _MICROPHONE_RATE),
-            callback=heard,
+            blocksize=round(_PIECE_SECONDS * _MICROPHONE_RATE),
+            callback=recorded,
         )
         stream.start()
     except sounddevice.PortAudioError as error:
@@ -97,7 +97,7 @@ async def microphone() -> AsyncIterator[Sound]:
         raise SetupError(f"The microphone cannot be used: {error}") from error
     print("Listening; Ctrl+C ends.", file=sys.stderr)
     try:
-        yield Sound(_MICROPHONE_RATE, 1, "s16le", pieces())
+        yield AudioInput(_MICROPHONE_RATE, 1, "s16le", pieces())
     finally:
         stream.stop()
         stream.close()
@@ -105,20 +105,20 @@ async def microphone() -> AsyncIterator[Sound]:
 
 
 async def _blocks(blocks: Iterator[Floats]) -> AsyncIterator[Floats]:
-    """The same, decoded in threads."""
+    """Decode the blocks in a thread."""
     while (block := await asyncio.to_thread(next, blocks, None)) is not None:
         yield block
 
 
-async def _as_fast_as_wanted(blocks: AsyncIterator[Floats]) -> AsyncIterator[bytes]:
+async def _at_full_speed(blocks: AsyncIterator[Floats]) -> AsyncIterator[bytes]:
     async for block in blocks:
         yield _bytes(block)
 
 
-async def _as_it_plays(blocks: AsyncIterator[Floats], sampling_rate: int) -> AsyncIterator[bytes]:
-    """Pieces, each when its last sample would have been heard."""
+async def _in_real_time(blocks: AsyncIterator[Floats], sampling_rate: int) -> AsyncIterator[bytes]:
+    """Yield each piece when its last sample would have been played."""
     loop = asyncio.get_running_loop()
-    size = round(_PIECE * sampling_rate)
+    size = round(_PIECE_SECONDS * sampling_rate)
     began, played = loop.time(), 0
     async for block in blocks:
         for first in range(0, block.shape[1], size):
@@ -140,7 +140,7 @@ def _sounddevice() -> Any:
         raise MissingExtra(
             "The microphone needs sounddevice, which is not installed: pip install 'emotion2vec-service[mic]'"
         ) from error
-    except OSError as error:  # its wheels for Linux come without the library that it is made of
+    except OSError as error:  # its wheels for Linux do not include PortAudio
         raise MissingExtra(
             "The microphone needs PortAudio, which is not installed: apt install libportaudio2"
         ) from error

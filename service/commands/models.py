@@ -16,32 +16,32 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Commands) -> None:
-    """Add the command with its own commands."""
+    """Add the command with its subcommands."""
     parser = commands.add_parser("models", help="list, fetch and prepare models")
     parser.set_defaults(run=run)
     actions = parser.add_subparsers(required=True, metavar="COMMAND")
-    listing = actions.add_parser("list", help="the models on this machine")
+    listing = actions.add_parser("list", help="list the models on this machine")
     listing.add_argument("--verify", action="store_true", help="compare every file with its checksum")
     listing.set_defaults(action=_list)
     pull = actions.add_parser("pull", help="fetch a model from a hub and prepare it")
-    pull.add_argument("id", help="such as iic/emotion2vec_plus_large")
-    pull.add_argument("--hub", choices=("modelscope", "huggingface"), help="where to fetch it from")
+    pull.add_argument("id", help="hub id, such as iic/emotion2vec_plus_large")
+    pull.add_argument("--hub", choices=("modelscope", "huggingface"), help="hub to fetch it from")
     pull.set_defaults(action=_pull)
     prepare = actions.add_parser("prepare", help="prepare a checkpoint in hub layout")
-    prepare.add_argument("directory", type=Path, help="holds config.yaml, tokens.txt and model.pt")
-    prepare.add_argument("--out", type=Path, help="where to put the prepared model [the cache]")
-    prepare.add_argument("--id", help="what answers call the model [the directory's name]")
-    prepare.add_argument("--demonstration", action="store_true", help="let answers say that it is for demonstration")
+    prepare.add_argument("directory", type=Path, help="directory with config.yaml, tokens.txt and model.pt")
+    prepare.add_argument("--out", type=Path, help="directory for the prepared model [the cache]")
+    prepare.add_argument("--id", help="id of the model in answers [the name of the directory]")
+    prepare.add_argument("--demonstration", action="store_true", help="mark the model as a demonstration in answers")
     prepare.set_defaults(action=_prepare)
     for command in (listing, pull, prepare):
         add_flags(command, ["cache_dir"])
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what the command's own command says.
+    """Run the subcommand.
 
     Raises:
-        SetupError: if a model is not there, cannot be fetched, or is damaged.
+        SetupError: if a model does not exist, cannot be fetched, or is damaged.
     """
     return int(options.action(options))
 
@@ -76,7 +76,9 @@ def _prepare(options: argparse.Namespace) -> int:
     configure_logging(settings)
     if options.out is None:
         if options.id or options.demonstration:
-            raise SettingsInvalid("--id and --demonstration go with --out; the cache names models by their directory")
+            raise SettingsInvalid(
+                "--id and --demonstration need --out; in the cache, models are named after their directory"
+            )
         stored = find(str(options.directory), cache=settings.cache_dir, offline=True)
         _print_model(stored.manifest, stored.directory)
         return 0

@@ -1,4 +1,4 @@
-"""The model that the settings ask for: found on this machine, and opened."""
+"""Finds and opens the model that the settings select."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from service.model.store import StoredModel
 
 MODEL_SETTINGS = ("model", "backend", "device", "dtype", "threads", "cache_dir", "offline")
-"""What a command needs to ask for, to open a model."""
+"""The settings that a command needs to open a model."""
 
 
 def find_model(settings: Settings) -> StoredModel:
     """Find the model in the cache or on a hub.
 
     Raises:
-        SetupError: if it is not there.
+        SetupError: if the model does not exist or cannot be fetched.
     """
     from service.model.store import find
 
@@ -26,10 +26,10 @@ def find_model(settings: Settings) -> StoredModel:
 
 
 def open_model(stored: StoredModel, settings: Settings, *, few: bool = False) -> Backend:
-    """Open a backend with the model; `few` clips are worth less preparation.
+    """Open a backend with the model. If there are `few` clips, it skips preparation that takes longer than it saves.
 
     Raises:
-        SetupError: if it cannot be opened.
+        SetupError: if the backend cannot be opened.
     """
     from service.inference.backends.compilation import Compilation
     from service.inference.backends.select import open_backend

@@ -13,7 +13,7 @@ from service.data import EXAMPLES
 from service.inference.engine_limits import EngineLimits
 from service.observability.logs import configure_logging
 from service.settings.settings import Settings
-from service.settings.sources import add_flags, described, flags_of, trace_settings
+from service.settings.sources import add_flags, describe_settings, flags_of, load_settings_and_sources
 
 if TYPE_CHECKING:
     from service.results import ModelInfo
@@ -36,12 +36,12 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         SetupError: if this process can never serve the model.
     """
-    settings, sources = trace_settings(options.config, **flags_of(options))
+    settings, sources = load_settings_and_sources(options.config, **flags_of(options))
     if options.check:
         from service.api.middleware.api_keys import ApiKeys
 
         ApiKeys.of(settings)  # its file is part of the settings
-        print(*described(settings, sources), sep="\n")
+        print(*describe_settings(settings, sources), sep="\n")
         return 0
     configure_logging(settings)
     from prometheus_client import CollectorRegistry

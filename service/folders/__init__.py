@@ -1,1 +1,1 @@
-"""Many files, a row for each: found, recognised here or by a server, and written so that a run can go on."""
+"""Recognition of many files: finding them, recognising each here or by a server, and one row for each in a file."""

@@ -1,4 +1,4 @@
-"""The audio files that arguments stand for: files themselves, and what directories hold."""
+"""Finds the audio files that command-line arguments name: files, and directories that contain them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ AUDIO_SUFFIXES = frozenset({
     ".wma",
 })
 # fmt: on
-"""What the names of audio files in directories end with; a file that is named itself is taken whatever its name."""
+"""Suffixes of audio files that are looked for in directories; files named as arguments may have any name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """One file.
+class FoundFile:
+    """One file that is to be recognised.
 
     Attributes:
-        path: as the argument led to it.
-        name: relative to the listing's root, with `/`, and fit for JSON.
-        size: bytes; None where the file cannot be looked at, as with `modified`.
+        path: the argument, or the path below it.
+        name: the path relative to the listing's root, with `/`; bytes that are not UTF-8 are escaped.
+        size: bytes; None, as `modified`, if the file does not exist or is not accessible.
         modified: seconds since 1970.
     """
 
@@ -36,38 +36,38 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All files, each once, in the order of the arguments and of names below them.
+    """All files, each once, in the order of the arguments and, within a directory, of names.
 
     Attributes:
-        root: the directory that was named alone, otherwise the one that holds all that was named.
-        unreadable: directories that could not be looked into, and why.
+        root: the deepest directory that contains all arguments; a directory that is the only argument is its own root.
+        unreadable: directories that could not be read, each with the reason.
     """
 
     root: Path
-    files: tuple[Found, ...]
+    files: tuple[FoundFile, ...]
     unreadable: tuple[str, ...]
 
 
 def find_files(arguments: Sequence[Path]) -> Listing:
-    """List what the arguments stand for. Hidden files and directories are passed over, links are followed once."""
+    """List the files of the arguments. Hidden files and directories are skipped; each directory is visited once."""
     root = _root(arguments)
     unreadable: list[str] = []
-    found: dict[str, Found] = {}
+    found: dict[str, FoundFile] = {}
     for argument in arguments:
         for path in _walk(argument, unreadable) if argument.is_dir() else (argument,):
             name = _name(path, root)
             if name not in found:
-                found[name] = _look_at(path, name)
+                found[name] = _found_file(path, name)
     return Listing(root, tuple(found.values()), tuple(unreadable))
 
 
 def _root(arguments: Sequence[Path]) -> Path:
-    holders = [Path(os.path.abspath(each if each.is_dir() else each.parent)) for each in arguments]  # noqa: PTH100
-    return Path(os.path.commonpath(holders))  # abspath, not resolve: links keep the names that people gave them
+    parents = [Path(os.path.abspath(each if each.is_dir() else each.parent)) for each in arguments]  # noqa: PTH100
+    return Path(os.path.commonpath(parents))  # abspath, not resolve, which would replace the names of links
 
 
 def _walk(directory: Path, unreadable: list[str]) -> Iterator[Path]:
-    """Audio files below a directory, by name; every directory once, whatever links lead to it."""
+    """Audio files below a directory, by name; every directory once, even if several links lead to it."""
     seen: set[tuple[int, int]] = set()
     waiting = [directory]
     while waiting:
@@ -89,7 +89,7 @@ def _walk(directory: Path, unreadable: list[str]) -> Iterator[Path]:
             if _is_directory(entry):
                 below.append(Path(entry))
             elif Path(entry.name).suffix.lower() in AUDIO_SUFFIXES and (entry.is_symlink() or entry.is_file()):
-                yield Path(entry)  # a link that leads nowhere is told as a file that cannot be read
+                yield Path(entry)  # a broken link is reported as an unreadable file
         waiting.extend(reversed(below))
 
 
@@ -105,9 +105,9 @@ def _name(path: Path, root: Path) -> str:
     return os.fsencode(relative).decode("utf-8", "backslashreplace")
 
 
-def _look_at(path: Path, name: str) -> Found:
+def _found_file(path: Path, name: str) -> FoundFile:
     try:
         status = path.stat()
-    except OSError:  # reading it will fail as well, and say why
-        return Found(path, name, None, None)
-    return Found(path, name, status.st_size, round(status.st_mtime, 6))
+    except OSError:  # reading the file will fail too, and report the reason
+        return FoundFile(path, name, None, None)
+    return FoundFile(path, name, status.st_size, round(status.st_mtime, 6))

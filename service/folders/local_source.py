@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from service.errors import InferenceFailed, QueueFull, ServiceError, SetupError, WorkerDead
-from service.folders.source import Outcome, problem, unreadable
+from service.folders.source import FileOutcome, problem, unreadable
 from service.inference.backend import Backend
 from service.inference.engine import Engine
 from service.inference.engine_limits import EngineLimits
@@ -86,7 +86,7 @@ class LocalSource:
             raise
         self.model = model_summary(model)
         # A CPU is busy with one clip, and the next one is decoded meanwhile; a GPU runs a whole batch at a time.
-        self.at_once = 2 if model.device == "cpu" else _GPU_FILES
+        self.concurrency = 2 if model.device == "cpu" else _GPU_FILES
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +96,7 @@ class LocalSource:
     ) -> None:
         self._close(_NO_DEADLINE if error is None else 0.0)  # after an error, what still runs is not needed
 
-    def recognize(self, path: Path) -> Outcome:
+    def recognize(self, path: Path) -> FileOutcome:
         """As `Source.recognize`; a file during which the worker died is tried once more."""
         retried = False
         while True:

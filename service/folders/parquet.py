@@ -1,4 +1,4 @@
-"""Rows as a Parquet file, for tables that are read by column."""
+"""Converts rows of JSON to a Parquet file."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import orjson
 
 from service.errors import MissingExtra
-from service.folders.journal import rows_of
+from service.folders.journal import read_rows
 
 _GROUP_BYTES = 4 * 1024 * 1024
-"""Bytes of JSON that make one row group: what is held in memory."""
+"""Bytes of JSON in one row group, all of which is in memory at a time."""
 
-_SINGLE = frozenset({"score", "scores", "embedding"})
-"""What the model computes in single precision; doubles would only be larger."""
+_SINGLE_PRECISION = frozenset({"score", "scores", "embedding"})
+"""Columns that the model computes in single precision."""
 
 
 def check_pyarrow() -> None:
-    """Make sure that Parquet can be written, before hours of work are to end in it.
+    """Check that Parquet can be written, before a run that may take hours.
 
     Raises:
-        MissingExtra: if not.
+        MissingExtra: if pyarrow is not installed.
     """
     try:
         import pyarrow.parquet  # noqa: F401
@@ -32,26 +32,26 @@ def check_pyarrow() -> None:
         ) from error
 
 
-def write_parquet(journal: Path, path: Path, asked: Mapping[str, Any]) -> None:
-    """Turn rows into a Parquet file; readers see the old one or the new one, never a part.
+def write_parquet(journal: Path, path: Path, parameters: Mapping[str, Any]) -> None:
+    """Convert a journal to a Parquet file. The file is replaced at once: readers never see a part of it.
 
-    The schema is that of the rows: columns that only some have are null in the others.
+    The schema has the columns of all rows; a row is null in the columns that it lacks.
 
     Args:
-        journal: the rows.
+        journal: the file of rows.
         path: the file to write.
-        asked: what the rows answer; kept in the file's metadata.
+        parameters: those of the run; stored in the metadata of the file.
     """
     import pyarrow
     from pyarrow import parquet
 
     schema = pyarrow.schema([])
     for rows in _groups(journal):
-        # Not Table.from_pylist, which takes the first row's columns for all there are.
+        # Not Table.from_pylist, which uses only the columns of the first row.
         found = pyarrow.schema(list(pyarrow.array(rows).type))
         schema = pyarrow.unify_schemas([schema, found], promote_options="permissive")
     fields = [_in_single_precision(field) for field in schema]
-    schema = pyarrow.schema(fields, metadata={"emotion2vec-service": orjson.dumps(asked)})
+    schema = pyarrow.schema(fields, metadata={"emotion2vec-service": orjson.dumps(parameters)})
     draft = path.with_name(path.name + ".new")
     with parquet.ParquetWriter(draft, schema, compression="zstd") as writer:
         for rows in _groups(journal):
@@ -63,7 +63,7 @@ def write_parquet(journal: Path, path: Path, asked: Mapping[str, Any]) -> None:
 def _groups(journal: Path) -> Iterator[list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
     size = 0
-    for row, line in rows_of(journal):
+    for row, line in read_rows(journal):
         rows.append(row)
         size += len(line)
         if size > _GROUP_BYTES:
@@ -77,7 +77,7 @@ def _in_single_precision(field: Any, single: bool = False) -> Any:
     import pyarrow
     from pyarrow import types
 
-    single = single or field.name in _SINGLE
+    single = single or field.name in _SINGLE_PRECISION
     kind = field.type
     if types.is_struct(kind):
         kind = pyarrow.struct([_in_single_precision(kind.field(index), single) for index in range(kind.num_fields)])

@@ -1,4 +1,4 @@
-"""A run by a server."""
+"""Recognises the files of a run by calling a server."""
 
 from __future__ import annotations
 
@@ -13,49 +13,52 @@ from emotion2vec_client import CallFailed, Client, Problem, Retries, Unreachable
 from emotion2vec_client.retries import may_be_repeated
 
 from service.errors import SetupError
-from service.folders.source import Outcome, identity, problem, unreadable
+from service.folders.source import FileOutcome, identity, problem, unreadable
 from service.folders.throttle import Throttle
 from service.recognition.options import Options
 from service.recognition.result_types import ModelSummary
 
-_PATIENCE = 900.0
-"""Seconds for which a server may refuse everything or be away before a run gives up."""
+_MAX_OUTAGE_SECONDS = 900.0
+"""The run ends after this time in which the server refused every call or was unreachable."""
 
-_ABSENCE = (0.5, 2.0)
-"""Seconds from which to which a call is put off, by chance, when the server does not say when to come back."""
+_RETRY_SECONDS = (0.5, 2.0)
+"""Least and greatest random delay of a retry if the server does not send `Retry-After`."""
 
-_SILENCE = 3600.0
-"""Seconds that it may take for one answer: more than it may be allowed itself, for the longest recordings."""
+_ANSWER_TIMEOUT = 3600.0
+"""Seconds to wait for one answer; longer than the default limit of a server for the longest recordings."""
 
-_ABOUT_THE_FILE = frozenset({400, 408, 413, 415, 422, 500, 504})
-"""Statuses of problems that one file has; with any other the next file would fare no better."""
+_FILE_STATUSES = frozenset({400, 408, 413, 415, 422, 500, 504})
+"""Statuses that concern a single file; any other would be the same for the next file."""
 
 
 class ServerSource:
-    """Lets a server recognise. Refusals and absences are waited out, by all threads together; fewer go on then.
+    """Recognises files by calling a server; thread-safe.
+
+    If the server refuses a call or is unreachable, all threads wait and retry; after a refusal with fewer calls at a
+    time.
 
     Args:
-        url: where it is.
-        api_key: a key, if it asks for one.
+        url: address of the server.
+        api_key: an API key, if the server needs one.
         options: for every file.
 
     Raises:
-        SetupError: if there is no service at this address, or it does not let the caller in.
+        SetupError: if there is no service at this address, or it refuses the key.
     """
 
-    at_once = 4
+    concurrency = 4
 
     def __init__(self, url: str, api_key: str | None, options: Options) -> None:
         try:
-            with Client(url, api_key=api_key) as impatient:  # a wrong address shall not be waited for
-                self.model = _summary(impatient.models()[0])
+            with Client(url, api_key=api_key) as client:  # with few retries, so that a wrong address is reported soon
+                self.model = _summary(client.models()[0])
         except ValueError as error:
             raise SetupError(str(error)) from None
         except CallFailed as error:
             raise SetupError(f"{url}: {error.detail}") from error
-        # Refusals come back here, where fewer calls can be made of them; the client still holds all calls back.
-        once = Retries(attempts=1, seconds=_PATIENCE)
-        self._client = Client(url, api_key=api_key, timeout=_SILENCE, retries=once)
+        # The client does not retry, because the throttle below must see refusals; it still delays all calls after one.
+        no_retries = Retries(attempts=1, seconds=_MAX_OUTAGE_SECONDS)
+        self._client = Client(url, api_key=api_key, timeout=_ANSWER_TIMEOUT, retries=no_retries)
         self._options: dict[str, Any] = options.model_dump(exclude_defaults=True)
         self._throttle = Throttle()
         self._answered_at = time.monotonic()
@@ -68,52 +71,52 @@ class ServerSource:
     ) -> None:
         self._client.close()
 
-    def recognize(self, path: Path) -> Outcome:
+    def recognize(self, path: Path) -> FileOutcome:
         """As `Source` says."""
         while True:
-            with self._throttle.turn() as turn:
+            with self._throttle.call() as call:
                 try:
                     answer = self._client.recognize(path, **self._options)
                 except OSError as error:
                     return unreadable(error)
                 except CallFailed as error:
-                    turn.refused = isinstance(error, Problem) and error.status == HTTPStatus.TOO_MANY_REQUESTS
-                    if not self._may_be_waited_out(error):
+                    call.refused = isinstance(error, Problem) and error.status == HTTPStatus.TOO_MANY_REQUESTS
+                    if not self._may_be_retried(error):
                         return self._problem_of(error)
-                    wait = _asked_to_wait(error) or random.uniform(*_ABSENCE)  # noqa: S311 - spreads load
+                    delay = _retry_after(error) or random.uniform(*_RETRY_SECONDS)  # noqa: S311 - spreads the retries
                 else:
                     self._answered_at = time.monotonic()
                     break
-            time.sleep(wait)
+            time.sleep(delay)
         if identity(answer["model"]) != identity(self.model):
-            raise SetupError("The server answers with another model than when the run began.")
+            raise SetupError("The server answers with another model than at the beginning of the run.")
         return {name: value for name, value in answer.items() if name != "id"}
 
-    def _may_be_waited_out(self, error: CallFailed) -> bool:
-        """Whether the call was not taken and may be later; within the call's turn."""
-        if not may_be_repeated(error, changes_nothing=False) or _asked_to_wait(error) > _PATIENCE:
+    def _may_be_retried(self, error: CallFailed) -> bool:
+        """Whether the server has not processed the call and may accept it later. Called within the throttled call."""
+        if not may_be_repeated(error, changes_nothing=False) or _retry_after(error) > _MAX_OUTAGE_SECONDS:
             return False
-        # While another call is under way, the server may be busy with nothing but that.
-        return time.monotonic() - self._answered_at < _PATIENCE or not self._throttle.alone
+        # While another call is in progress, the server may be busy with that call alone.
+        return time.monotonic() - self._answered_at < _MAX_OUTAGE_SECONDS or not self._throttle.alone
 
-    def _problem_of(self, error: CallFailed) -> Outcome:
+    def _problem_of(self, error: CallFailed) -> FileOutcome:
         self._answered_at = time.monotonic()
-        if _is_about_the_file(error):
+        if _concerns_one_file(error):
             title = error.title if isinstance(error, Problem) else "There was no answer"
             return problem(error.code, title, error.detail, request_id=error.request_id)
-        raise SetupError(f"The server does not go on: {error}") from error
+        raise SetupError(f"The server cannot continue the run: {error}") from error
 
 
 def _summary(model: ModelSummary) -> ModelSummary:
     return cast(ModelSummary, {name: model[name] for name in ModelSummary.__annotations__})  # type: ignore[literal-required]
 
 
-def _asked_to_wait(error: CallFailed) -> float:
+def _retry_after(error: CallFailed) -> float:
     return error.retry_after or 0.0 if isinstance(error, Problem) else 0.0
 
 
-def _is_about_the_file(error: CallFailed) -> bool:
+def _concerns_one_file(error: CallFailed) -> bool:
     if isinstance(error, Problem):
-        of_all_files = any(each["field"] == "labels" for each in error.errors)
-        return error.status in _ABOUT_THE_FILE and not of_all_files
+        wrong_labels = any(each["field"] == "labels" for each in error.errors)  # the same for every file
+        return error.status in _FILE_STATUSES and not wrong_labels
     return not isinstance(error, Unreachable)

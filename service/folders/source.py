@@ -1,4 +1,4 @@
-"""What recognises the files of a run, and how what it finds is written down."""
+"""The interface of what recognises the files of a run, and the format of its results."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from typing import Protocol, Self
 
 from service.recognition.result_types import ModelSummary
 
-Outcome = Mapping[str, object]
-"""A result as the service answers it, with its `model` and without an `id`; or a `problem`."""
+FileOutcome = Mapping[str, object]
+"""A result as in the answer of the service, with `model` and without `id`; or a `problem`."""
 
 
 class Source(Protocol):
-    """Recognises files, several at a time if asked from several threads. Use it in a `with` statement.
+    """Recognises files; thread-safe. Use it in a `with` statement.
 
     Attributes:
-        model: what answers.
-        at_once: files at a time that make sense unless the user says otherwise.
+        model: the model that recognises.
+        concurrency: files at a time unless the user chooses another number.
     """
 
     model: ModelSummary
-    at_once: int
+    concurrency: int
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return itself."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of model or connections."""
+        """Release the model or the connections."""
 
-    def recognize(self, path: Path) -> Outcome:
+    def recognize(self, path: Path) -> FileOutcome:
         """The result for one file, or its problem.
 
         Raises:
-            SetupError: if it is not the file's fault, so that no other file can be recognised either.
+            SetupError: if the cause is not this file, so that no other file could be recognised either.
         """
 
 
 def identity(model: ModelSummary) -> dict[str, str]:
-    """What of a model decides on its answers."""
+    """The attributes of a model on which its answers depend."""
     return {"id": model["id"], "revision": model["revision"], "dtype": model["dtype"]}
 
 
-def problem(code: str, title: str, detail: str, **more: str) -> Outcome:
+def problem(code: str, title: str, detail: str, **more: str) -> FileOutcome:
     """The row of a file that could not be recognised."""
     return {"problem": {"code": code, "title": title, "detail": detail, **more}}
 
 
-def unreadable(error: OSError) -> Outcome:
+def unreadable(error: OSError) -> FileOutcome:
     """The row of a file that could not be read."""
     return problem("file_unreadable", "The file cannot be read", error.strerror or type(error).__name__)

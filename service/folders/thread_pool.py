@@ -1,4 +1,4 @@
-"""Working off many items with a few threads."""
+"""Calls a function for many items in a few threads."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from itertools import islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
-Done = TypeVar("Done")
+Result = TypeVar("Result")
 
 
-def work_off(
-    work: Callable[[Item], Done], items: Iterable[Item], threads: int, *, in_order: bool
-) -> Generator[tuple[Item, Done], None, None]:
-    """Give each item with what `work` made of it.
+def map_in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int, *, in_order: bool
+) -> Generator[tuple[Item, Result], None, None]:
+    """Yield each item with the result of `function`.
 
     Args:
-        work: is called in threads.
-        items: taken as they are needed, no more than twice as many as there are threads.
-        threads: how many calls go on at a time.
-        in_order: whether to give them in their order, or each as soon as it is done.
+        function: called in the threads.
+        items: consumed as needed; at most twice as many as threads are submitted at a time.
+        threads: number of threads.
+        in_order: whether to yield in the order of the items, or each as soon as it is done.
 
     Raises:
-        Exception: what `work` raises; no other item is begun then.
+        Exception: what `function` raises; no other item is started then.
     """
     rest = iter(items)
     pool = ThreadPoolExecutor(threads, "file")
-    running: dict[Future[Done], Item] = {}
+    running: dict[Future[Result], Item] = {}
     try:
         while True:
             for item in islice(rest, 2 * threads - len(running)):
-                running[pool.submit(work, item)] = item
+                running[pool.submit(function, item)] = item
             if not running:
                 return
             ready = {next(iter(running))} if in_order else wait(running, return_when=FIRST_COMPLETED).done

@@ -19,18 +19,20 @@ from service.settings.settings import Settings
 logger = logging.getLogger(__name__)
 
 _NO_FIELDS = frozenset({*RESERVED_ATTRS, "taskName", "color_message"})
-"""What records have by themselves, and not as fields of a line; the last is uvicorn's, for terminals."""
-
-THREAD_NAME = "log-writer"
+"""Attributes that every record has and that are not shown as fields; `color_message` is set by uvicorn."""
 
 _PLAIN = re.compile(r"[\w./:+-]+", re.ASCII)
-_MOST_WAITING = 10_000
-_LAST_SECONDS = 1.0
+
+_MAX_WAITING = 10_000
+"""Records that may wait to be written; more are dropped."""
+
+_CLOSE_SECONDS = 1.0
+"""How long the end of the process waits for records that are not written yet."""
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send everything from the level in `settings` on to standard error, in its format."""
-    if sys.__stderr__ is None:  # closed by whoever started the process
+    """Log to standard error, in the format and from the level in `settings`."""
+    if sys.__stderr__ is None:  # the parent process has closed it
         return
     handler = BackgroundHandler(sys.__stderr__.fileno())
     if settings.log_format == "json":
@@ -41,7 +43,7 @@ def configure_logging(settings: Settings) -> None:
 
 
 class JsonFormatter(OrjsonFormatter):
-    """One JSON object a line: time (RFC 3339, UTC), level, logger, message, and the fields of the record."""
+    """One JSON object per line: time (RFC 3339, UTC), level, logger, message, and the fields of the record."""
 
     converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"
@@ -56,60 +58,60 @@ class JsonFormatter(OrjsonFormatter):
 
 
 class TextFormatter(logging.Formatter):
-    """A readable line, in which the fields that a record has been given as `extra` follow the message as `name=value`.
+    """A readable line; the fields that a record was given as `extra` follow the message as `name=value`.
 
-    Values that come from outside cannot break the line, nor reach a terminal as control characters.
+    Values from outside cannot contain line breaks or control characters, because they are shown as JSON.
     """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - as logging calls it
-        """The line without its traceback."""
+        """The line without the traceback."""
         fields = ((name, value) for name, value in vars(record).items() if name not in _NO_FIELDS and value is not None)
         return " ".join([super().formatMessage(record), *(f"{name}={_shown(value)}" for name, value in fields)])
 
 
 class BackgroundHandler(logging.Handler):
-    """Formats and writes records in a thread of its own.
+    """Formats and writes records in its own thread, so that neither blocks the caller, such as the event loop.
 
-    Neither that work nor a reader who has stopped reading may hold up the event loop. What waits for such a reader is
-    bounded: records past that are dropped, and counted in a line that follows.
+    If nobody reads what is written, a limited number of records waits; more are dropped, and a later line counts them.
+
+    The standard library's QueueHandler and QueueListener do not fit: they format records in the calling thread, report
+    a full queue by writing to standard error, and `stop` waits for the thread without a time limit.
 
     Args:
-        descriptor: of the file to write to. Not a stream: their locks would hold up the end of the process as well.
-        most_waiting: how many records may wait to be written.
+        descriptor: of the file to write to. Not a stream, whose lock could block the end of the process.
     """
 
-    def __init__(self, descriptor: int, most_waiting: int = _MOST_WAITING) -> None:
+    def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._descriptor = descriptor
-        self._most_waiting = most_waiting
         self._waiting: SimpleQueue[logging.LogRecord | None] = SimpleQueue()
         self._dropped = 0
-        # A daemon, because a write that never returns must not keep the process from ending.
-        self._writer = threading.Thread(target=self._write_all, name=THREAD_NAME, daemon=True)
+        # A daemon, because a write that never returns must not keep the process alive.
+        self._writer = threading.Thread(target=self._write_all, name="log-writer", daemon=True)
         self._writer.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Leave `record` to the thread, as it is: in this process nobody changes it any more."""
-        if self._waiting.qsize() < self._most_waiting:
+        """Pass `record` to the thread without a copy, since no code changes it afterwards."""
+        if self._waiting.qsize() < _MAX_WAITING:
             self._waiting.put(record)
         else:
             self._dropped += 1
 
     def close(self) -> None:
-        """Give the thread a moment to write what waits; `logging` calls this at the end of the process."""
+        """Wait for the last records to be written, but not long; `logging` calls this at the end of the process."""
         self._waiting.put(None)
-        self._writer.join(_LAST_SECONDS)
+        self._writer.join(_CLOSE_SECONDS)
         super().close()
 
     def _write_all(self) -> None:
-        told = 0
+        reported = 0
         while (record := self._waiting.get()) is not None:
             self._write(record)
-            if self._dropped > told and self._waiting.qsize() < self._most_waiting / 2:
-                lost, told = self._dropped - told, self._dropped
+            if self._dropped > reported and self._waiting.qsize() < _MAX_WAITING / 2:
+                lost, reported = self._dropped - reported, self._dropped
                 text = "%d log records were dropped: standard error is not read fast enough"
                 self._write(logger.makeRecord(__name__, logging.WARNING, __file__, 0, text, (lost,), None))
 
@@ -118,7 +120,7 @@ class BackgroundHandler(logging.Handler):
             line = f"{self.format(record)}\n".encode(errors="backslashreplace")
             while line:
                 line = line[os.write(self._descriptor, line) :]
-        except Exception:  # one bad record, or a reader that is gone, must not end all logging
+        except Exception:  # a bad record or a closed pipe must not end all logging
             self.handleError(record)
 
 

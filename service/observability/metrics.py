@@ -1,12 +1,13 @@
 """Every Prometheus series of the service.
 
-What happens per request is counted where it happens, through the attributes of `Metrics`. What mirrors the
-engine's state (queue, permits, worker, device memory) is read when Prometheus scrapes, so requests do not pay for it.
+Events of requests are counted where they happen, through the attributes of `Metrics`. The state of the engine (queue,
+permits, worker, device memory) is read only when Prometheus scrapes, so that requests do not spend time on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
@@ -28,27 +29,28 @@ from service.errors import (
     WorkerDead,
 )
 from service.observability.observer import EngineState
+from service.results import Timings
 
-STAGES = ("decode", "queue", "preprocess", "inference")
-"""Values of the label `stage`, in the order in which a request goes through them."""
+STAGES = tuple(stage.name for stage in fields(Timings))
+"""Values of the label `stage`, in request order."""
 
 CACHE_RESULTS = ("hit", "miss", "bypass")
-"""Values of the label `result`; `bypass` is a file whose request did not want a cached answer."""
+"""Values of the label `result`; `bypass` counts files whose request refused cached answers."""
 
 STREAM_EVENTS = ("ready", "window", "utterance", "result", "problem")
-"""Values of the label `type`."""
+"""Values of the label `type`: the events that a stream sends."""
 
 STREAM_CLOSES = ("1000", "1001", "1005", "1006", "1007", "1008", "1009", "1011", "1012", "1013", "other")
-"""Values of the label `code` of streams; a client may close with any of thousands."""
+"""Values of the label `code` of closed streams; `other` stands for all others that a client may choose."""
 
-# A quantile read from a histogram lies in the same bucket as the true one, so neighbours that differ by a factor
-# of at most 1.2 make it known within 20 %. 1, 2 and 5 are among them, since objectives are set there.
+# A quantile estimated from a histogram lies in the same bucket as the true one. Bounds that differ by a factor of at
+# most 1.2 thus limit its error to 20 %. 1, 2 and 5 are included, because objectives are set there.
 _DECADE = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8, 3.3, 3.9, 4.5, 5.0, 6.0, 7.0, 8.4)
 _SLOW = (10.0, 15.0, 20.0, 30.0, 60.0, 120.0)
 
 
 def _seconds_from(exponent: int) -> tuple[float, ...]:
-    """Bucket bounds from 10^`exponent` seconds: fine up to 10 s, coarse up to two minutes."""
+    """Bucket bounds from 10^`exponent` seconds on: fine up to 10 s, coarse up to two minutes."""
     fine = (round(step * 10.0**power, 1 - power) for power in range(exponent, 1) for step in _DECADE)
     return (*fine, *_SLOW)
 
@@ -63,23 +65,23 @@ class _EngineCollector(Collector):
         state = self._state()
         for name, text, value in (
             ("queue_depth", "Clips that wait for the worker.", state.queued_clips),
-            ("queue_depth_limit", "Clips that may wait for the worker.", state.max_queued_clips),
+            ("queue_depth_limit", "Limit of clips that wait for the worker.", state.max_queued_clips),
             ("queue_audio_seconds", "Audio seconds that wait for the worker.", state.queued_seconds),
-            ("queue_audio_seconds_limit", "Audio seconds that may wait for the worker.", state.max_queued_seconds),
-            ("requests_in_flight", "Requests that hold a permit.", state.requests),
-            ("requests_in_flight_limit", "Requests that may hold a permit.", state.max_requests),
+            ("queue_audio_seconds_limit", "Limit of audio seconds that wait for the worker.", state.max_queued_seconds),
+            ("requests_in_flight", "Requests in progress.", state.requests),
+            ("requests_in_flight_limit", "Limit of requests in progress.", state.max_requests),
             (
                 "segment_requests_in_flight",
-                "Requests with granularity segment that are worked on.",
+                "Requests with granularity segment in progress.",
                 state.recordings,
             ),
             (
                 "segment_requests_in_flight_limit",
-                "Requests with granularity segment that may be worked on.",
+                "Limit of requests with granularity segment in progress.",
                 state.max_recordings,
             ),
-            ("streams", "Streams that are open.", state.streams),
-            ("streams_limit", "Streams that may be open.", state.max_streams),
+            ("streams", "Open streams.", state.streams),
+            ("streams_limit", "Limit of open streams.", state.max_streams),
             ("worker_up", "Whether the worker is loaded, warm and not stuck (1) or not (0).", state.worker_up),
         ):
             yield GaugeMetricFamily(f"ser_{name}", text, value)
@@ -90,38 +92,38 @@ class _EngineCollector(Collector):
 
 
 class Metrics:
-    """The series, registered in `registry`; one instance per application, so that tests can have several.
+    """The series, registered in `registry`; each application has its own instance.
 
     Attributes:
         http_requests: answered requests by `route` (the template, never the path), `method` and `code`.
-        http_request_duration: seconds from the request's first byte to the answer's last, by `route`; those with
-            granularity segment are left out.
+        http_request_duration: seconds from the first byte of the request to the last of the answer, by `route`;
+            without requests with granularity segment.
         stage_duration: seconds per request and `stage` (see `STAGES`).
         batch_size: clips per run of the model.
         batch_audio_seconds: audio seconds per run of the model.
         batch_padding_ratio: share of padded frames per run of the model.
-        requests_rejected: requests refused, by `reason` (the error's code).
-        requests_cancelled: clips whose caller gave up before the answer.
+        requests_rejected: refused requests, by `reason` (the code of the error).
+        requests_cancelled: uploads and clips whose client disconnected before the answer.
         inference_failures: clips on which the model failed.
-        worker_deaths: ends of the worker thread that nobody asked for, failed loads included.
+        worker_deaths: unexpected ends of the worker thread, including failed loads.
         audio_seconds: audio seconds that the model has scored.
-        streams: streams that are over, by the `code` with which they were closed (see `STREAM_CLOSES`).
+        streams: closed streams, by close `code` (see `STREAM_CLOSES`).
         stream_events: messages sent on streams, by `type` (see `STREAM_EVENTS`).
-        stream_skipped_windows: windows left out, because the one before was still being answered.
+        stream_skipped_windows: windows that were skipped because the previous one was not answered yet.
         stream_delay: seconds from the last sample of a live window to its answer.
-        predictions: answers by the `label` with the highest score; each segment is one, and each utterance of a stream.
-        segments: utterances that were answered with granularity segment.
-        segment_request_duration: seconds from their first byte to the answer's last, by no route: there is only one.
-        cache_requests: files by what the cache of answers did for them (see `CACHE_RESULTS`).
-        cache_evictions: answers that had to make room for newer ones.
-        cache_bytes: memory that the cached answers take.
+        predictions: answers by the `label` with the highest score; each segment and each utterance of a stream counts.
+        segments: utterances answered with granularity segment.
+        segment_request_duration: seconds from the first byte of such a request to the last of its answer.
+        cache_requests: files by the `result` of the lookup in the cache of answers (see `CACHE_RESULTS`).
+        cache_evictions: cached answers removed to make room for newer ones.
+        cache_bytes: memory of the cached answers.
         model_info: identity of the loaded model.
-        model_load_seconds: seconds that loading and warming up took.
+        model_load_seconds: seconds that loading and warming up the model took.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        # A `_created` series beside every counter and histogram would double the former and tell nothing that
-        # Prometheus uses. The library has this switch for the whole process only.
+        # Otherwise every counter and histogram would also have a `_created` series, which Prometheus does not use. The
+        # library has this switch only for the whole process.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
         self.registry = registry
         self.http_requests = Counter(
@@ -160,16 +162,20 @@ class Metrics:
             registry=registry,
         )
         self.requests_rejected = Counter(
-            "ser_requests_rejected_total", "Requests refused, by reason.", ["reason"], registry=registry
+            "ser_requests_rejected_total", "Refused requests, by reason.", ["reason"], registry=registry
         )
         self.requests_cancelled = Counter(
-            "ser_requests_cancelled_total", "Clips whose caller gave up before the answer.", registry=registry
+            "ser_requests_cancelled_total",
+            "Uploads and clips whose client disconnected before the answer.",
+            registry=registry,
         )
         self.inference_failures = Counter(
             "ser_inference_failures_total", "Clips on which the model failed.", registry=registry
         )
         self.worker_deaths = Counter(
-            "ser_worker_deaths_total", "Unwanted ends of the worker thread, failed loads included.", registry=registry
+            "ser_worker_deaths_total",
+            "Unexpected ends of the worker thread, including failed loads.",
+            registry=registry,
         )
         self.audio_seconds = Counter(
             "ser_audio_seconds_total", "Audio seconds that the model has scored.", registry=registry
@@ -178,14 +184,14 @@ class Metrics:
             "ser_predictions_total", "Answers by the label with the highest score.", ["label"], registry=registry
         )
         self.streams = Counter(
-            "ser_streams_closed_total", "Streams that are over, by close code.", ["code"], registry=registry
+            "ser_streams_closed_total", "Closed streams, by close code.", ["code"], registry=registry
         )
         self.stream_events = Counter(
             "ser_stream_events_total", "Messages sent on streams.", ["type"], registry=registry
         )
         self.stream_skipped_windows = Counter(
             "ser_stream_skipped_windows_total",
-            "Windows of streams left out, since the one before was not answered yet.",
+            "Windows of streams skipped because the previous one was not answered yet.",
             registry=registry,
         )
         self.stream_delay = Histogram(
@@ -205,19 +211,19 @@ class Metrics:
         )
         self.cache_requests = Counter(
             "ser_cache_requests_total",
-            "Files by what the cache of answers did.",
+            "Files by result of the lookup in the cache of answers.",
             ["result"],
             registry=registry,
         )
         self.cache_evictions = Counter(
-            "ser_cache_evictions_total", "Cached answers that made room for newer ones.", registry=registry
+            "ser_cache_evictions_total", "Cached answers removed to make room for newer ones.", registry=registry
         )
-        self.cache_bytes = Gauge("ser_cache_bytes", "Memory that the cached answers take.", registry=registry)
+        self.cache_bytes = Gauge("ser_cache_bytes", "Memory of the cached answers.", registry=registry)
         self.model_info = Info("ser_model", "The loaded model.", registry=registry)
         self.model_load_seconds = Gauge(
             "ser_model_load_seconds", "Time that loading and warming up the model took.", registry=registry
         )
-        # Series that exist from the beginning make rates and alerts right from the first event on.
+        # The series must exist before their first event; otherwise rates and alerts would miss that event.
         for refusal in (
             QueueFull,
             ModelLoading,
@@ -244,5 +250,5 @@ class Metrics:
         GCCollector(registry=registry)
 
     def follow_engine(self, state: Callable[[], EngineState]) -> None:
-        """Export an engine's state from now on: `state` is called at every scrape, from whichever thread answers it."""
+        """Report the state of an engine: `state` is called at every scrape, in the thread that answers it."""
         self.registry.register(_EngineCollector(state))

@@ -1,4 +1,4 @@
-"""Sends spans to an OpenTelemetry collector; the only module that imports the SDK, and only where traces are on."""
+"""Sends spans to an OpenTelemetry collector; the only module that imports the SDK, and only if traces are enabled."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from opentelemetry.trace import TracerProvider
 from service import __version__
 from service.errors import MissingExtra
 
-_LAST_SECONDS = 2.0
+_CLOSE_SECONDS = 2.0
+"""How long the end of the process waits for spans that are not sent yet."""
 
 
 @contextmanager
 def exporting(traces: bool) -> Iterator[TracerProvider | None]:
-    """A provider whose spans are sent by OTLP over HTTP from a thread of its own; None where `traces` is false.
+    """A provider whose spans a thread sends with OTLP over HTTP; None if `traces` is false.
 
-    Where to, with which headers, how many are sampled, and what the service is called is told by OpenTelemetry's own
-    variables: `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME`.
-    On leaving, what has not been sent yet is sent; a collector that does not answer is waited for two seconds.
+    OpenTelemetry's own variables configure the endpoint, the headers, sampling and the service's name:
+    `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME`. On exit
+    the remaining spans are sent, within two seconds.
 
     Raises:
         MissingExtra: if the extra `[otel]` is not installed.
@@ -43,7 +44,7 @@ def exporting(traces: bool) -> Iterator[TracerProvider | None]:
     try:
         yield provider
     finally:
-        # The SDK itself would wait for half a minute.
+        # In a thread, because the SDK waits up to 30 s for a collector that does not answer.
         closing = threading.Thread(target=provider.shutdown, name="trace-shutdown", daemon=True)
         closing.start()
-        closing.join(_LAST_SECONDS)
+        closing.join(_CLOSE_SECONDS)

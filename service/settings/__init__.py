@@ -1,1 +1,1 @@
-"""Settings: which there are, and where their values come from."""
+"""All settings, and how their values are read from files, the environment and flags."""

@@ -1,6 +1,6 @@
-"""Every setting of the service: one flat tree, each field documented by its description.
+"""Every setting of the service, as one flat model; each field is documented by its description.
 
-`service.settings.sources` reads them from files, the environment and flags.
+`service.settings.sources` reads the values from files, the environment and flags.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ def _expand(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:  # no HOME, as in some containers
-        raise ValueError("the home directory is not known; name an absolute path") from None
+        raise ValueError("the home directory is not known; use an absolute path") from None
 
 
 def _split(value: Any) -> Any:
-    """Parts separated by commas, as variables and flags have them, become a list."""
+    """Split a text at its commas, as in variables and flags; leave lists as they are."""
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 def check_api_key(key: SecretStr) -> SecretStr:
-    """Let only those keys pass that are hard to guess and that a header can carry (token68 of RFC 9110).
+    """Accept keys that are long enough and that a header can carry (token68 of RFC 9110).
 
     Raises:
-        ValueError: without the key in its text.
+        ValueError: if the key is not acceptable. The text does not contain the key.
     """
     if _API_KEY.fullmatch(key.get_secret_value()) is None:
         raise ValueError("an API key has 16 to 256 characters out of A-Z a-z 0-9 . _ ~ + / -")
@@ -48,7 +48,7 @@ Origin = Annotated[str, Field(pattern=r"^https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(
 
 
 class Settings(BaseSettings):
-    """The settings after all sources are merged; immutable."""
+    """The settings after all sources have been merged; immutable."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, validate_default=True
@@ -56,43 +56,48 @@ class Settings(BaseSettings):
 
     # Where to listen.
     host: str = Field(default="127.0.0.1", min_length=1, max_length=255, description="Address to listen on.")
-    port: int = Field(default=8000, ge=0, le=65_535, description="TCP port to listen on; 0 takes any free one.")
+    port: int = Field(default=8000, ge=0, le=65_535, description="TCP port to listen on; 0 selects any free port.")
     root_path: str = Field(
         default="",
         pattern=r"^(/[A-Za-z0-9._~-]+)*$",
-        description="Path prefix under which a reverse proxy shows the service, such as `/emotion`.",
+        description="Path prefix under which a reverse proxy serves this service, such as `/emotion`.",
     )
-    page: bool = Field(default=True, description="Serve the page for people at `/`.")
+    page: bool = Field(default=True, description="Serve the web page at `/`.")
     docs: bool = Field(default=True, description="Serve `/docs` and `/openapi.json`.")
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)] = Field(
         default=(),
         max_length=100,
         description="Addresses or networks of reverse proxies, separated by commas, whose `X-Forwarded-For` and "
-        "`X-Forwarded-Proto` are believed.",
+        "`X-Forwarded-Proto` are trusted.",
     )
 
-    # Who may ask, and how often.
+    # Who may call, and how often.
     api_keys: Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_split)] = Field(
         default=(),
         max_length=1000,
-        description="Keys of which callers must have one, separated by commas; without any, everybody may call. "
-        "There is no flag, which other users of the machine could read.",
+        description="API keys, separated by commas; callers must send one of them. Without keys, everybody may call. "
+        "There is no flag, because other users of the machine could read it.",
     )
     api_keys_file: Annotated[Path, AfterValidator(_expand)] | None = Field(
-        default=None, description="File with more such keys, one a line; read at start."
+        default=None, description="File with more API keys, one on each line; read at start."
     )
-    public_metrics: bool = Field(default=False, description="Serve `/metrics` without a key where keys are asked for.")
+    public_metrics: bool = Field(
+        default=False, description="Serve `/metrics` without a key even if keys are configured."
+    )
     public_pages: bool = Field(
-        default=True, description="Serve `/` and `/docs` without a key where keys are asked for; browsers send none."
+        default=True,
+        description="Serve `/` and `/docs` without a key even if keys are configured, because browsers send none.",
     )
     rate_limit: int = Field(
         default=0,
         ge=0,
         le=1_000_000,
-        description="Requests that one key, or one address where there are no keys, may make a minute on average; one "
-        "more is a 429. 0 is no limit.",
+        description="Requests per minute, on average, for each key, or for each address if there are no keys; more are "
+        "answered with 429. 0 means no limit.",
     )
-    rate_burst: Count = Field(default=10, description="Requests that it may make at once, within that average.")
+    rate_burst: Count = Field(
+        default=10, description="Requests that each key or address may make at once, within `rate_limit`."
+    )
     cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] = Field(
         default=(),
         max_length=100,
@@ -100,7 +105,7 @@ class Settings(BaseSettings):
         "`https://app.example.com`, separated by commas.",
     )
 
-    # Which model, and what runs it.
+    # The model, and how it is run.
     model: str = Field(
         default="tiny",
         min_length=1,
@@ -109,99 +114,104 @@ class Settings(BaseSettings):
         "`iic/emotion2vec_plus_large`, or a local directory in hub layout.",
     )
     backend: Literal["auto", "onnx", "torch"] = Field(
-        default="auto", description="What runs the model; `auto` is torch on CUDA and ONNX Runtime on the CPU."
+        default="auto", description="Library that runs the model; `auto` is torch on CUDA and ONNX Runtime on the CPU."
     )
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$",
-        description="Where it runs: `auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes CUDA where torch finds it.",
+        description="Device that runs the model: `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is CUDA if torch finds it.",
     )
     dtype: Literal["auto", "fp32", "fp16", "bf16", "int8"] = Field(
         default="auto",
-        description="Precision; `auto` is fp32 on the CPU and half precision on CUDA. int8 needs the CPU.",
+        description="Precision of the model; `auto` is fp32 on the CPU and half precision on CUDA. int8 needs the CPU.",
     )
-    threads: int = Field(default=0, ge=0, le=1024, description="Threads of the model on the CPU; 0 takes every core.")
+    threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of the model; 0 uses every core.")
     compile: Literal["auto", "on", "off"] = Field(
         default="auto",
         description="Compile the model before it is ready, with CUDA graphs on a GPU: `auto` on CUDA only. Needs torch "
-        "and a C compiler; takes minutes at the first start, and some seconds later on.",
+        "and a C compiler; takes minutes at the first start and seconds at later ones.",
     )
     compile_clips: int = Field(
-        default=16, ge=1, le=32, description="Most clips at a time for which programs are compiled."
+        default=16, ge=1, le=32, description="Largest batch, in clips, for which programs are compiled."
     )
     compile_seconds: float = Field(
         default=10.0,
         ge=2.0,
         le=40.0,
         allow_inf_nan=False,
-        description="Seconds of the longest clip for which programs are compiled; longer ones run without.",
+        description="Longest clip, in seconds, for which programs are compiled; longer clips run without them.",
     )
     cache_dir: Annotated[Path, AfterValidator(_expand)] = Field(
         default=Path("~/.cache/emotion2vec-service"),
-        description="Directory in which prepared models and compiled programs are kept.",
+        description="Directory for prepared models and compiled programs.",
     )
     offline: bool = Field(
-        default=False, description="Never try the network; a model that is not in the cache is an error."
+        default=False, description="Never use the network; a model that is not in the cache is an error."
     )
 
-    # What one request may ask for.
+    # Limits of one request.
     max_body_bytes: int = Field(
-        default=256 * 1024 * 1024, ge=1024, le=2**40, description="Bytes that one request body may have; more is a 413."
+        default=256 * 1024 * 1024,
+        ge=1024,
+        le=2**40,
+        description="Largest request body, in bytes; a larger one is answered with 413.",
     )
-    max_files: int = Field(default=64, ge=1, le=1000, description="Files that one batch request may have.")
+    max_files: int = Field(default=64, ge=1, le=1000, description="Most files in one batch request.")
     max_duration: float = Field(
         default=3600.0,
         ge=0.1,
         le=86_400,
         allow_inf_nan=False,
-        description="Seconds of audio that one file may decode to; more is a 413.",
+        description="Longest audio of one file, in seconds; longer audio is answered with 413.",
     )
     max_utterance_duration: float = Field(
         default=300.0,
         ge=0.1,
         le=86_400,
         allow_inf_nan=False,
-        description="Seconds that it may decode to with granularity utterance or frame, which take it as one; more is "
-        "a 413. With granularity segment `max_duration` is the only limit.",
+        description="The same with granularity utterance or frame, where the whole file goes through the model in one "
+        "piece; longer audio is answered with 413. With granularity segment only `max_duration` applies.",
     )
     timeout: Seconds = Field(
         default=60.0,
-        description="Seconds from a request's arrival to its answer; later is a 504. Clients may only shorten it.",
+        description="Seconds from a request's arrival to its answer; a later one is replaced by 504. Clients may only "
+        "shorten it.",
     )
     segment_timeout: Seconds = Field(
-        default=1800.0, description="The same with granularity segment, to the end of the answer."
+        default=1800.0, description="The same as `timeout` with granularity segment, until the end of the answer."
     )
     body_timeout: Seconds = Field(default=120.0, description="Seconds in which a whole request body must arrive.")
-    body_idle_timeout: Seconds = Field(
-        default=5.0, description="Seconds that an upload may pause without sending a byte."
-    )
+    body_idle_timeout: Seconds = Field(default=5.0, description="Seconds that an upload may pause.")
     header_timeout: Seconds = Field(default=10.0, description="Seconds in which the headers of a request must arrive.")
     max_header_bytes: int = Field(
         default=32 * 1024,
         ge=1024,
         le=2**20,
-        description="Bytes that path, query and headers of a request may have together; more is a 431.",
+        description="Largest size of path, query and headers together, in bytes; more is answered with 431.",
     )
     max_headers: int = Field(
-        default=100, ge=10, le=10_000, description="Headers that a request may have; more is a 431."
+        default=100, ge=10, le=10_000, description="Most headers of one request; more are answered with 431."
     )
 
-    # How much work is taken at once.
+    # How many requests are accepted at the same time.
     max_in_flight: Count = Field(
-        default=64, description="Requests that are worked on at the same time; one more is a 429."
+        default=64, description="Requests processed at the same time; one more is answered with 429."
     )
     max_segment_requests: Count = Field(
         default=8,
-        description="Those of them with granularity segment, which take long; one more is a 429. They are never all of "
-        "`max_in_flight`, unless that is 1.",
+        description="How many of them may have granularity segment, which takes long; one more is answered with 429. "
+        "One of `max_in_flight` always stays free for other requests, unless that is 1.",
     )
-    max_queue_requests: Count = Field(default=256, description="Clips that may wait for the model; one more is a 429.")
+    max_queue_requests: Count = Field(
+        default=256, description="Clips that may wait for the model; one more is answered with 429."
+    )
     max_queue_seconds: float = Field(
         default=1800.0,
         ge=0.1,
         le=10_000_000,
         allow_inf_nan=False,
-        description="Seconds of audio that may wait for the model; more is a 429. Bounds the memory of the queue.",
+        description="Seconds of audio that may wait for the model; more is answered with 429. Bounds the memory of the "
+        "queue.",
     )
     decode_threads: int = Field(
         default=2, ge=1, le=256, description="Threads that decode uploads and build large answers."
@@ -209,23 +219,23 @@ class Settings(BaseSettings):
 
     # Streams of live audio.
     max_streams: Count = Field(
-        default=64, description="Streams of live audio that are open at the same time; one more is a 429."
+        default=64, description="Streams of live audio open at the same time; one more is answered with 429."
     )
     stream_idle_timeout: Seconds = Field(
         default=30.0,
-        description="Seconds in which a stream must bring audio, and its client take what it is sent; otherwise it is "
-        "closed.",
+        description="Seconds after which a stream is closed if its client sends no audio, or does not read what it is "
+        "sent.",
     )
     max_stream_duration: Seconds = Field(
-        default=14_400.0, description="Seconds that a stream may last, and of audio that it may bring."
+        default=14_400.0, description="Seconds that a stream may last, and seconds of audio that it may carry."
     )
 
-    # Answers that are kept.
+    # The cache of answers.
     answer_cache_bytes: int = Field(
         default=16 * 1024 * 1024,
         ge=0,
         le=2**40,
-        description="Bytes of answers that are kept, so that the same clip costs nothing twice; 0 switches it off.",
+        description="Bytes of cached answers, so that a repeated clip is not computed again; 0 turns the cache off.",
     )
 
     # Health and shutdown.
@@ -234,47 +244,49 @@ class Settings(BaseSettings):
     )
     stuck_after: Seconds = Field(
         default=120.0,
-        description="Seconds that one batch may take before the worker counts as stuck and `/livez` fails.",
+        description="Seconds that one batch may take; then the worker counts as stuck and `/livez` fails.",
     )
 
     # Logs and traces.
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least severe level logged."
+        default="info", description="Lowest level that is logged."
     )
     log_format: Literal["text", "json"] = Field(
-        default="text", description="One line per record: readable text, or JSON."
+        default="text", description="Format of log lines: readable text or JSON."
     )
-    access_log: bool = Field(default=True, description="Log one line for each request, probes and scrapes excepted.")
+    access_log: bool = Field(default=True, description="Log one line for each request, except for probes and scrapes.")
     log_file_names: bool = Field(
         default=False,
-        description="Name the uploaded files in those lines; a name may tell whom a file is about.",
+        description="Include the names of uploaded files in these lines. Names may be personal data.",
     )
     traces: bool = Field(
         default=False,
-        description="Send OpenTelemetry spans by OTLP over HTTP, to where `OTEL_EXPORTER_OTLP_ENDPOINT` says. "
+        description="Send OpenTelemetry spans with OTLP over HTTP to `OTEL_EXPORTER_OTLP_ENDPOINT`. "
         "Needs the extra `[otel]`.",
     )
 
     @property
     def needs_key(self) -> bool:
-        """Whether callers must have an API key."""
+        """Whether callers must send an API key."""
         return bool(self.api_keys) or self.api_keys_file is not None
 
     @property
     def longest_clip(self) -> float:
-        """Seconds that a file may last whose channels go through the model in one piece."""
+        """Longest file, in seconds, whose channels go through the model in one piece."""
         return min(self.max_utterance_duration, self.max_duration)
 
     @property
     def segment_permits(self) -> int:
-        """How many requests with granularity segment are worked on at once: some permit is left for short ones."""
+        """Requests with granularity segment processed at the same time; one permit is left for other requests."""
         return min(self.max_segment_requests, max(1, self.max_in_flight - 1))
 
     @model_validator(mode="after")
     def _queue_holds_one_clip(self) -> Self:
-        """A clip that is allowed must fit into an empty queue; otherwise it would be refused for ever."""
+        """Every allowed clip must fit into an empty queue; otherwise it would be refused for ever."""
         if self.max_queue_seconds < self.longest_clip:
-            raise ValueError("max_queue_seconds must hold the lesser of max_utterance_duration and max_duration")
+            raise ValueError(
+                "max_queue_seconds must be at least max_utterance_duration or max_duration, whichever is smaller"
+            )
         return self
 
     @classmethod
@@ -286,5 +298,5 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what `service.settings.sources` passes in: it merges the sources."""
+        """Use the arguments only: `service.settings.sources` merges the other sources."""
         return (init_settings,)

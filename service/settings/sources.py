@@ -1,10 +1,10 @@
-"""Where the values of settings come from.
+"""Reads settings from defaults, a YAML file, the environment and flags, and merges them.
 
-A value comes from the last of these that names it:
+The last of these sources that names a setting decides its value:
 
     defaults ─▶ a YAML file (`--config`, `SER_CONFIG`) ─▶ environment (`SER_…`) ─▶ command-line flags
 
-Unknown names are errors everywhere, so that a typing mistake never silently leaves a limit at its default.
+Unknown names are errors in every source, so that a misspelt limit does not silently keep its default.
 """
 
 from __future__ import annotations
@@ -28,53 +28,55 @@ from service.settings.yaml_file import read_yaml
 
 CONFIG_VARIABLE = "SER_CONFIG"
 CLIENT_KEY_VARIABLE = "SER_API_KEY"
-"""The key with which a command calls a server: no setting, and easily mistaken for that of the server's own keys."""
+"""The API key that the commands `recognize` and `stream` send to a server. It is not a setting of the server."""
 
 _ENVIRONMENT = "environment"
 
 NO_FLAG = frozenset({"api_keys"})
-"""Settings that hold secrets: what stands on a command line is there for every user of the machine to read."""
+"""Settings that hold secrets and have no flag, because every user of the machine can read command lines."""
 
 _NEVER_EMPTY = frozenset({"api_keys", "api_keys_file"})
-"""An empty variable counts as absent, except where a secret that got lost on its way would open the service."""
+"""Settings whose variable must not be empty: a lost secret would open the service. Others count as absent if empty."""
 
 
 def load_settings(config: Path | None = None, **flags: Any) -> Settings:
-    """Merge defaults, the YAML file, the environment and flags, for a command that serves nobody.
+    """Merge defaults, the YAML file, the environment and flags, for a command that is not a server.
 
-    The key with which commands call a server may be in the environment then.
+    The environment may contain `SER_API_KEY`, with which commands call a server.
 
     Args:
-        config: the YAML file; None takes the one that `SER_CONFIG` names, if any.
+        config: the YAML file; None selects the file that `SER_CONFIG` names, if any.
         flags: settings given explicitly, by field name.
 
     Raises:
-        SettingsInvalid: if a name is unknown or a value bad; the text names every one and where it came from.
+        SettingsInvalid: if names are unknown or values invalid. The text lists all of them with their sources.
     """
     return _merged(config, flags, [each for each in _variables() if each.name.upper() != CLIENT_KEY_VARIABLE])[0]
 
 
-def trace_settings(config: Path | None = None, **flags: Any) -> tuple[Settings, dict[str, str]]:
-    """Merge them for a server; also says by field where each value came from, defaults left out.
+def load_settings_and_sources(config: Path | None = None, **flags: Any) -> tuple[Settings, dict[str, str]]:
+    """Merge them for a server; also return the source of each value by field name, without defaults.
+
+    Here `SER_API_KEY` is an unknown name: as a misspelt `SER_API_KEYS` it would leave the server open to everybody.
 
     Raises:
         SettingsInvalid: as `load_settings` does.
     """
-    return _merged(config, flags, list(_variables()))
+    return _merged(config, flags, [*_variables()])
 
 
-def _merged(config: Path | None, flags: dict[str, Any], variables: list[_Given]) -> tuple[Settings, dict[str, str]]:
+def _merged(config: Path | None, flags: dict[str, Any], variables: list[_Entry]) -> tuple[Settings, dict[str, str]]:
     path = config or (Path(named) if (named := os.environ.get(CONFIG_VARIABLE)) else None)
     file_values = read_yaml(path) if path else {}
-    given = [
-        *(_Given(str(path), name, name, value) for name, value in file_values.items()),
+    entries = [
+        *(_Entry(str(path), name, name, value) for name, value in file_values.items()),
         *variables,
-        *(_Given("flags", name, name, value) for name, value in flags.items()),
+        *(_Entry("flags", name, name, value) for name, value in flags.items()),
     ]
-    problems = [f"{each.source}: {problem}" for each in given if (problem := _problem(each))]
+    problems = [f"{each.source}: {problem}" for each in entries if (problem := _problem(each))]
     if problems:
         raise SettingsInvalid("\n".join(problems))
-    sources = {each.field: f"{each.source}: {each.name}" for each in given if not each.absent}
+    sources = {each.field: f"{each.source}: {each.name}" for each in entries if not each.absent}
     try:
         settings = Settings(**{**file_values, **EnvSettingsSource(Settings)(), **flags})
     except ValidationError as exc:
@@ -82,19 +84,20 @@ def _merged(config: Path | None, flags: dict[str, Any], variables: list[_Given])
     return settings, sources
 
 
-def described(settings: Settings, sources: Mapping[str, str]) -> Iterator[str]:
-    """The effective values, one line of YAML each, with where they came from as a comment. Secrets are hidden."""
+def describe_settings(settings: Settings, sources: Mapping[str, str]) -> Iterator[str]:
+    """The effective values, one line of YAML each, with the source as a comment. Secrets are hidden."""
     for name, value in settings.model_dump(mode="json").items():
+        # Dumped as a list, because a scalar dumped alone ends with a document end marker.
         listed = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=1_000_000)
-        line = f"{name}: {listed.strip()[1:-1]}"  # a value by itself would be a document, with an end of its own
+        line = f"{name}: {listed.strip()[1:-1]}"
         yield f"{line:<44}  # {sources.get(name, 'default')}"
 
 
 def add_flags(parser: argparse.ArgumentParser, fields: Iterable[str] | None = None) -> None:
-    """Give `parser` one flag for each setting in `fields` (all of them, unless given), but none for secrets.
+    """Add one flag for each setting in `fields` (by default all) to `parser`, but none for secrets.
 
-    A setting's description is the flag's help. A flag that is not used leaves no trace in the namespace, so that it
-    hides neither YAML nor environment.
+    The description of the setting is the help of the flag. Unused flags are not in the namespace, so that they do not
+    override the file or the environment.
     """
     for name in fields or Settings.model_fields:
         field = Settings.model_fields[name]
@@ -111,22 +114,22 @@ def add_flags(parser: argparse.ArgumentParser, fields: Iterable[str] | None = No
 
 
 class _NoFlag(argparse.Action):
-    """Refuses a secret without repeating it, which argparse would do with a flag that it does not know."""
+    """Refuses a secret without printing it, as argparse does with unknown flags."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         variable = ENV_PREFIX + self.dest.upper()
         parser.error(
-            f"secrets are no flags, which everybody here can read: set {variable} or {self.option_strings[0]}-file"
+            f"secrets cannot be flags, which other users can read: set {variable} or {self.option_strings[0]}-file"
         )
 
 
 def flags_of(namespace: argparse.Namespace) -> dict[str, Any]:
-    """The settings among the parsed arguments, as `load_settings` takes them."""
+    """The settings among the parsed arguments, as keyword arguments for `load_settings`."""
     return {name: value for name, value in vars(namespace).items() if name in Settings.model_fields}
 
 
 def shown_default(field: FieldInfo) -> str:
-    """A setting's default, as help and documentation show it."""
+    """The default of a setting, as help and documentation show it."""
     default = field.default
     if isinstance(default, bool):
         return str(default).lower()
@@ -134,8 +137,8 @@ def shown_default(field: FieldInfo) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
-    """One value, the name that its source gives it, and the field that this stands for."""
+class _Entry:
+    """A value from one source: the name it has there, and the field it sets."""
 
     source: str
     name: str
@@ -147,35 +150,35 @@ class _Given:
         return self.source == _ENVIRONMENT and self.value == ""
 
 
-def _variables() -> Iterator[_Given]:
+def _variables() -> Iterator[_Entry]:
     for name, value in os.environ.items():
         if name.upper().startswith(ENV_PREFIX) and name.upper() != CONFIG_VARIABLE:
-            yield _Given(_ENVIRONMENT, name, name[len(ENV_PREFIX) :].lower(), value)
+            yield _Entry(_ENVIRONMENT, name, name[len(ENV_PREFIX) :].lower(), value)
 
 
-def _problem(given: _Given) -> str | None:
-    """What is wrong with a value before its field looks at it."""
-    if given.field not in Settings.model_fields:
-        return _unknown(given)
-    if given.absent and given.field in _NEVER_EMPTY:
-        return f"{given.name} is empty; unset it to go without"
-    if isinstance(given.value, bool) and Settings.model_fields[given.field].annotation in (int, float):
-        return f"{given.name}: must be a number, not true or false"  # which YAML makes of yes, no, on and off
+def _problem(entry: _Entry) -> str | None:
+    """An error that the validation of the field would not find, or would not explain."""
+    if entry.field not in Settings.model_fields:
+        return _unknown(entry)
+    if entry.absent and entry.field in _NEVER_EMPTY:
+        return f"{entry.name} is empty; unset it to run without keys"
+    if isinstance(entry.value, bool) and Settings.model_fields[entry.field].annotation in (int, float):
+        return f"{entry.name}: must be a number, not true or false"  # YAML reads yes, no, on and off as booleans
     return None
 
 
-def _unknown(given: _Given) -> str:
-    if isinstance(given.value, dict) and given.value.keys() & Settings.model_fields.keys():
-        return f"{given.name} is not a setting; settings are not grouped: write what it holds without it"
-    close = get_close_matches(given.field, Settings.model_fields, n=1)
+def _unknown(entry: _Entry) -> str:
+    if isinstance(entry.value, dict) and entry.value.keys() & Settings.model_fields.keys():
+        return f"{entry.name} is not a setting; settings are not grouped: move its entries to the top level"
+    close = get_close_matches(entry.field, Settings.model_fields, n=1)
     if not close:
-        return f"{given.name} is not a setting"
-    spelled = ENV_PREFIX + close[0].upper() if given.source == _ENVIRONMENT else close[0]
-    return f"{given.name} is not a setting; did you mean {spelled}?"
+        return f"{entry.name} is not a setting"
+    spelled = ENV_PREFIX + close[0].upper() if entry.source == _ENVIRONMENT else close[0]
+    return f"{entry.name} is not a setting; did you mean {spelled}?"
 
 
 def _explain(error: Any, sources: Mapping[str, str]) -> str:
-    """One line about one error: where the value came from and what it must be; never the value, which may be secret."""
+    """One line about one error: the source and what is required; not the value, which may be secret."""
     field = str(error["loc"][0]) if error["loc"] else ""
     place = "".join(f" (entry {part + 1})" for part in error["loc"][1:2] if isinstance(part, int))
     message = error["msg"].removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""Reads a YAML file of settings, which may be anything: huge, endless, nested a million times, or contradictory."""
+"""Reads a YAML file of settings."""
 
 from __future__ import annotations
 
@@ -10,69 +10,47 @@ import yaml
 
 from service.errors import SettingsInvalid
 
-_MAX_BYTES = 64 * 1024
-"""Some fifteen times the file that names every setting."""
-
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The one mapping that the file at `path` holds; empty where it holds nothing.
+    """The mapping that the file at `path` contains; empty if the file is empty.
 
     Raises:
-        SettingsInvalid: if the file cannot be read, or is not such a mapping. The text has the place in the file, never
-            what stands there, which may be secret.
+        SettingsInvalid: if the file cannot be read or is not such a mapping. The text gives the position in the file
+            but does not quote it, because it may contain secrets.
     """
     try:
-        # Open ended: the size of a device or a pipe is not known beforehand.
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-        text = content.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsInvalid(f"{path} cannot be read: {getattr(exc, 'strerror', None) or 'not UTF-8'}") from None
-    if len(content) > _MAX_BYTES:
-        raise SettingsInvalid(f"{path} has more than {_MAX_BYTES} bytes")
-    try:
-        values = yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader that takes even less
-    except yaml.YAMLError as exc:
-        raise SettingsInvalid(f"{path} is not valid YAML{_place(exc)}") from None
-    except (ValueError, RecursionError):  # a date that does not exist, brackets in brackets
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - derived from SafeLoader
+    except OSError as error:
+        raise SettingsInvalid(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsInvalid(f"{path} cannot be read: not UTF-8") from None
+    except yaml.YAMLError as error:
+        raise SettingsInvalid(f"{path} is not valid YAML{_position(error)}") from None
+    except ValueError:  # such as a date that does not exist
         raise SettingsInvalid(f"{path} is not valid YAML") from None
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise SettingsInvalid(f"{path} must hold one mapping of setting names to values")
+        raise SettingsInvalid(f"{path} must contain one mapping of setting names to values")
     return values
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes plain values only.
-
-    Repeated keys are refused, of which YAML would silently take the last, and so are aliases, with which small files
-    explode, and tags, which settings have no use for.
-    """
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """As in the base class."""
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # types-PyYAML does not annotate it
-        if getattr(event, "anchor", None) is not None or getattr(event, "tag", None) is not None:
-            raise yaml.composer.ComposerError(None, None, "anchors and tags are not supported", event.start_mark)
-        return super().compose_node(parent, index)
+    """Refuses repeated keys, of which YAML would silently use the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """As in the base class."""
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key is there more than once", key_node.start_mark
-                )
-            if isinstance(key, Hashable):
-                seen.add(key)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, "a key is repeated", key.start_mark)
+                seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-def _place(error: yaml.YAMLError) -> str:
-    """Where and what, without the lines around it that the error's own text quotes."""
+def _position(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the lines that the text of the error quotes."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return ""
     mark = error.problem_mark

@@ -9,8 +9,8 @@ from service.observability.logs import BackgroundHandler
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    """Commands set up the logging of their process, which is that of all tests here."""
+def _restore_logging() -> Iterator[None]:
+    """Undo the logging configuration of commands, which run in the process of the tests."""
     root = logging.getLogger()
     level = root.level
     yield

@@ -1,4 +1,4 @@
-"""`models`, as a user runs it."""
+"""The command `models`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import pytest
 from service.cli import main
 
 
-def test_models_list_names_the_embedded_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_contains_the_embedded_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "list", "--verify", "--cache-dir", str(tmp_path)]) == 0
     assert "tiny" in capsys.readouterr().out
 
 
-def test_naming_a_prepared_model_needs_a_place_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_id_for_a_prepared_model_needs_an_output_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["models", "prepare", str(tmp_path), "--id", "mine"]) == 2
     assert "--out" in capsys.readouterr().err

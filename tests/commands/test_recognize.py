@@ -1,4 +1,4 @@
-"""`recognize`, as a user runs it."""
+"""The command `recognize`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.client.scripted import refusal, scripted
 from tests.folders.served import ANSWER, MODELS
 
 
-def test_recognize_prints_the_emotion_and_says_that_the_model_is_for_demonstration(
+def test_text_shows_the_scores_and_that_the_model_is_for_demonstration(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["recognize", str(EXAMPLES / "happy.wav")]) == 0
@@ -37,7 +37,7 @@ def test_recognize_prints_the_emotion_and_says_that_the_model_is_for_demonstrati
     assert "demonstration" in captured.err
 
 
-def test_recognize_json_is_one_document_a_line_with_the_options_applied(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_one_document_per_line_with_the_options_applied(capsys: pytest.CaptureFixture[str]) -> None:
     files = [str(EXAMPLES / name) for name in ("happy.wav", "sad.flac")]
     options = ["--option", "labels=sad,happy", "--option", "granularity=frame", "--option", "window=1"]
     assert main(["recognize", "--json", *options, *files]) == 0
@@ -48,7 +48,7 @@ def test_recognize_json_is_one_document_a_line_with_the_options_applied(capsys: 
     assert documents[0]["model"]["demonstration"] is True
 
 
-def test_recognize_prints_a_line_for_each_segment(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_has_a_line_for_each_segment(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recognize", "--option", "granularity=segment", str(EXAMPLES / "happy.wav")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("happy.wav (3.10 s)")
@@ -65,11 +65,9 @@ def test_segments_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert document["model"]["demonstration"] is True
 
 
-def test_recognize_goes_on_after_a_bad_file_and_fails_in_the_end(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_files_are_reported_and_the_others_recognised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = tmp_path / "notes.wav"
-    text.write_text("these are no samples")
+    text.write_text("not audio")
     assert main(["recognize", str(text), str(tmp_path / "missing.wav"), str(EXAMPLES / "sad.flac")]) == 1
     captured = capsys.readouterr()
     assert "notes.wav: " in captured.err
@@ -77,38 +75,36 @@ def test_recognize_goes_on_after_a_bad_file_and_fails_in_the_end(
     assert "sad.flac" in captured.out
 
 
-def test_an_unknown_option_is_refused_with_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_option_is_refused_with_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recognize", "--option", "granularty=frame", str(EXAMPLES / "sad.flac")]) == 1
     assert "did you mean granularity?" in capsys.readouterr().err
 
 
-def loaded_of(heavy: set[str], *arguments: str) -> str:
-    """Which of these modules the command has loaded in a process of its own, when it is done."""
+def loaded_modules(candidates: set[str], *arguments: str) -> str:
+    """Run the command in its own process; return which of these modules it has loaded."""
     program = (
         f"import sys; from service.cli import main; status = main(['recognize', *{arguments!r}]); "
-        f"print(sorted({heavy!r} & set(sys.modules))); sys.exit(status)"
+        f"print(sorted({candidates!r} & set(sys.modules))); sys.exit(status)"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     return run.stdout.splitlines()[-1]
 
 
-def test_recognition_on_the_cpu_never_imports_torch() -> None:
+def test_recognition_on_the_cpu_does_not_import_torch() -> None:
     heavy = {"torch", "torchaudio", "funasr", "onnx", "librosa", "onnxruntime"}
-    assert loaded_of(heavy, str(EXAMPLES / "happy.wav")) == "['onnxruntime']"
+    assert loaded_modules(heavy, str(EXAMPLES / "happy.wav")) == "['onnxruntime']"
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.read_bytes().splitlines()]
 
 
-def test_a_folder_becomes_rows_that_equal_the_printed_documents(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_of_a_directory_equal_the_printed_documents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "r.jsonl"
     assert main(["recognize", str(EXAMPLES), "--out", str(out)]) == 0
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("6 files in ")  # and no progress bar, which is for terminals
+    assert captured.err.startswith("6 files in ")  # without a progress bar, which is shown on terminals only
     assert main(["recognize", str(EXAMPLES), "--json"]) == 0
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     by_name = {row.pop("file"): row for row in rows(out)}
@@ -137,7 +133,7 @@ def test_segments_of_a_folder(tmp_path: Path) -> None:
     assert [segment["label"] for segment in row["segments"]] == ["happy"]
 
 
-def test_another_question_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_of_a_run_with_other_parameters_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "r.jsonl"
     rest = [str(EXAMPLES / "happy.wav"), "--out", str(out)]
     assert main(["recognize", *rest]) == 0
@@ -149,7 +145,7 @@ def test_another_question_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--out", "r.csv"], ".parquet"),
         (["--out", "r.jsonl", "--json"], "--json"),
@@ -159,20 +155,20 @@ def test_another_question_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["--url", "http://127.0.0.1:1", "--option", "timeout=3"], "timeout"),
     ],
 )
-def test_flags_that_make_no_sense_are_usage_errors(
-    flags: list[str], told: str, capsys: pytest.CaptureFixture[str]
+def test_flags_that_cannot_be_combined_are_usage_errors(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["recognize", "a.wav", *flags]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_directory_without_audio_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_directory_without_audio_files_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "notes.txt").write_text("no audio")
     assert main(["recognize", str(tmp_path), "--out", str(tmp_path / "r.jsonl")]) == 0
     assert "no audio files" in capsys.readouterr().err
 
 
-def test_a_server_can_do_it_with_the_key_of_the_environment(
+def test_a_server_is_called_with_the_key_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SER_API_KEY", "0123456789abcdef")
@@ -183,41 +179,41 @@ def test_a_server_can_do_it_with_the_key_of_the_environment(
     assert {asked.headers["x-api-key"] for asked in server.asked} == {"0123456789abcdef"}
 
 
-def test_the_key_for_a_server_is_in_nobodys_way_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_recognition_ignores_the_key_for_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SER_API_KEY", "0123456789abcdef")
     assert main(["recognize", str(EXAMPLES / "happy.wav")]) == 0
 
 
-def test_recognition_by_a_server_loads_no_model() -> None:
+def test_recognition_by_a_server_loads_no_model_libraries() -> None:
     with scripted(MODELS, ANSWER) as server:
         arguments = (str(EXAMPLES / "happy.wav"), "--url", server.url)
-        assert loaded_of({"onnxruntime", "torch", "fastapi"}, *arguments) == "[]"
+        assert loaded_modules({"onnxruntime", "torch", "fastapi"}, *arguments) == "[]"
 
 
 def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "service.cli", "recognize", str(EXAMPLES), "--out", str(tmp_path / "r.jsonl")]
     terminal, other_end = pty.openpty()
     termios.tcsetwinsize(other_end, (24, 80))
-    with os.fdopen(terminal, "rb", buffering=0) as shown:
+    with os.fdopen(terminal, "rb", buffering=0) as output:
         subprocess.run(command, stderr=other_end, check=True, timeout=60)
         os.close(other_end)
-        told = b""
-        with suppress(OSError):  # which is how a terminal ends
-            while piece := shown.read(65_536):
-                told += piece
-    assert b"6/6" in told
+        shown = b""
+        with suppress(OSError):  # reading from a closed terminal fails
+            while piece := output.read(65_536):
+                shown += piece
+    assert b"6/6" in shown
 
 
 @pytest.fixture
 def _interruptible() -> Iterator[None]:
-    """Programs that are started take Ctrl+C, also where these tests do not, as in a shell's background job."""
+    """Child processes react to Ctrl+C, even if the tests ignore it, as in a background job of a shell."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("_interruptible")
-def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path) -> None:
+def test_an_interrupted_run_says_how_to_continue_and_can_be_continued(tmp_path: Path) -> None:
     out = tmp_path / "r.jsonl"
     (tmp_path / "calls").mkdir()
     for index in range(400):
@@ -227,10 +223,10 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path) -> None:
         while process.poll() is None and not (out.exists() and out.stat().st_size):
             time.sleep(0.005)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=30)
+        _, message = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "goes on from here" in told
-    assert "Traceback" not in told
+    assert "continues from here" in message
+    assert "Traceback" not in message
     done = len(rows(out))
     assert 0 < done < 400
     (tmp_path / "calls" / "0.wav").unlink()
@@ -243,7 +239,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_that_is_killed_anywhere_goes_on(tmp_path: Path) -> None:
+def test_the_command_continues_after_it_was_killed_at_any_time(tmp_path: Path) -> None:
     out = tmp_path / "r.jsonl"
     (tmp_path / "calls").mkdir()
     clips = sorted(EXAMPLES.glob("*.[wf][al]*"))
@@ -254,7 +250,7 @@ def test_the_command_that_is_killed_anywhere_goes_on(tmp_path: Path) -> None:
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             time.sleep(random.uniform(0.2, 2.0))
             process.kill()
-    assert 0 < out.read_bytes().count(b"\n") < 800, "some kills came amid the rows"
+    assert 0 < out.read_bytes().count(b"\n") < 800, "no kill came between the first and the last row"
     assert main(command[3:]) == 0
     found = rows(out)
     assert sorted(row["file"] for row in found) == sorted(path.name for path in (tmp_path / "calls").iterdir())
@@ -263,7 +259,7 @@ def test_the_command_that_is_killed_anywhere_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_rows_of_a_server_equal_those_of_this_process(tmp_path: Path) -> None:
+def test_rows_of_a_server_equal_local_rows(tmp_path: Path) -> None:
     options = ["--option", "embedding=utterance", "--option", "channels=split"]
     local, remote = tmp_path / "local.jsonl", tmp_path / "remote.jsonl"
     assert main(["recognize", str(EXAMPLES), "--out", str(local), *options]) == 0

@@ -1,4 +1,4 @@
-"""`serve`: its settings, before it serves. The rest is in `tests/api/server/test_server.py`."""
+"""The settings and start of the command `serve`. `tests/api/server/test_draining.py` tests the running server."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 from service.cli import main
 
 
-def test_a_setting_that_is_not_valid_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_setting_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--check", "--port", "99999"]) == 2
     assert "port" in capsys.readouterr().err
 
 
-def test_check_prints_the_effective_settings_with_their_sources_and_without_secrets(
+def test_check_prints_effective_settings_with_sources_and_without_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keys = tmp_path / "keys"
@@ -34,12 +34,12 @@ def test_check_prints_the_effective_settings_with_their_sources_and_without_secr
     assert "0123456789abcdef" not in printed
 
 
-def test_check_looks_into_the_file_of_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reads_the_file_of_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--check", "--api-keys-file", str(tmp_path / "absent")]) == 2
     assert "cannot be read: No such file" in capsys.readouterr().err
 
 
-def test_a_model_that_is_not_there_is_an_error_that_says_how_to_bring_it(
+def test_a_missing_model_is_an_error_that_says_how_to_get_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--model", "iic/emotion2vec_plus_large", "--offline", "--cache-dir", str(tmp_path)]

@@ -1,4 +1,4 @@
-"""`emotion2vec-service stream`, against a server in another thread."""
+"""The command `stream`, with a server in another thread."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ KEY = "0123456789abcdef-first"
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """A server that wants a key."""
+    """The address of a server that needs a key."""
     found: list[str] = []
-    ready, over = threading.Event(), threading.Event()
+    ready, stop = threading.Event(), threading.Event()
 
     async def serve() -> None:
         recognizer = RecognizerDouble()
@@ -41,13 +41,13 @@ def url() -> Iterator[str]:
         async with listening(app) as port:
             found.append(f"http://127.0.0.1:{port}")
             ready.set()
-            await asyncio.to_thread(over.wait)
+            await asyncio.to_thread(stop.wait)
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     ready.wait(20)
     yield found[0]
-    over.set()
+    stop.set()
     thread.join(20)
 
 
@@ -80,8 +80,8 @@ def test_a_file_as_text(url: str, call: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_a_file_as_json_by_channel(url: str, call: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    wishes = ["--channels", "split", "--labels", "happy,sad", "--label-language", "zh"]
-    assert run(call, "--url", url, *wishes, "--json") == 0
+    options = ["--channels", "split", "--labels", "happy,sad", "--label-language", "zh"]
+    assert run(call, "--url", url, *options, "--json") == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {event["channel"] for event in events[:-1]} == {0, 1}
     assert [row["label"] for row in events[0]["scores"]] == ["开心", "难过"]
@@ -97,8 +97,8 @@ def test_channels_as_text(url: str, call: Path, capsys: pytest.CaptureFixture[st
     assert "channel" not in capsys.readouterr().out
 
 
-def test_a_compressed_file_as_it_plays(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """It lasts a second and a half, and cannot be over before."""
+def test_a_compressed_file_in_real_time(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file lasts 1.5 s, so that the command must take longer than a second."""
     before = asyncio.new_event_loop()
     began = before.time()
     assert run(AMR, "--url", url, "--realtime", "--window", "0.5", "--json") == 0
@@ -110,7 +110,7 @@ def test_a_compressed_file_as_it_plays(url: str, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "status", "message"),
     [
         (["{here}/none.wav"], 1, "No such file"),
         (["{here}/text.wav"], 1, "not audio"),
@@ -121,14 +121,14 @@ def test_a_compressed_file_as_it_plays(url: str, capsys: pytest.CaptureFixture[s
         (["{here}/call.wav", "--url", "nowhere"], 2, "the URL must begin with"),
     ],
 )
-def test_what_goes_wrong_is_told(
-    url: str, call: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, told: str
+def test_errors_are_reported(
+    url: str, call: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, message: str
 ) -> None:
-    (call.parent / "text.wav").write_text("no sound")
+    (call.parent / "text.wav").write_text("not audio")
     given = [each.format(here=call.parent) for each in arguments]
     given += [] if "--url" in given else ["--url", url]
     assert main(["stream", *given]) == status
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_without_a_key(
@@ -140,14 +140,14 @@ def test_without_a_key(
 
 
 @pytest.mark.parametrize("channels", ["left", "-1", "1.5", "²"])
-def test_channels_that_are_none(channels: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_channels(channels: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("call.wav", f"--channels={channels}")
     assert "must be mix, split, or the index" in capsys.readouterr().err
 
 
-def test_a_file_that_breaks_off_ends_the_stream(url: str, call: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """At once, and not when the service has waited long enough for more."""
+def test_a_truncated_file_ends_the_stream(url: str, call: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command ends immediately, without waiting for the idle timeout of the service."""
     data = call.read_bytes()
     call.write_bytes(data[: len(data) // 2])
     assert run(call, "--url", url) == 1
@@ -155,12 +155,12 @@ def test_a_file_that_breaks_off_ends_the_stream(url: str, call: Path, capsys: py
 
 
 class Microphone:
-    """What `sounddevice.RawInputStream` is: calls back from a thread of its own."""
+    """A double of `sounddevice.RawInputStream`, which calls back from its own thread."""
 
     opened: list[dict[str, Any]] = []  # noqa: RUF012
 
-    def __init__(self, *, callback: Any, **wishes: Any) -> None:
-        self.opened.append(wishes)
+    def __init__(self, *, callback: Any, **options: Any) -> None:
+        self.opened.append(options)
         self._callback = callback
         self._thread = threading.Thread(target=self._speak)
 
@@ -180,14 +180,14 @@ class Microphone:
         signal.raise_signal(signal.SIGINT)  # as Ctrl+C does
 
 
-class NoMicrophone(Exception):
+class NoMicrophoneError(Exception):
     pass
 
 
-def test_the_microphone_until_somebody_interrupts(
+def test_the_microphone_is_recorded_until_the_interrupt(
     url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = SimpleNamespace(RawInputStream=Microphone, PortAudioError=NoMicrophone)
+    module = SimpleNamespace(RawInputStream=Microphone, PortAudioError=NoMicrophoneError)
     monkeypatch.setitem(sys.modules, "sounddevice", module)
     assert run("mic", "--url", url, "--json") == 0
     out, err = capsys.readouterr()
@@ -200,11 +200,13 @@ def test_the_microphone_until_somebody_interrupts(
     ]
 
 
-def test_no_microphone(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_microphone_is_an_error(
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def none(**_: Any) -> None:
-        raise NoMicrophone("no default input device")
+        raise NoMicrophoneError("no default input device")
 
-    module = SimpleNamespace(RawInputStream=none, PortAudioError=NoMicrophone)
+    module = SimpleNamespace(RawInputStream=none, PortAudioError=NoMicrophoneError)
     monkeypatch.setitem(sys.modules, "sounddevice", module)
     assert run("mic", "--url", url) == 1
     assert "no default input device" in capsys.readouterr().err

@@ -1,6 +1,6 @@
-"""A source that needs no model, and the program of a run with it that tests kill.
+"""A source without a model. As a program it recognises a directory, so that tests can kill it:
 
-python -m tests.folders.double DIRECTORY OUT SECONDS_A_FILE
+python -m tests.folders.double DIRECTORY OUT SECONDS_PER_FILE
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from emotion2vec_client.types import ModelSummary
 
 from service.folders.finding import find_files
-from service.folders.rows import write_rows
+from service.folders.recognize_files import recognize_files
 from service.recognition.options import Options
 
 MODEL: ModelSummary = {
@@ -28,18 +28,18 @@ MODEL: ModelSummary = {
 
 
 class SourceDouble:
-    """Implements `service.folders.source.Source`: what it answers is what is in the file.
+    """Implements `service.folders.source.Source`: the label of a file is its text.
 
     Attributes:
-        asked: the names of files, in the order in which they were asked for.
-        failing: names of files that have a problem.
+        recognized: the names of files, in the order of the calls.
+        failing: names of files that get a problem.
     """
 
-    at_once = 3
+    concurrency = 3
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.model = MODEL
-        self.asked: list[str] = []
+        self.recognized: list[str] = []
         self.failing: set[str] = set()
         self._seconds = seconds
         self._lock = threading.Lock()
@@ -52,7 +52,7 @@ class SourceDouble:
 
     def recognize(self, path: Path) -> Mapping[str, object]:
         with self._lock:
-            self.asked.append(path.name)
+            self.recognized.append(path.name)
         time.sleep(self._seconds)
         if path.name in self.failing:
             return {"problem": {"code": "audio_empty", "title": "Empty", "detail": "Nothing is in it."}}
@@ -60,11 +60,11 @@ class SourceDouble:
 
 
 if __name__ == "__main__":
-    write_rows(
+    recognize_files(
         find_files([Path(sys.argv[1])]),
         SourceDouble(float(sys.argv[3])),
         Options(),
         Path(sys.argv[2]),
         threads=3,
-        again=False,
+        retry_failed=False,
     )

@@ -1,4 +1,4 @@
-"""Files, and what a scripted server answers for them."""
+"""Audio files, and the replies of a scripted server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files arguments stand for."""
+"""The files that arguments name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def names(*arguments: Path) -> list[str]:
     return [file.name for file in find_files(arguments).files]
 
 
-def test_a_directory_gives_its_audio_files_in_the_order_of_names(tmp_path: Path) -> None:
+def test_audio_files_of_a_directory_are_found_in_the_order_of_names(tmp_path: Path) -> None:
     make(tmp_path, "b.WAV", "a/z.mp3", "a/b/c.opus", "c.flac", "a.txt", "wav", ".hidden.wav", ".git/x.wav", "a/._m.wav")
     assert names(tmp_path) == ["b.WAV", "c.flac", "a/z.mp3", "a/b/c.opus"]
     listing = find_files([tmp_path])
@@ -31,14 +31,14 @@ def test_a_directory_gives_its_audio_files_in_the_order_of_names(tmp_path: Path)
     assert listing.unreadable == ()
 
 
-def test_files_that_are_named_are_taken_whatever_their_name_once_each_and_first_as_named(tmp_path: Path) -> None:
+def test_files_given_as_arguments_may_have_any_name_and_are_listed_once(tmp_path: Path) -> None:
     make(tmp_path, "call.dat", "d/a.wav", "d/b.wav")
     arguments = [tmp_path / "d" / "b.wav", tmp_path / "call.dat", tmp_path / "d", tmp_path / "absent.wav"]
     assert names(*arguments) == ["d/b.wav", "call.dat", "d/a.wav", "absent.wav"]
     assert find_files(arguments).files[-1].size is None
 
 
-def test_links_that_lead_in_circles_or_twice_to_a_directory_are_followed_once(tmp_path: Path) -> None:
+def test_directories_with_circular_or_several_links_are_visited_once(tmp_path: Path) -> None:
     make(tmp_path, "a/one.wav", "outside/two.wav")
     (tmp_path / "a" / "up").symlink_to(tmp_path / "a")
     (tmp_path / "a" / "self").symlink_to("self")
@@ -47,7 +47,7 @@ def test_links_that_lead_in_circles_or_twice_to_a_directory_are_followed_once(tm
     assert names(tmp_path / "a") == ["one.wav", "out/two.wav"]
 
 
-def test_links_that_lead_nowhere_are_told_and_what_is_no_file_is_passed_over(tmp_path: Path) -> None:
+def test_broken_links_are_listed_and_pipes_and_directories_are_skipped(tmp_path: Path) -> None:
     make(tmp_path, "a.wav")
     (tmp_path / "gone.wav").symlink_to("nowhere.wav")
     os.mkfifo(tmp_path / "pipe.wav")
@@ -55,14 +55,14 @@ def test_links_that_lead_nowhere_are_told_and_what_is_no_file_is_passed_over(tmp
     assert names(tmp_path) == ["a.wav", "gone.wav"]
 
 
-def test_names_that_are_no_text_can_be_written(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_escaped(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.wav")).write_bytes(b"x")
     make(tmp_path, "café.wav")
     assert names(tmp_path) == ["café.wav", "caf\\xe9.wav"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_directory_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
+def test_an_unreadable_directory_is_reported(tmp_path: Path) -> None:
     make(tmp_path, "closed/a.wav")
     (tmp_path / "closed").chmod(0)
     listing = find_files([tmp_path])
@@ -71,7 +71,7 @@ def test_a_directory_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     assert listing.unreadable == (f"{tmp_path / 'closed'}: Permission denied",)
 
 
-def test_a_directory_that_vanishes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_is_deleted_meanwhile_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, "a.wav", "b/c.wav")
 
     def scandir(path: Path) -> object:

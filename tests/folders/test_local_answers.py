@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 
 from loadtests.calls import clips, encode, make_call
-from service.commands.segment_lines import segment_lines
 from service.folders.local_source import LocalSource
 from service.inference.backend import Backend
 from service.inference.backends.select import open_backend
@@ -63,23 +61,7 @@ def test_a_call_in_two_channels(open_model: Callable[[], Backend], tmp_path: Pat
     result = recognize(open_model, path, parse_options([("granularity", "segment"), ("channels", "split")]))
     assert result["audio"]["narrow_band"]
     assert all(len(channel["segments"]) > 3 for channel in result["channels"])
-    lines = list(segment_lines(result))
-    count = sum(len(channel["segments"]) for channel in result["channels"])
-    assert len(lines) == count + 2
-    assert all("channel" in line for line in lines)
-    assert lines[-1].startswith("  channel 1, ")
     assert b"".join(as_json(result))
-
-
-def test_what_is_printed(open_model: Callable[[], Backend], tmp_path: Path) -> None:
-    path = tmp_path / "talk.wav"
-    path.write_bytes(call(70.0, [(1.0, 4.0), (65.0, 68.0)]))
-    first, second, overall = segment_lines(recognize(open_model, path, SEGMENTS))
-    assert first.split()[:3] == ["0:01.0", "–", "0:04.0"]
-    assert second.split()[:3] == ["1:05.0", "–", "1:08.0"]
-    assert re.fullmatch(r"  all 6\.\d s of speech: \w+ 0\.\d{3}", overall)
-    path.write_bytes(call(5.0, []))
-    assert list(segment_lines(recognize(open_model, path, SEGMENTS))) == ["  all 0.0 s of speech: none"]
 
 
 def test_limits(open_model: Callable[[], Backend], tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import soundfile
 
 from service.errors import BackendBroken, InvalidOptions, SetupError
 from service.folders.local_source import LocalSource
-from service.folders.source import Outcome
-from service.folders.thread_pool import work_off
+from service.folders.source import FileOutcome
+from service.folders.thread_pool import map_in_threads
 from service.inference import supervisor
 from service.inference.backend import BatchLimits
 from service.recognition.options import Options, parse_options
@@ -49,7 +49,7 @@ def local(control: FakeControl, options: Options | None = None) -> LocalSource:
 
 def test_one_thread_has_the_model_while_others_decode(tmp_path: Path, control: FakeControl) -> None:
     with local(control) as source:
-        done = list(work_off(source.recognize, files(tmp_path, 8), 4, in_order=True))
+        done = list(map_in_threads(source.recognize, files(tmp_path, 8), 4, in_order=True))
     assert all("label" in outcome for _, outcome in done)
     assert done[0][1]["model"]["id"] == "fake"  # type: ignore[index]
     assert sum(map(len, control.runs)) == 8
@@ -58,7 +58,7 @@ def test_one_thread_has_the_model_while_others_decode(tmp_path: Path, control: F
     assert control.closes == 1
 
 
-def asked_while_it_runs(source: LocalSource, control: FakeControl, paths: list[Path]) -> list[Outcome]:
+def asked_while_it_runs(source: LocalSource, control: FakeControl, paths: list[Path]) -> list[FileOutcome]:
     """Ask for a first file and, while the model runs that, for the others one by one."""
     control.run_gate.clear()
     with ThreadPoolExecutor(16) as callers:
@@ -82,10 +82,10 @@ def test_what_is_decoded_while_the_model_runs_goes_into_its_next_run(tmp_path: P
 
 def test_a_gpu_is_given_a_batch_at_a_time(control: FakeControl) -> None:
     with local(control) as source:
-        assert source.at_once == 2
+        assert source.concurrency == 2
     control.info = replace(control.info, device="cuda:0")
     with local(control) as source:
-        assert source.at_once > control.limits.clips
+        assert source.concurrency > control.limits.clips
 
 
 def test_what_is_wrong_with_a_file_is_a_problem(

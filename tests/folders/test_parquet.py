@@ -1,4 +1,4 @@
-"""Rows as columns."""
+"""The conversion of rows to Parquet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.folders.parquet import write_parquet
 pq = pytest.importorskip("pyarrow.parquet")
 import pyarrow as pa  # noqa: E402
 
-ASKED = {"model": {"id": "m"}}
+PARAMETERS = {"model": {"id": "m"}}
 ROWS: list[dict[str, Any]] = [
     {
         "file": "a.wav",
@@ -53,9 +53,9 @@ def without_nulls(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("group_bytes", [1, 10**9])
-def test_every_value_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group_bytes: int) -> None:
+def test_all_values_can_be_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group_bytes: int) -> None:
     monkeypatch.setattr(parquet, "_GROUP_BYTES", group_bytes)
-    write_parquet(journal(tmp_path, ROWS), tmp_path / "r.parquet", ASKED)
+    write_parquet(journal(tmp_path, ROWS), tmp_path / "r.parquet", PARAMETERS)
     table = pq.read_table(tmp_path / "r.parquet")
     single = [pytest.approx(value, rel=1e-6) if isinstance(value, float) else value for value in (0.1, -3e-5)]
     expected = without_nulls(ROWS)
@@ -65,18 +65,18 @@ def test_every_value_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert pq.ParquetFile(tmp_path / "r.parquet").num_row_groups == (3 if group_bytes == 1 else 1)
 
 
-def test_scores_and_embeddings_are_single_times_double_and_the_question_is_kept(tmp_path: Path) -> None:
-    write_parquet(journal(tmp_path, ROWS), tmp_path / "r.parquet", ASKED)
+def test_scores_are_single_precision_times_are_double_and_the_parameters_are_stored(tmp_path: Path) -> None:
+    write_parquet(journal(tmp_path, ROWS), tmp_path / "r.parquet", PARAMETERS)
     schema = pq.read_schema(tmp_path / "r.parquet")
     assert schema.field("score").type == pa.float32()
     assert schema.field("embedding").type.value_type == pa.float32()
     assert schema.field("scores").type.value_type.field("score").type == pa.float32()
     assert schema.field("audio").type.field("duration").type == pa.float64()
     assert schema.field("segments").type.value_type.field("start").type == pa.float64()
-    assert json.loads(schema.metadata[b"emotion2vec-service"]) == ASKED
+    assert json.loads(schema.metadata[b"emotion2vec-service"]) == PARAMETERS
     assert list(tmp_path.glob("*.new")) == []
 
 
-def test_no_rows_make_an_empty_table(tmp_path: Path) -> None:
-    write_parquet(journal(tmp_path, []), tmp_path / "r.parquet", ASKED)
+def test_a_journal_without_rows_becomes_an_empty_table(tmp_path: Path) -> None:
+    write_parquet(journal(tmp_path, []), tmp_path / "r.parquet", PARAMETERS)
     assert pq.read_table(tmp_path / "r.parquet").num_rows == 0

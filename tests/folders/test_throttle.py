@@ -1,4 +1,4 @@
-"""Fewer calls after refusals, more after a while without."""
+"""The limit of concurrent calls, after refusals and after a time without."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from service.folders import throttle
+from service.folders import throttle as throttle_module
 from service.folders.throttle import Throttle
 
 
-class Server:
-    """Takes so many calls at a time.
+class LimitedServer:
+    """Accepts a limited number of calls at a time.
 
     Attributes:
-        limit: how many.
-        refusals: how many calls it has not taken.
-        most: how many it has had at a time.
+        limit: this number.
+        refusals: number of refused calls.
+        most: greatest number of calls at a time.
     """
 
     def __init__(self, limit: int) -> None:
@@ -28,7 +28,7 @@ class Server:
         self._inside = 0
         self._lock = threading.Lock()
 
-    def takes(self) -> bool:
+    def accepts(self) -> bool:
         with self._lock:
             if self._inside == self.limit:
                 self.refusals += 1
@@ -41,65 +41,65 @@ class Server:
         return True
 
 
-def work(server: Server, turns: Throttle, calls: int, threads: int) -> int:
-    """Make calls until each is taken; returns how many were refused meanwhile."""
+def make_calls(server: LimitedServer, throttle: Throttle, calls: int, threads: int) -> int:
+    """Make calls and repeat each until it is accepted; returns the number of refusals."""
     before, server.most = server.refusals, 0
 
     def one(_: int) -> None:
         while True:
-            with turns.turn() as turn:
-                if server.takes():
+            with throttle.call() as call:
+                if server.accepts():
                     return
-                turn.refused = True
+                call.refused = True
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(one, range(calls)))
     return server.refusals - before
 
 
-def test_nobody_waits_without_refusals() -> None:
-    server = Server(limit=100)
-    assert work(server, Throttle(), 40, 8) == 0
+def test_without_refusals_there_is_no_limit() -> None:
+    server = LimitedServer(limit=100)
+    assert make_calls(server, Throttle(), 40, 8) == 0
     assert server.most == 8
 
 
-def test_refusals_end_when_as_many_are_under_way_as_the_server_takes() -> None:
-    server = Server(limit=2)
-    turns = Throttle()
-    assert 1 <= work(server, turns, 60, 8) < 20
-    assert work(server, turns, 40, 8) == 0
+def test_refusals_lower_the_limit_to_what_the_server_accepts() -> None:
+    server = LimitedServer(limit=2)
+    throttle = Throttle()
+    assert 1 <= make_calls(server, throttle, 60, 8) < 20
+    assert make_calls(server, throttle, 40, 8) == 0
     assert 1 <= server.most <= 2
 
 
-def test_more_are_tried_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Server(limit=1)
-    turns = Throttle()
-    work(server, turns, 40, 4)
+def test_the_limit_grows_after_a_time_without_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = LimitedServer(limit=1)
+    throttle = Throttle()
+    make_calls(server, throttle, 40, 4)
     server.limit = 10
-    monkeypatch.setattr(throttle, "_GROWTH_SECONDS", 0.01)
-    work(server, turns, 60, 4)
+    monkeypatch.setattr(throttle_module, "_GROWTH_SECONDS", 0.01)
+    make_calls(server, throttle, 60, 4)
     assert server.most == 4
 
 
-def test_one_call_is_always_possible_and_knows_whether_it_is_alone() -> None:
-    turns = Throttle()
+def test_one_call_is_always_allowed_and_knows_whether_it_is_the_only_one() -> None:
+    throttle = Throttle()
     for _ in range(3):
-        with turns.turn() as turn:
-            assert turns.alone
-            turn.refused = True
-    begun = threading.Event()
+        with throttle.call() as call:
+            assert throttle.alone
+            call.refused = True
+    started = threading.Event()
 
     def second() -> bool:
-        with turns.turn():
-            begun.set()
-            return turns.alone
+        with throttle.call():
+            started.set()
+            return throttle.alone
 
     with ThreadPoolExecutor(1) as pool:
-        with turns.turn():
+        with throttle.call():
             waiting = pool.submit(second)
-            assert not begun.wait(0.05)
+            assert not started.wait(0.05)
         assert waiting.result(5)
-    with turns.turn():
-        turns._limit = 2
-        with turns.turn():
-            assert not turns.alone
+    with throttle.call():
+        throttle._limit = 2
+        with throttle.call():
+            assert not throttle.alone

@@ -1,4 +1,4 @@
-"""The service and a Prometheus that scrapes it, as processes."""
+"""Runs the service and a Prometheus that scrapes it, as processes."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ import yaml
 from tests.tools import needed
 
 CONFIGURATION = Path(__file__).resolve().parents[2] / "docker" / "prometheus" / "prometheus.yaml"
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 _T = TypeVar("_T")
 
 
 def eventually(ask: Callable[[], _T | None], what: str) -> _T:
-    """The first answer of `ask` that is neither None nor false."""
-    deadline = time.monotonic() + PATIENCE
+    """Call `ask` until its answer is neither None nor false, and return that answer."""
+    deadline = time.monotonic() + TIMEOUT
     while not (answer := ask()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.05)
     return answer
 
 
 @dataclass(frozen=True)
-class Service:
-    """A server that is ready; `log` is the file that it logs into."""
+class RunningService:
+    """A server that is ready; `log` is its log file."""
 
     url: str
     log: Path
     process: subprocess.Popen[str]
 
     def stop(self) -> int:
-        """Ask it to end, and get its status."""
+        """Ask the server to stop, and return its exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(PATIENCE)
+        return self.process.wait(TIMEOUT)
 
 
 @contextmanager
-def service(directory: Path, *flags: str, **variables: str) -> Iterator[Service]:
+def service(directory: Path, *flags: str, **variables: str) -> Iterator[RunningService]:
     """Run the real command with the embedded model."""
     command = [sys.executable, "-m", "service.cli", "serve", *flags]
-    # A file, since nobody reads a pipe meanwhile.
+    # A file, because nobody would read a pipe.
     log = directory / "service.log"
     with (
         log.open("w") as errors,
@@ -65,16 +65,16 @@ def service(directory: Path, *flags: str, **variables: str) -> Iterator[Service]
             assert process.stdout is not None
             ready = re.search(r"Ready after .* at (http://\S+)", process.stdout.readline())
             assert ready, log.read_text()
-            yield Service(ready[1], log, process)
+            yield RunningService(ready[1], log, process)
         finally:
             process.kill()
 
 
 class Prometheus:
-    """Asks a Prometheus through its HTTP interface.
+    """Queries a Prometheus through its HTTP API.
 
     Attributes:
-        at: the moment that queries ask about, in seconds since 1970; None is now.
+        at: the time of queries, in seconds since 1970; None is now.
     """
 
     def __init__(self, url: str) -> None:
@@ -89,21 +89,21 @@ class Prometheus:
             return False
 
     def api(self, path: str, **parameters: str) -> Any:
-        """The data of an answer that must be a success."""
+        """The data of the answer, which must be successful and without warnings."""
         answer = self._client.get(f"/api/v1/{path}", params=parameters).json()
         assert answer["status"] == "success", answer
         assert not answer.get("warnings"), answer
         return answer["data"]
 
     def query(self, expression: str) -> list[tuple[Mapping[str, str], float]]:
-        """The value of every series that `expression` gives, but for those that are not numbers."""
+        """The labels and values of all series that `expression` gives, without NaN."""
         when = {} if self.at is None else {"time": str(self.at)}
         result = self.api("query", query=expression, **when)["result"]
         found = [(each["metric"], float(each["value"][1])) for each in result]
         return [(labels, value) for labels, value in found if not math.isnan(value)]
 
     def value(self, expression: str) -> float | None:
-        """The value of an expression that gives one series or none."""
+        """The value of an expression that gives at most one series."""
         found = self.query(expression)
         assert len(found) <= 1, found
         return found[0][1] if found else None
@@ -115,7 +115,7 @@ class Prometheus:
 
 @contextmanager
 def prometheus(directory: Path, port: int, target: str) -> Iterator[Prometheus]:
-    """Run Prometheus on the project's configuration; only the target differs, and how often things happen."""
+    """Run Prometheus with the project's configuration; only the target and the intervals differ."""
     configuration = yaml.safe_load(CONFIGURATION.read_text())
     configuration["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     configuration["rule_files"] = [str(CONFIGURATION.parent / pattern) for pattern in configuration["rule_files"]]
@@ -131,7 +131,7 @@ def prometheus(directory: Path, port: int, target: str) -> Iterator[Prometheus]:
             eventually(lambda: client.ready() or process.poll() is not None, "Prometheus")
             assert process.poll() is None, log.read_text()
             yield client
-            assert log.read_text() == ""  # no rule failed, no scrape was malformed
+            assert log.read_text() == ""  # no rule and no scrape failed
         finally:
             client.close()
             process.kill()

@@ -1,4 +1,4 @@
-"""The dashboard: what Grafana will ask, asked of a real Prometheus that has seen real traffic."""
+"""The queries of the dashboard, sent to a real Prometheus after real traffic."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.observability.conftest import Observed
-from tests.observability.test_metrics import DESIGNED
+from tests.observability.test_metrics import SERIES
 from tests.observability.test_rules import rules
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
@@ -22,7 +22,7 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 VARIABLES = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
 NO_DATA_WITHOUT_A_GPU = {"GPU memory"}
 
-# What Grafana puts in: the job, all instances, two of the routes, and what it makes of the panel's width.
+# What Grafana substitutes: the job, all instances, two of the routes, and an interval from the width of the panel.
 VALUES = {
     "job": "emotion2vec-service",
     "instance": ".*",
@@ -45,12 +45,12 @@ def expressions() -> list[Any]:
 
 
 @pytest.mark.parametrize(("title", "expression"), expressions())
-def test_every_expression_gives_something(observed: Observed, title: str, expression: str) -> None:
+def test_every_expression_has_a_result(observed: Observed, title: str, expression: str) -> None:
     found = observed.prometheus.query(filled_in(expression))
     assert bool(found) == (title not in NO_DATA_WITHOUT_A_GPU)
 
 
-def test_the_variables_offer_what_there_is(observed: Observed) -> None:
+def test_variables_offer_the_existing_values(observed: Observed) -> None:
     offered = {}
     for name, variable in VARIABLES.items():
         if variable["type"] == "query":
@@ -65,27 +65,27 @@ def test_the_variables_offer_what_there_is(observed: Observed) -> None:
 
 def test_alerts_are_shown_on_the_panels(observed: Observed) -> None:
     (annotation,) = DASHBOARD["annotations"]["list"]
-    assert observed.prometheus.query(annotation["expr"]) == []  # it is a valid question, and nothing is wrong
+    assert observed.prometheus.query(annotation["expr"]) == []  # a valid query, and no alert fires
 
 
-def test_only_series_that_exist_are_asked_for() -> None:
+def test_expressions_use_existing_series_only() -> None:
     recorded = {rule["record"] for rule in rules() if "record" in rule}
-    known = {*DESIGNED, *recorded, "process_cpu_seconds_total", "process_resident_memory_bytes"}
+    known = {*SERIES, *recorded, "process_cpu_seconds_total", "process_resident_memory_bytes"}
     known |= {"process_open_fds", "process_max_fds"}
-    known |= {name.removesuffix("bucket") + end for name in DESIGNED for end in ("sum", "count") if "_bucket" in name}
-    asked = {
+    known |= {name.removesuffix("bucket") + end for name in SERIES for end in ("sum", "count") if "_bucket" in name}
+    used = {
         name
         for panel in PANELS
         for target in panel["targets"]
         for name in re.findall(r"\b(?:\w+:)?(?:ser|process)_\w+(?::\w+)?", target["expr"])
     }
-    assert asked <= known
-    unused = DESIGNED.keys() - asked
+    assert used <= known
+    unused = SERIES.keys() - used
     shown_as_ratios = {name for name in unused if name.endswith("_limit")}
     assert unused - shown_as_ratios <= {"ser_batch_padding_ratio_bucket"}
 
 
-def test_every_panel_says_what_it_shows() -> None:
+def test_every_panel_has_a_description_and_a_unit() -> None:
     assert len(PANELS) > 20
     for panel in PANELS:
         assert panel["description"].endswith("."), panel["title"]
@@ -96,16 +96,16 @@ def test_every_panel_says_what_it_shows() -> None:
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
-def test_panels_do_not_cover_one_another() -> None:
+def test_panels_do_not_overlap() -> None:
     places = [panel["gridPos"] for panel in DASHBOARD["panels"]]
     assert all(place["x"] + place["w"] <= 24 for place in places)
     for one, other in combinations(places, 2):
-        beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        side_by_side = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
         above = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
-        assert beside or above
+        assert side_by_side or above
 
 
-def test_grafana_finds_the_dashboard_and_its_data() -> None:
+def test_grafana_is_provisioned_with_the_dashboard_and_its_data_source() -> None:
     provisioning = DOCKER / "grafana" / "provisioning"
     (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())["datasources"]
     assert VARIABLES["datasource"]["current"]["value"] == source["uid"]

@@ -14,16 +14,17 @@ from typing import BinaryIO
 
 import pytest
 
+from service.observability import logs
 from service.observability.logs import BackgroundHandler, TextFormatter
 
 HOSTILE = 'a"b\n2026-01-01 INFO forged\x1b[31m\x9b'
 
 
 @contextmanager
-def logging_into_pipe(most_waiting: int = 1000) -> Iterator[tuple[logging.Logger, BinaryIO]]:
-    """A logger, and where its lines can be read once the handler is closed."""
+def logging_into_pipe() -> Iterator[tuple[logging.Logger, BinaryIO]]:
+    """A logger, and a file from which its lines can be read."""
     out, into = os.pipe()
-    handler = BackgroundHandler(into, most_waiting)
+    handler = BackgroundHandler(into)
     logger = logging.Logger("test", logging.INFO)
     logger.addHandler(handler)
     with os.fdopen(out, "rb") as lines, os.fdopen(into, "wb"):
@@ -42,7 +43,7 @@ def test_text_lines_show_the_fields_of_a_record() -> None:
     assert line.partition(" INFO ")[2] == 'x: request route="/a/{b}" status=200 seconds=0.25'
 
 
-def test_values_from_outside_neither_break_a_text_line_nor_control_a_terminal() -> None:
+def test_values_from_outside_cannot_add_line_breaks_or_control_characters() -> None:
     line = TextFormatter().format(record(file_names=[HOSTILE], code=HOSTILE))
     assert line.isascii()
     assert line.isprintable()
@@ -66,21 +67,22 @@ def test_records_are_written_in_their_order() -> None:
         assert [lines.readline() for _ in range(3)] == [b"line 0\n", b"line 1\n", b"line 2\n"]
 
 
-def test_what_a_stuck_reader_would_pile_up_is_dropped_and_counted() -> None:
-    with logging_into_pipe(most_waiting=5) as (logger, lines):
-        logger.info("x" * 2**20)  # more than a pipe takes: the thread is stuck with it
+def test_records_beyond_the_limit_are_dropped_and_counted_while_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_MAX_WAITING", 5)
+    with logging_into_pipe() as (logger, lines):
+        logger.info("x" * 2**20)  # more than a pipe holds, so that the thread blocks
         while not select.select([lines], [], [], 0)[0]:
             time.sleep(0.001)
         for index in range(9):
             logger.info("line %d", index)
         assert len(lines.readline()) == 2**20 + 1
-        told = [lines.readline().decode().rstrip() for _ in range(6)]
+        following = [lines.readline().decode().rstrip() for _ in range(6)]
     lost = "4 log records were dropped: standard error is not read fast enough"
-    assert [line for line in told if line != lost] == [f"line {index}" for index in range(5)]
-    assert lost in told
+    assert [line for line in following if line != lost] == [f"line {index}" for index in range(5)]
+    assert lost in following
 
 
-def test_a_record_that_cannot_be_written_does_not_end_the_logging(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_record_that_cannot_be_formatted_does_not_end_the_logging(capsys: pytest.CaptureFixture[str]) -> None:
     with logging_into_pipe() as (logger, lines):
         logger.info("%d", "no number")
         logger.info("lone \ud800 surrogate")
@@ -93,7 +95,7 @@ import logging, sys
 import service.observability.logs
 from service.observability.logs import configure_logging
 from service.settings.settings import Settings
-service.observability.logs._LAST_SECONDS = float(sys.argv[4])
+service.observability.logs._CLOSE_SECONDS = float(sys.argv[4])
 configure_logging(Settings(log_format=sys.argv[1]))
 for index in range(int(sys.argv[2])):
     logging.getLogger("x").info("line %d", index, extra={"code": sys.argv[3]})
@@ -101,7 +103,7 @@ for index in range(int(sys.argv[2])):
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_the_end_of_the_process_waits_for_the_last_line(log_format: str) -> None:
+def test_the_end_of_the_process_waits_until_all_lines_are_written(log_format: str) -> None:
     command = [sys.executable, "-c", PROGRAM, log_format, "2000", "é\n", "30"]
     run = subprocess.run(command, capture_output=True, check=True, timeout=60)
     lines = run.stderr.decode().splitlines()
@@ -114,8 +116,8 @@ def test_the_end_of_the_process_waits_for_the_last_line(log_format: str) -> None
         assert lines[-1].endswith(r'INFO x: line 1999 code="\u00e9\n"')
 
 
-def test_a_reader_that_has_stopped_reading_holds_up_neither_the_work_nor_the_end() -> None:
-    command = [sys.executable, "-c", PROGRAM, "text", "5000", "x" * 100, "1"]  # more than a pipe takes
+def test_a_reader_that_does_not_read_blocks_neither_the_work_nor_the_end_of_the_process() -> None:
+    command = [sys.executable, "-c", PROGRAM, "text", "5000", "x" * 100, "1"]  # more than a pipe holds
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         try:
             assert process.wait(20) == 0

@@ -12,7 +12,7 @@ from service.observability.metrics import STAGES, Metrics
 from service.observability.observer import EngineState
 from tests.tools import needed
 
-DESIGNED = {
+SERIES = {
     "ser_http_requests_total": {"route", "method", "code"},
     "ser_http_request_duration_seconds_bucket": {"route", "le"},
     "ser_stage_duration_seconds_bucket": {"stage", "le"},
@@ -77,20 +77,20 @@ def used_metrics() -> tuple[Metrics, CollectorRegistry]:
     return metrics, registry
 
 
-def test_every_series_of_the_design_is_there_with_its_labels() -> None:
+def test_all_series_exist_with_their_labels() -> None:
     _, registry = used_metrics()
     samples: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(generate_latest(registry).decode()):
         for sample in family.samples:
             samples.setdefault(sample.name, set()).update(sample.labels)
-    ours = {name: labels for name, labels in samples.items() if name.startswith("ser_")}
-    assert {name: ours.get(name) for name in DESIGNED} == DESIGNED
-    companions = ("_sum", "_count")
-    assert {name for name in ours if not name.endswith(companions)} == set(DESIGNED)
+    service_samples = {name: labels for name, labels in samples.items() if name.startswith("ser_")}
+    assert {name: service_samples.get(name) for name in SERIES} == SERIES
+    suffixes = ("_sum", "_count")
+    assert {name for name in service_samples if not name.endswith(suffixes)} == set(SERIES)
     assert {"process_resident_memory_bytes", "python_info"} <= set(samples)
 
 
-def test_promtool_finds_nothing_to_say() -> None:
+def test_promtool_has_no_complaints() -> None:
     _, registry = used_metrics()
     command = [needed("promtool"), "check", "metrics"]
     checked = subprocess.run(command, input=generate_latest(registry), capture_output=True, check=False, timeout=30)
@@ -105,7 +105,9 @@ def test_promtool_finds_nothing_to_say() -> None:
         ("stream_delay", {}, 0.005),
     ],
 )
-def test_quantiles_up_to_ten_seconds_are_known_within_a_fifth(name: str, labels: dict[str, str], lowest: float) -> None:
+def test_buckets_limit_the_error_of_quantiles_up_to_ten_seconds_to_20_percent(
+    name: str, labels: dict[str, str], lowest: float
+) -> None:
     metrics, registry = used_metrics()
     series = getattr(metrics, name)
     (series.labels(**labels) if labels else series).observe(0.1)
@@ -124,7 +126,7 @@ def test_quantiles_up_to_ten_seconds_are_known_within_a_fifth(name: str, labels:
     assert bounds[-2:] == [120.0, float("inf")]
 
 
-def test_the_engine_is_asked_at_every_scrape() -> None:
+def test_the_state_of_the_engine_is_read_at_every_scrape() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     state = replace(STATE, memory={"peak": 4})

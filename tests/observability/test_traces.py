@@ -1,4 +1,4 @@
-"""Traces from the real command to a collector, and the log lines that belong to them."""
+"""Traces that the real command sends to a collector, and the matching log lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.observability.running import service
 from tests.otlp import collector
 
 
-def test_a_request_is_traced_logged_and_sent_before_the_end(tmp_path: Path) -> None:
+def test_a_request_is_traced_and_logged_and_its_spans_are_sent_before_the_process_ends(tmp_path: Path) -> None:
     with collector() as (address, received):
         flags = ("--port", "0", "--traces", "--log-file-names")
         with service(tmp_path, *flags, OTEL_EXPORTER_OTLP_ENDPOINT=address) as server:

@@ -1,4 +1,4 @@
-"""Spans on their way out of the process: to a collector that listens, and to one that does not."""
+"""The export of spans, to a collector that answers and to one that does not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import os, sys
 import service.api.app, service.api.server.server
 from service.observability import tracing
 from service.observability.tracing import exporting
-tracing._LAST_SECONDS = float(os.environ.get("LAST_SECONDS", tracing._LAST_SECONDS))
+tracing._CLOSE_SECONDS = float(os.environ.get("CLOSE_SECONDS", tracing._CLOSE_SECONDS))
 with exporting(sys.argv[1] == "on") as provider:
     if provider is not None:
         provider.get_tracer("test").start_span("hello").end()
@@ -41,7 +41,7 @@ def run(traces: str, **variables: str) -> tuple[str, float]:
     return done.stdout.strip(), time.monotonic() - began
 
 
-def test_without_traces_the_sdk_is_not_even_imported() -> None:
+def test_without_traces_the_sdk_is_not_imported() -> None:
     assert run("off")[0] == "False"
 
 
@@ -55,14 +55,14 @@ def test_without_traces_the_sdk_is_not_even_imported() -> None:
 )
 def test_spans_are_sent_before_the_process_ends(variables: dict[str, str], name: str) -> None:
     with collector() as (address, received):
-        run("on", LAST_SECONDS="30", OTEL_EXPORTER_OTLP_ENDPOINT=address, **variables)
+        run("on", CLOSE_SECONDS="30", OTEL_EXPORTER_OTLP_ENDPOINT=address, **variables)
     assert [span.name for span in received.spans()] == ["hello"]
     attributes = received.resource()
     assert attributes["service.name"] == name
     assert attributes["service.version"]
 
 
-def test_a_collector_that_is_not_there_holds_up_the_end_for_a_moment_only() -> None:
+def test_an_absent_collector_delays_the_end_of_the_process_only_briefly() -> None:
     without = run("off")[1]
     address = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_TIMEOUT": "60"}
     assert run("on", **address)[1] - without < 15  # the SDK itself would wait for 30

@@ -1,4 +1,4 @@
-"""Requests to a real server, as a client sees them: sent at different speeds, timed from first byte to last."""
+"""Sends requests to a real server at different speeds and measures them as a client does."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _STAGE = re.compile(r"(\w+);dur=([0-9.]+)")
 
 
 @dataclass(frozen=True)
-class Answered:
-    """One request: what the client measured, and what the server says of its stages, all in seconds."""
+class MeasuredRequest:
+    """One request: the time that the client measured and the stages that the server reported, all in seconds."""
 
     route: str
     id: str
@@ -32,11 +32,11 @@ class Answered:
     stages: dict[str, float]
 
 
-def send(url: str) -> list[Answered]:
+def send(url: str) -> list[MeasuredRequest]:
     """Send all requests, many at a time.
 
-    How slowly an upload comes in decides how long its request takes. So they take differently long, a second or so,
-    beside which a busy machine's delays between client and server do not count, and cost no computing.
+    Each upload pauses for about a second, by chance. So the requests take different times, next to which delays between
+    client and server are small, without using the CPU.
     """
     random = np.random.default_rng(1)
     routes = random.permutation([route for route, count in REQUESTS.items() for _ in range(count)])
@@ -45,7 +45,7 @@ def send(url: str) -> list[Answered]:
         return list(pool.map(lambda route, pause: _request(url, str(route), float(pause)), routes, pauses))
 
 
-def _request(url: str, route: str, pause: float) -> Answered:
+def _request(url: str, route: str, pause: float) -> MeasuredRequest:
     form = httpx.Request("POST", url, files={FILE_FIELDS[route]: ("a.wav", wav(CLIP_SECONDS), "audio/wav")})
     body = form.read()
 
@@ -58,7 +58,7 @@ def _request(url: str, route: str, pause: float) -> Answered:
     connection.connect()
     try:
         began = time.perf_counter()
-        # Every clip shall be computed, though all are the same.
+        # All clips are equal, but each must be computed.
         connection.request("POST", route, slowly(), {**form.headers, "Cache-Control": "no-cache"})
         response = connection.getresponse()
         response.read()
@@ -66,5 +66,5 @@ def _request(url: str, route: str, pause: float) -> Answered:
     finally:
         connection.close()
     stages = _STAGE.findall(response.headers["Server-Timing"] or "")
-    told = {stage: float(milliseconds) / 1000 for stage, milliseconds in stages}
-    return Answered(route, response.headers["X-Request-ID"], response.status, seconds, told)
+    by_stage = {stage: float(milliseconds) / 1000 for stage, milliseconds in stages}
+    return MeasuredRequest(route, response.headers["X-Request-ID"], response.status, seconds, by_stage)

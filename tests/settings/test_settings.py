@@ -23,22 +23,22 @@ def test_defaults() -> None:
     assert settings.cache_dir.is_absolute()
 
 
-def test_service_yaml_holds_exactly_the_defaults_of_all_settings() -> None:
+def test_service_yaml_contains_the_defaults_of_all_settings() -> None:
     written = yaml.safe_load((CONFIGS / "service.yaml").read_text(encoding="utf-8"))
     assert list(written) == list(Settings.model_fields)
     assert load_settings(CONFIGS / "service.yaml") == Settings()
 
 
 PROFILES = ("cpu", "gpu")
-DECIDED = {"backend", "device", "dtype", "max_in_flight", "max_queue_requests", "max_queue_seconds", "decode_threads"}
-"""What every profile must decide, even where it keeps the default."""
+REQUIRED = {"backend", "device", "dtype", "max_in_flight", "max_queue_requests", "max_queue_seconds", "decode_threads"}
+"""Settings that every profile must contain, even with the default value."""
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_profiles_decide_what_depends_on_the_machine(name: str) -> None:
+def test_profiles_contain_the_settings_that_depend_on_the_machine(name: str) -> None:
     path = CONFIGS / f"{name}.yaml"
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert written.keys() >= DECIDED
+    assert written.keys() >= REQUIRED
     settings = load_settings(path)
     changed = {field for field in Settings.model_fields if getattr(settings, field) != getattr(Settings(), field)}
     assert changed
@@ -46,7 +46,7 @@ def test_profiles_decide_what_depends_on_the_machine(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_what_profiles_suggest_in_comments_is_valid_as_well(tmp_path: Path, name: str) -> None:
+def test_suggestions_in_comments_of_profiles_are_valid(tmp_path: Path, name: str) -> None:
     text = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
     suggested = re.sub(r"^# (?=[a-z_]+: )", "", text, flags=re.MULTILINE)
     assert suggested != text
@@ -124,7 +124,7 @@ def test_bounds(name: str, value: Any) -> None:
         ("api_keys", "0123456789abcdef, ABC.~_+/-0123456==", ["**********", "**********"]),
     ],
 )
-def test_lists_are_texts_with_commas_or_lists(name: str, text: str, values: list[str]) -> None:
+def test_lists_can_be_given_as_text_with_commas(name: str, text: str, values: list[str]) -> None:
     as_text: dict[str, Any] = {name: text}
     as_list: dict[str, Any] = {name: [part.strip() for part in text.split(",")]}
     settings = load_settings(**as_text)
@@ -132,7 +132,7 @@ def test_lists_are_texts_with_commas_or_lists(name: str, text: str, values: list
     assert load_settings(**as_list) == settings
 
 
-def test_keys_are_not_in_what_is_printed_of_settings() -> None:
+def test_printed_settings_do_not_contain_keys() -> None:
     key = "0123456789abcdef"
     settings = load_settings(api_keys=key)
     assert settings.api_keys[0].get_secret_value() == key
@@ -146,7 +146,7 @@ def test_devices(device: str) -> None:
     assert load_settings(device=device).device == device
 
 
-def test_a_home_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_home_directory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_home(path: Path) -> Path:
         raise RuntimeError
 
@@ -155,19 +155,19 @@ def test_a_home_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
         load_settings()
 
 
-@pytest.mark.parametrize(("in_flight", "asked", "permits"), [(64, 8, 8), (8, 8, 7), (2, 8, 1), (1, 8, 1)])
-def test_segment_requests_never_take_the_last_permit(in_flight: int, asked: int, permits: int) -> None:
-    assert load_settings(max_in_flight=in_flight, max_segment_requests=asked).segment_permits == permits
+@pytest.mark.parametrize(("in_flight", "limit", "permits"), [(64, 8, 8), (8, 8, 7), (2, 8, 1), (1, 8, 1)])
+def test_segment_requests_leave_one_permit_for_others(in_flight: int, limit: int, permits: int) -> None:
+    assert load_settings(max_in_flight=in_flight, max_segment_requests=limit).segment_permits == permits
 
 
-def test_the_queue_holds_the_longest_clip_and_not_the_longest_file() -> None:
+def test_the_queue_must_hold_the_longest_clip_but_not_the_longest_file() -> None:
     assert load_settings(max_queue_seconds=300).longest_clip == 300
     assert load_settings(max_queue_seconds=20, max_duration=20).longest_clip == 20
     with pytest.raises(SettingsInvalid, match="max_utterance_duration"):
         load_settings(max_queue_seconds=20, max_duration=21)
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1
 

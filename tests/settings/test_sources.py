@@ -8,7 +8,14 @@ import pytest
 
 from service.errors import SettingsInvalid
 from service.settings.settings import Settings
-from service.settings.sources import NO_FLAG, add_flags, described, flags_of, load_settings, trace_settings
+from service.settings.sources import (
+    NO_FLAG,
+    add_flags,
+    describe_settings,
+    flags_of,
+    load_settings,
+    load_settings_and_sources,
+)
 
 KEY = "0123456789abcdef"
 
@@ -18,11 +25,11 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_each_source_overrides_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_source_overrides_the_previous_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = write(tmp_path / "a.yaml", "port: 1\nmax_files: 2\ntimeout: 3\n")
     monkeypatch.setenv("SER_MAX_FILES", "20")
     monkeypatch.setenv("SER_TIMEOUT", "30")
-    settings, sources = trace_settings(config, timeout=300)
+    settings, sources = load_settings_and_sources(config, timeout=300)
     assert (settings.port, settings.max_files, settings.timeout, settings.threads) == (1, 20, 300.0, 0)
     assert sources == {
         "port": f"{config}: port",
@@ -45,7 +52,7 @@ EXAMPLES = {
 
 
 def another_value(name: str) -> str:
-    """A value that is not the default, as text; a new setting that is neither number nor choice needs an example."""
+    """Some value other than the default, as text; a setting without numbers or choices needs one in EXAMPLES."""
     field = Settings.model_fields[name]
     if field.annotation is bool:
         return str(not field.default).lower()
@@ -60,26 +67,26 @@ def test_every_setting_can_come_from_every_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     value = another_value(name)
-    from_file, sources = trace_settings(write(tmp_path / "a.yaml", f"{name}: '{value}'"))
+    from_file, sources = load_settings_and_sources(write(tmp_path / "a.yaml", f"{name}: '{value}'"))
     assert from_file != Settings()
     assert sources == {name: f"{tmp_path / 'a.yaml'}: {name}"}
     parser = argparse.ArgumentParser(allow_abbrev=False)
     add_flags(parser)
     flag = name.replace("_", "-")
-    words = {"true": [f"--{flag}"], "false": [f"--no-{flag}"]}.get(value, [f"--{flag}", value])
+    arguments = {"true": [f"--{flag}"], "false": [f"--no-{flag}"]}.get(value, [f"--{flag}", value])
     if name in NO_FLAG:  # secrets
         with pytest.raises(SystemExit):
-            parser.parse_args(words)
-        told = capsys.readouterr().err
-        assert f"set SER_{name.upper()} or --{flag}-file" in told
-        assert value not in told
+            parser.parse_args(arguments)
+        message = capsys.readouterr().err
+        assert f"set SER_{name.upper()} or --{flag}-file" in message
+        assert value not in message
     else:
-        assert load_settings(**flags_of(parser.parse_args(words))) == from_file
+        assert load_settings(**flags_of(parser.parse_args(arguments))) == from_file
     monkeypatch.setenv(f"SER_{name.upper()}", value)
-    assert trace_settings() == (from_file, {name: f"environment: SER_{name.upper()}"})
+    assert load_settings_and_sources() == (from_file, {name: f"environment: SER_{name.upper()}"})
 
 
-def test_the_environment_may_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_can_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SER_CONFIG", str(write(tmp_path / "a.yaml", "port: 1\n")))
     assert load_settings().port == 1
     assert load_settings(write(tmp_path / "b.yaml", "port: 2\n")).port == 2
@@ -87,18 +94,20 @@ def test_the_environment_may_name_the_file(tmp_path: Path, monkeypatch: pytest.M
 
 def test_an_empty_file_and_an_empty_variable_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SER_PORT", "")
-    assert trace_settings(write(tmp_path / "a.yaml", "# nothing\n")) == (Settings(), {})
-    assert trace_settings(write(tmp_path / "a.yaml", "port: 1\n"))[1] == {"port": f"{tmp_path / 'a.yaml'}: port"}
+    assert load_settings_and_sources(write(tmp_path / "a.yaml", "# nothing\n")) == (Settings(), {})
+    assert load_settings_and_sources(write(tmp_path / "a.yaml", "port: 1\n"))[1] == {
+        "port": f"{tmp_path / 'a.yaml'}: port"
+    }
 
 
 @pytest.mark.parametrize("name", ["SER_API_KEYS", "SER_API_KEYS_FILE"])
-def test_a_key_that_got_lost_does_not_open_the_service(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_empty_key_variable_is_an_error(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "")
     with pytest.raises(SettingsInvalid, match=f"environment: {name} is empty; unset it"):
         load_settings()
 
 
-def test_text_from_the_environment_becomes_the_type_of_the_field(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_values_are_converted_to_the_type_of_the_field(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SER_OFFLINE", "true")
     monkeypatch.setenv("SER_CACHE_DIR", "~/somewhere")
     settings = load_settings()
@@ -106,7 +115,7 @@ def test_text_from_the_environment_becomes_the_type_of_the_field(monkeypatch: py
     assert settings.cache_dir == Path.home() / "somewhere"
 
 
-def test_unknown_names_are_errors_that_suggest_and_name_their_source(
+def test_unknown_names_are_errors_with_a_suggestion_and_the_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = write(tmp_path / "a.yaml", "max_duratoin: 3\nPORT: 1\nserver: {port: 1}\nfrobnicate: {x: 1}\nport: 2\n")
@@ -119,7 +128,7 @@ def test_unknown_names_are_errors_that_suggest_and_name_their_source(
         [
             f"{config}: max_duratoin is not a setting; did you mean max_duration?",
             f"{config}: PORT is not a setting",
-            f"{config}: server is not a setting; settings are not grouped: write what it holds without it",
+            f"{config}: server is not a setting; settings are not grouped: move its entries to the top level",
             f"{config}: frobnicate is not a setting",
             "environment: SER_MAX_BODY_BYTE is not a setting; did you mean SER_MAX_BODY_BYTES?",
             "environment: SER_SOMETHING_ELSE_ALTOGETHER is not a setting",
@@ -128,7 +137,9 @@ def test_unknown_names_are_errors_that_suggest_and_name_their_source(
     )
 
 
-def test_bad_values_name_their_source_and_all_come_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_bad_values_are_reported_at_once_with_their_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = write(tmp_path / "a.yaml", "port: 70000\nmodel: {a: 1}\n")
     monkeypatch.setenv("SER_TIMEOUT", "soon")
     monkeypatch.setenv("SER_API_KEYS", f"{KEY},secret,{KEY}")
@@ -145,20 +156,20 @@ def test_bad_values_name_their_source_and_all_come_at_once(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("line", ["port: yes", "timeout: on", "threads: off", "max_files: true"])
-def test_words_that_yaml_takes_for_true_or_false_are_no_numbers(tmp_path: Path, line: str) -> None:
+def test_words_that_yaml_reads_as_booleans_are_not_numbers(tmp_path: Path, line: str) -> None:
     with pytest.raises(SettingsInvalid, match=f"{line.split(':')[0]}: must be a number, not true or false"):
         load_settings(write(tmp_path / "a.yaml", line))
 
 
-def test_the_effective_settings_are_yaml_with_their_sources_and_without_secrets(
+def test_effective_settings_are_yaml_with_sources_and_without_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = write(
         tmp_path / "a.yaml", f"model: 'on'\ncors_origins: ['https://a.example']\napi_keys: [{KEY}, {KEY}1]\n"
     )
     monkeypatch.setenv("SER_TIMEOUT", "7")
-    settings, sources = trace_settings(config, docs=False)
-    lines = list(described(settings, sources))
+    settings, sources = load_settings_and_sources(config, docs=False)
+    lines = list(describe_settings(settings, sources))
     assert [line.split(":")[0] for line in lines] == list(Settings.model_fields)
     assert KEY not in "\n".join(lines)
     shown = {line.split(":")[0]: line for line in lines}
@@ -167,18 +178,18 @@ def test_the_effective_settings_are_yaml_with_their_sources_and_without_secrets(
     assert shown["docs"].startswith("docs: false ")
     assert shown["docs"].endswith("# flags: docs")
     assert shown["api_keys"].endswith(f"# {config}: api_keys")
-    # What was printed can be used again, once the keys are put in.
+    # The printed text is a valid file once the keys are filled in.
     again = "\n".join(lines).replace("'**********', '**********'", f"{KEY}, {KEY}1")
     assert load_settings(write(tmp_path / "b.yaml", again)) == settings
     with pytest.raises(SettingsInvalid, match="api_keys"):
         load_settings(write(tmp_path / "b.yaml", "\n".join(lines)))
 
 
-def test_flags_have_the_descriptions_as_help_and_hide_nothing_when_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_have_the_descriptions_as_help_and_override_nothing_when_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--unrelated")
     add_flags(parser)
-    help_text = "".join(parser.format_help().split())  # argparse breaks lines at hyphens as well
+    help_text = "".join(parser.format_help().split())  # argparse also breaks lines at hyphens
     for name, field in Settings.model_fields.items():
         assert ("".join(str(field.description).split()) in help_text) is (name not in NO_FLAG)
     monkeypatch.setenv("SER_PORT", "81")
@@ -196,9 +207,9 @@ def test_flags_for_some_settings_only() -> None:
         parser.parse_args(["--port", "1"])
 
 
-def test_the_key_of_a_client_is_none_of_a_servers_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_of_a_client_is_not_a_setting_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SER_API_KEY", KEY)
     assert load_settings().api_keys == ()  # commands that call a server
     with pytest.raises(SettingsInvalid, match="SER_API_KEY is not a setting; did you mean SER_API_KEYS") as caught:
-        trace_settings()  # a server, which would be open to everybody after this typing mistake
+        load_settings_and_sources()  # a server would be open to everybody after this spelling mistake
     assert KEY not in str(caught.value)

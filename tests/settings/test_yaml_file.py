@@ -20,37 +20,30 @@ def test_plain_values(tmp_path: Path) -> None:
     assert read(tmp_path / "a.yaml", "# nothing\n") == {}
 
 
-REFUSED = {
-    "a list": ("- port\n- 1\n", "must hold one mapping"),
-    "a text": ("port\n", "must hold one mapping"),
-    "a number as key": ("1: 2\n", "must hold one mapping"),
+INVALID = {
+    "a list": ("- port\n- 1\n", "must contain one mapping"),
+    "a text": ("port\n", "must contain one mapping"),
+    "a number as key": ("1: 2\n", "must contain one mapping"),
     "a list as key": ("? [1]\n: 2\n", r"found unhashable key \(line 1"),
     "an open bracket": ("port: [\n", r"not valid YAML: .* \(line 2"),
-    "the same key twice": ("port: 1\nhost: x\nport: 2\n", r"a key is there more than once \(line 3, column 1\)"),
-    "the same key twice within": ("a: {b: 1, b: 2}\n", r"a key is there more than once \(line 1, column 11\)"),
+    "a repeated key": ("port: 1\nhost: x\nport: 2\n", r"a key is repeated \(line 3, column 1\)"),
+    "a repeated key of a nested mapping": ("a: {b: 1, b: 2}\n", r"a key is repeated \(line 1, column 11\)"),
+    "a repeated key in other quotes": ("port: 1\n'port': 2\n", r"a key is repeated \(line 2, column 1\)"),
     "two documents": ("a: 1\n---\nb: 1\n", "another document"),
-    "code": ("a: !!python/object/apply:os.system ['true']\n", "anchors and tags are not supported"),
-    "a tag": ("a: !!int x\n", "anchors and tags are not supported"),
-    "a bomb": ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "anchors and tags are not supported"),
-    "a merge": ("<<: {a: 1}\n", "not valid YAML"),
-    "brackets in brackets": ("a: " + "[" * 2_000, "not valid YAML"),
-    "lists in lists": ("- " * 2_000, "not valid YAML"),
-    "a day that does not exist": ("a: 2001-99-99\n", "not valid YAML"),
-    "a number of 5000 digits": ("a: " + "1" * 5000, "not valid YAML"),
+    "code": ("a: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
+    "a date that does not exist": ("a: 2001-99-99\n", "not valid YAML"),
     "a control character": ("a: \x01\n", "not valid YAML"),
-    "more than 64 KiB": ("#" * 65_537, "has more than 65536 bytes"),
 }
 
 
-@pytest.mark.parametrize(("text", "reason"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_is_no_file_of_settings(tmp_path: Path, text: str, reason: str) -> None:
+@pytest.mark.parametrize(("text", "reason"), INVALID.values(), ids=INVALID.keys())
+def test_invalid_files(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(SettingsInvalid, match=reason):
         read(tmp_path / "a.yaml", text)
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["api_keys: secret: x", "api_keys: [secret", "api_keys: 'secret", "a: &secret 1", "a: !secret 1", "b: *secret"],
+    "text", ["api_keys: secret: x", "api_keys: [secret", "api_keys: 'secret", "secret: 1\nsecret: 2", "a: 1\nsecret"]
 )
 def test_errors_do_not_quote_the_file(tmp_path: Path, text: str) -> None:
     with pytest.raises(SettingsInvalid) as caught:
@@ -58,7 +51,7 @@ def test_errors_do_not_quote_the_file(tmp_path: Path, text: str) -> None:
     assert "secret" not in caught.value.detail
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid, match="cannot be read: No such file"):
         read_yaml(tmp_path / "absent.yaml")
     with pytest.raises(SettingsInvalid, match="cannot be read: Is a directory"):
@@ -66,9 +59,3 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"model: \xff\n")
     with pytest.raises(SettingsInvalid, match="not UTF-8"):
         read_yaml(tmp_path / "latin.yaml")
-
-
-@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a file without end")
-def test_a_file_without_end() -> None:
-    with pytest.raises(SettingsInvalid, match="has more than 65536 bytes"):
-        read_yaml(Path("/dev/zero"))

@@ -1,0 +1,75 @@
+"""Prints results of files and events of streams as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from service.recognition.options import Options
+    from service.recognition.result_types import FileResult, SegmentedResult
+
+_BAR_WIDTH = 30
+
+
+def print_result(path: Path, result: Mapping[str, object], options: Options) -> None:
+    """Print the result of one file, recognised with these options."""
+    file_result = cast("FileResult", result)
+    print(f"{path} ({file_result['audio']['duration']:.2f} s)")
+    if options.granularity == "segment":
+        print(*_segment_lines(cast("SegmentedResult", result)), sep="\n")
+        return
+    for channel in file_result.get("channels", []):
+        print(f"  channel {channel['channel']}: {_scored(channel)}")
+    for row in sorted(file_result.get("scores", []), key=lambda row: -row["score"]):
+        print(f"  {_scored(row, width=10)} {_bar(float(row['score']))}")
+
+
+def print_event(event: Any) -> None:
+    """Print an event of a stream, as the service sends it."""
+    if event["type"] == "result":
+        print(f"result over {event['duration']:.1f} s")
+        for overall in event.get("channels", [event]):
+            channel = f"channel {overall['channel']}, " if "channel" in overall else ""
+            print(f"  {channel}{_overall(overall['speech_seconds'], overall, width=10)}", flush=True)
+        return
+    channel = f"channel {event['channel']}  " if "channel" in event else ""
+    times = f"{event['start']:7.1f} – {event['end']:7.1f} s"
+    skipped = f"  ({event['skipped']} left out)" if event.get("skipped") else ""
+    bar = "" if event["type"] == "utterance" else f" {_bar(event['score'])}"
+    print(f"{event['type']:<9} {times}  {channel}{_scored(event, width=10)}{bar}{skipped}", flush=True)
+
+
+def _segment_lines(result: SegmentedResult) -> Iterator[str]:
+    """A line for each segment, in the order of their ends, and one for each channel or for all segments together."""
+    channels = result.get("channels", [])
+    segments = [segment for channel in channels for segment in channel.get("segments", [])]
+    for segment in sorted(segments or result.get("segments", []), key=lambda segment: segment["end"]):
+        channel_name = f"channel {segment['channel']}: " if "channel" in segment else ""
+        times = f"{_clock(segment['start'])} – {_clock(segment['end'])}"
+        yield f"  {times}  {channel_name}{_scored(segment)}"
+    for channel in channels:
+        yield f"  channel {channel['channel']}, {_overall(channel['speech_seconds'], channel)}"
+    if not channels:
+        yield f"  all {_overall(result['audio'].get('speech_seconds', 0.0), result)}"
+
+
+def _overall(speech_seconds: float, scored: Mapping[str, Any], width: int = 0) -> str:
+    return f"{speech_seconds:.1f} s of speech: {_scored(scored, width)}"
+
+
+def _scored(scored: Mapping[str, Any], width: int = 0) -> str:
+    """The label and the score, the label padded to `width`; `none` if there was no speech to score."""
+    if scored.get("label") is None:
+        return "none"
+    return f"{scored['label']:<{width}} {scored['score']:.3f}"
+
+
+def _bar(score: float) -> str:
+    return "█" * round(_BAR_WIDTH * score)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds, 1), 60)
+    return f"{minutes:3.0f}:{rest:04.1f}"
