@@ -8,7 +8,7 @@ from typing import BinaryIO, cast
 
 from service.api.schemas import Segment, SegmentedAudio, SegmentedResult
 from service.preprocess.reader import open_reader
-from service.preprocess.segmentation.utterances import cut_file
+from service.preprocess.segmentation.file_utterances import cut_file
 from service.recognition.answers import DIGITS, overall_of, segment_of
 from service.recognition.options import Options
 from service.recognition.scores import WeightedMean

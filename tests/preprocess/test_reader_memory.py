@@ -1,4 +1,4 @@
-"""An hour takes no more memory than five minutes, neither here nor in the process that runs FFmpeg."""
+"""Reading an hour takes no more memory than five minutes, in this process and in the one that runs FFmpeg."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ print(json.dumps({"seconds": seconds, "here": peak("self"), "child": child}))
 
 
 def write(name: str, path: Path, minutes: int) -> None:
-    """A recording that lasts so many minutes, without holding it in memory."""
+    """Write a recording of so many minutes without holding it in memory."""
     if name == "opus":
         path.write_bytes(bombs.long_opus(60 * minutes, "ogg"))
         return
     minute = np.tile(speech(channels=2), 50)[:, : 60 * 16_000]
     if name == "mp3":
         data = encode("mp3", minute, 16_000)
-        data = data[data.index(b"\xff\xf3", data.index(b"Info")) :]  # without the frame that tells the length
+        data = data[data.index(b"\xff\xf3", data.index(b"Info")) :]  # without the frame that declares the length
         path.write_bytes(data * minutes)
         return
     with soundfile.SoundFile(path, "w", 16_000, 2, "PCM_16", format=name.upper()) as file:
