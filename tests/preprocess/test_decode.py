@@ -20,8 +20,8 @@ from service.results import Floats
 from tests.audio_samples import AMR, AMR_WB, FORMATS, encode, encode_av, repacked, speech
 
 ROUNDED = 2**-14
-"""Bound for the error of 16 bits: half a step of 2**-15 by rounding, and up to a whole one if the encoder scales by 32,767
-and the decoder by 32,768."""
+"""Bound for the error of 16 bits: half a step of 2**-15 by rounding, and up to a whole step if the encoder scales by
+32,767 and the decoder by 32,768."""
 
 
 def cases() -> list[tuple[str, int, int]]:

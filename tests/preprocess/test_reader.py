@@ -81,9 +81,7 @@ def test_lengths_around_whole_blocks(name: str, seconds: float) -> None:
     samples = repeated(seconds)
     assert samples.shape[1] == round(seconds * 8_000)
     with open_reader(encode(name, samples, 8_000), max_duration=20.000125) as reader:
-        assert (
-            np.abs(joined(reader) - samples).max() < 2**-14
-        )  # two steps of 16 bits: half a step of rounding, and the scales 32,767 and 32,768
+        assert np.abs(joined(reader) - samples).max() < ROUNDED
 
 
 def test_blocks_of_many_channels_at_high_rates_are_shorter() -> None:

@@ -22,6 +22,7 @@ from service.preprocess.ffmpeg import sandbox
 from tests.audio_samples import encode, speech
 from tests.preprocess import bombs
 from tests.preprocess.children import children, state, ticks
+from tests.preprocess.test_decode import ROUNDED
 
 ROOT = Path(__file__).parents[3]
 
@@ -85,7 +86,7 @@ def test_a_child_that_dies_at_work_fails_its_own_file_only() -> None:
 def test_a_layout_that_some_versions_of_pyav_free_twice() -> None:
     """The reason why PyAV 17.1 and 18 are excluded; with them only the child would crash."""
     samples = decode(bombs.mov_with_custom_layout(), max_duration=10).samples
-    assert np.abs(samples - speech(channels=2)).max() < 2**-14
+    assert np.abs(samples - speech(channels=2)).max() < ROUNDED
 
 
 def test_an_index_larger_than_memory_is_an_error() -> None:

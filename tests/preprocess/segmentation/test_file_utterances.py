@@ -50,7 +50,7 @@ def utterances_of(file: FileCut) -> list[ChannelUtterance]:
 STEREO = np.stack(
     [recording(1.0, talk(3), 5.0, talk(3), 3.0, talk(1), 1.0), recording(4.5, talk(4), 4.0, talk(2.5), 2.0)]
 )
-"""17 s; the first channel has speech from 1 to 4, 9 to 12 and 15 to 16 s, the second from 4.5 to 8.5 and 12.5 to 15 s."""
+"""17 s; speech is from 1 to 4, 9 to 12 and 15 to 16 s in one channel, from 4.5 to 8.5 and 12.5 to 15 s in the other."""
 
 
 def cut_stereo(
