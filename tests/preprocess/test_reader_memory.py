@@ -17,6 +17,10 @@ from tests.preprocess import bombs
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+GROWTH = 8 << 10
+"""KiB by which the peak may differ: FFmpeg's index of packets (1 MiB at most, copied when it grows) and fragmentation.
+The bytes of 55 more minutes of MP3 would take 19 MiB, and their samples 400 MiB."""
+
 _MEASURE = """
 import json, re, sys
 from pathlib import Path
@@ -63,4 +67,4 @@ def test_an_hour_takes_no_more_memory_than_five_minutes(name: str, tmp_path: Pat
         assert measured[minutes]["seconds"] == pytest.approx(60 * minutes, rel=0.01)
     assert (measured[60]["child"] > 0) == (name in ("mp3", "opus"))
     for process in ("here", "child"):
-        assert measured[60][process] <= 1.1 * measured[5][process], measured
+        assert measured[60][process] <= measured[5][process] + GROWTH, measured
