@@ -29,7 +29,7 @@ from loadtests.calls import CODECS, RATE, Call, Turn, clips, encode, make_call
 from loadtests.capacity import described
 from loadtests.processes import serving_with
 from service.preprocess.reader import open_reader
-from service.preprocess.segmentation.utterances import cut_file
+from service.preprocess.segmentation.file_utterances import cut_file
 from service.results import Floats
 
 TOLERANCE = 0.3
@@ -186,7 +186,7 @@ def measure(call: Call, codec: str, noise: tuple[float, float], client: Client) 
     result.seconds = time.perf_counter() - began
     began = time.process_time()
     with open_reader(data, max_duration=call.samples.shape[1] / RATE + 1) as reader:
-        for _ in cut_file(reader, channels="split", start=None, end=None):
+        for _ in cut_file(reader, channels="split", start=None, end=None).steps():
             pass
     result.cutting = time.process_time() - began
     alone = [label_of(encode(turn.samples[None], codec), client) for turn in call.turns]

@@ -90,21 +90,14 @@ class Utterance:
     """An interval of speech, cut out of one channel.
 
     Attributes:
-        start: seconds at which the speech begins, from the first sample of the channel.
-        end: seconds at which the speech ends.
-        samples: float32 (time,), contiguous and holding nothing else in memory: the speech with some context around it.
-        offset: seconds at which `samples` begins.
+        start: seconds at which speech begins, from the beginning of the file or stream.
+        end: seconds at which it ends.
+        samples: float32 (time,), contiguous and not a view: the speech with some context before and after it.
     """
 
     start: float
     end: float
     samples: Floats
-    offset: float
-
-    @property
-    def seconds(self) -> float:
-        """How long the speech is."""
-        return self.end - self.start
 
 
 @dataclass(frozen=True, slots=True)

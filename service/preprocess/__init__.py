@@ -1,1 +1,1 @@
-"""Pure functions on waveforms: decode, select channels, resample, trim."""
+"""From an upload to clips for the model: decode, select channels, cut, resample, trim."""

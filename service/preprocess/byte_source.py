@@ -1,4 +1,4 @@
-"""The bytes of an upload as C libraries read them: seekable, nameless, and never raising into a callback."""
+"""The bytes of an upload as a file object for C libraries: seekable, without a name, and never raising."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Data = bytes | bytearray | memoryview | IO[bytes]
 class ByteSource:
     """A read-only file object around an upload.
 
-    libsndfile and FFmpeg read through callbacks. An exception there is printed to standard error instead of raised,
-    and a hostile header makes both libraries seek to impossible places. So every method answers with an error number
-    or nothing instead, and `check` raises afterwards. There is no `name` attribute: no library can guess a format
-    from it or open it again.
+    libsndfile and FFmpeg read through callbacks. An exception in a callback is printed to standard error instead of
+    raised, and a hostile header makes both libraries seek to impossible positions. So every method returns an error
+    number or no bytes instead, and `check` raises afterwards. There is no `name` attribute, so that no library can
+    guess the format from it or open the file again.
     """
 
     def __init__(self, data: Data) -> None:
@@ -33,42 +33,42 @@ class ByteSource:
             self._failure = error
 
     def read(self, size: int = -1) -> bytes:
-        """Read up to `size` bytes, all that is left where it is negative."""
+        """Read up to `size` bytes, or everything that is left if `size` is negative."""
         try:
             self._file.seek(self._position)
             data = self._file.read(size)
-        except (OSError, ValueError) as error:  # ValueError: somebody closed the file
+        except (OSError, ValueError) as error:  # ValueError: the file was closed
             self._failure = error
             return b""
         self._position += len(data)
         return data
 
     def readinto(self, buffer: bytearray | memoryview) -> int:
-        """Read into `buffer` and return how many bytes there were."""
+        """Read into `buffer` and return the number of bytes read."""
         view = memoryview(buffer)
         data = self.read(len(view))
         view[: len(data)] = data
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a place in the file or past its end; -EINVAL, and no move, for any other."""
+        """Set the position, at most to the end of the file; -EINVAL, and no change, if it would be negative."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}.get(whence)
         if base is None or base + offset < 0:
             return -errno.EINVAL
-        # Nothing can be read past the end, and a position that fits no 64 bits would raise.
+        # Nothing can be read past the end, and a position of more than 64 bits would raise.
         self._position = min(base + offset, self.size)
         return self._position
 
     def tell(self) -> int:
-        """Return the position in bytes."""
+        """Return the current position in bytes."""
         return self._position
 
     def at(self, position: int, size: int) -> bytes:
-        """Read up to `size` bytes from `position` on."""
+        """Read up to `size` bytes from `position`."""
         self.seek(position)
         return self.read(size)
 
     def check(self) -> None:
-        """Raise ServiceError where reading the upload itself has failed, which is no fault of the audio."""
+        """Raise ServiceError if reading the upload itself has failed, which is not the fault of the audio."""
         if self._failure is not None:
             raise ServiceError("The upload could not be read back.") from self._failure

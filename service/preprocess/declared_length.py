@@ -1,7 +1,7 @@
-"""What the first bytes of a file say: which format it is, and where its audio is declared to end.
+"""Detect the format of a file, and whether the file is shorter than it declares.
 
-Decoders hide how much a cut-off file lacks: libsndfile shortens what the header declares to what is there, FFmpeg stops
-without a word. So the declared end is read here, from the boxes, chunks and pages themselves.
+Decoders do not report that a file was truncated: libsndfile reduces the declared length to what is present, and FFmpeg
+stops without an error. So the declared end is read here, from the boxes, chunks and pages themselves.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Kind = Literal[
 ]
 
 _STREAMED = 0x7FFF0000
-"""Sizes from here on stand for "not known yet": programs that write into a pipe put 0xFFFFFFFF or about 2 GiB."""
+"""Sizes from here on mean "unknown": programs that write to a pipe declare 0xFFFFFFFF or about 2 GiB."""
 
 _MOST_CHUNKS = 4096
-"""Chunks and boxes that are looked at; a file made of millions of empty ones must not cost time."""
+"""Most chunks or boxes that are read; a file made of millions of empty ones must not cost time."""
 
 _LEAST_MISSING, _MOST_MISSING = 64, 1024
-"""Bounds for the bytes that may be missing, in between a 32nd of the file. Some programs count their own header as
-audio, which makes no cut-off file."""
+"""A 32nd of the file may be missing, but at least and at most so many bytes. Some programs count their own header as
+audio, and such files are not truncated."""
 
 _OGG_PAGE = 65_307
 """Most bytes in an Ogg page."""
@@ -48,7 +48,7 @@ class Header:
 
 
 def read_header(source: ByteSource) -> Header:
-    """Tell the format by content, and whether markedly fewer bytes are there than declared. Never raises."""
+    """Detect the format, and whether the file has markedly fewer bytes than it declares. Never raises."""
     kind = _identify(source.at(0, 36))
     end = _ENDS[kind](source) if kind in _ENDS else None
     return Header(kind, end is not None and end - source.size > max(_LEAST_MISSING, min(_MOST_MISSING, end // 32)))
@@ -144,7 +144,7 @@ def _caf_end(source: ByteSource) -> int | None:
 
 
 def _ogg_end(source: ByteSource) -> int | None:
-    """Return where the last page should end. One that lacks a byte is lost as a whole, and so counts as missing."""
+    """Return where the last page should end. A page that lacks a byte cannot be decoded, so all of it is missing."""
     tail = source.at(max(0, source.size - _OGG_PAGE), _OGG_PAGE)
     page = tail[max(0, tail.rfind(b"OggS")) :]
     if not page.startswith(b"OggS"):
@@ -164,7 +164,7 @@ def _mp4_end(source: ByteSource) -> int | None:
         size: int = struct.unpack_from(">I", box)[0]
         if size == 1 and len(box) == 16:
             size = struct.unpack_from(">Q", box, 8)[0]
-        # Size 0 means up to the end of the file. What is no box may follow, such as a tag that a player added.
+        # Size 0 means up to the end of the file. Data other than boxes may follow, such as a tag that a player added.
         if size < 8 or box[4:8] not in _MP4_BOXES:
             return None
         position += size
@@ -186,7 +186,7 @@ def _matroska_end(source: ByteSource) -> int | None:
 
 
 def _ebml_size(source: ByteSource, position: int) -> tuple[int, int] | None:
-    """Read an EBML size; where its content begins, and its bytes. None for "unknown", as live recorders write."""
+    """Read an EBML size: where the content begins, and its size. None for "unknown", as live recorders write."""
     data = source.at(position, 8)
     width = 9 - data[0].bit_length() if data else 9
     if not data or width > 8 or len(data) < width:
@@ -217,7 +217,7 @@ def _mp3_end(source: ByteSource) -> int | None:
         return None
     if frame[36:40] == b"VBRI":
         return start + int(struct.unpack_from(">I", frame, 46)[0])
-    # The tag follows the side information, whose size depends on version and channels.
+    # The tag follows the side information, whose size depends on the MPEG version and the number of channels.
     for place in (13, 21, 36):
         if frame[place : place + 4] in (b"Xing", b"Info"):
             flags: int = struct.unpack_from(">I", frame, place + 4)[0]

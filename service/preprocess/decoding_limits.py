@@ -1,4 +1,4 @@
-"""How much decoded audio is taken: bounds on rate, channels and samples, held by every decoder while it runs."""
+"""Limits on decoded audio: sampling rate, channels and number of samples. Every decoder enforces them while it runs."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from dataclasses import dataclass
 from service.errors import AudioTooLong, NotDecodable
 
 MIN_RATE = 1_000
-"""Lowest sampling rate in Hz; below it there is no speech to hear."""
+"""Lowest sampling rate in Hz; below it speech is not intelligible."""
 
 MAX_RATE = 768_000
-"""Highest sampling rate in Hz that converters exist for."""
+"""Highest sampling rate in Hz that audio hardware supports."""
 
 MAX_CHANNELS = 32
 """Most channels; some formats allow 65,535."""
 
 MAX_VALUES = 1 << 26
-"""Most samples over all channels (256 MiB as float32) of a file that is held as a whole: 300 s of stereo at 96 kHz,
-70 minutes of mono at 16 kHz."""
+"""Most samples over all channels (256 MiB as float32) of a file that is held in memory as a whole: 300 s of stereo at
+96 kHz, 70 minutes of mono at 16 kHz."""
 
 BLOCK_SECONDS = 10
-"""Longest piece in which audio is read piece by piece."""
+"""Longest block of a file that is decoded block by block."""
 
 _BLOCK_VALUES = 1 << 20
-"""Most samples over all channels in one piece (4 MiB as float32): 10 s of stereo at 48 kHz."""
+"""Most samples over all channels in one block (4 MiB as float32): 10 s of stereo at 48 kHz."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What is taken of one file.
+class DecodingLimits:
+    """How much audio may be decoded from one file.
 
     Attributes:
-        max_duration: the longest audio, in seconds.
-        whole: whether all samples are to be in memory at the same time, so that their number is bounded too.
+        max_duration: the longest audio accepted, in seconds.
+        whole: whether all samples will be in memory at the same time, so that their number is limited too.
     """
 
     max_duration: float
     whole: bool
 
     def frames(self, sampling_rate: int, channels: int) -> int:
-        """Say how many samples per channel may be decoded.
+        """Return how many samples per channel may be decoded.
 
         Args:
             sampling_rate: in Hz.
@@ -50,24 +50,24 @@ class Limits:
         """
         if not MIN_RATE <= sampling_rate <= MAX_RATE:
             raise NotDecodable(
-                f"The audio has a sampling rate of {sampling_rate} Hz; taken are {MIN_RATE} to {MAX_RATE} Hz."
+                f"The audio has a sampling rate of {sampling_rate} Hz; supported are {MIN_RATE} to {MAX_RATE} Hz."
             )
         if not 1 <= channels <= MAX_CHANNELS:
-            raise NotDecodable(f"The audio has {channels} channels; taken are 1 to {MAX_CHANNELS}.")
+            raise NotDecodable(f"The audio has {channels} channels; supported are 1 to {MAX_CHANNELS}.")
         frames = int(self.max_duration * sampling_rate)
         return min(frames, MAX_VALUES // channels) if self.whole else frames
 
     def too_long(self, sampling_rate: int, channels: int) -> AudioTooLong:
-        """Word the error for audio that goes past `frames`."""
+        """Return the error for audio with more than `frames` samples per channel."""
         seconds = MAX_VALUES / (sampling_rate * channels)
         if self.whole and seconds < self.max_duration:
             return AudioTooLong(
-                f"Of audio with {channels} channels at {sampling_rate} Hz at most {seconds:.3g} s are taken; "
-                "send fewer channels, a lower rate, or a shorter piece."
+                f"Audio with {channels} channels at {sampling_rate} Hz may last at most {seconds:.3g} s; "
+                "send fewer channels, a lower sampling rate, or a shorter file."
             )
         return AudioTooLong(f"The audio is longer than {self.max_duration:g} s.")
 
 
 def block_frames(sampling_rate: int, channels: int) -> int:
-    """Say how many samples per channel make the largest block."""
+    """Return how many samples per channel a full block has."""
     return min(BLOCK_SECONDS * sampling_rate, _BLOCK_VALUES // channels)

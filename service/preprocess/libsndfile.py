@@ -1,7 +1,7 @@
 """Decode with libsndfile, in this process: by far the fastest for the WAV family, AIFF, AU, CAF, FLAC and Vorbis.
 
-MP3 is left to FFmpeg, because libsndfile's decoder prints to standard error on damaged files, and so is Opus, which
-libsndfile takes twice as long for.
+MP3 is left to FFmpeg because libsndfile's decoder prints to standard error on damaged files, and Opus because
+libsndfile takes twice as long for it.
 """
 
 from __future__ import annotations
@@ -11,35 +11,38 @@ import soundfile
 from service.errors import AudioEmpty, AudioTruncated
 from service.preprocess.byte_source import ByteSource
 from service.preprocess.declared_length import Kind
-from service.preprocess.decoding_limits import Limits, block_frames
+from service.preprocess.decoding_limits import DecodingLimits, block_frames
 from service.results import Floats
 
 KINDS: frozenset[Kind] = frozenset({"wav", "w64", "aiff", "au", "caf", "flac", "ogg"})
-"""What is offered to libsndfile. It knows more formats, some by the faintest of signs."""
+"""Formats that libsndfile is tried for. It knows more, some of which it detects by very weak signatures."""
 
 _UNKNOWN_LENGTH = 1 << 60
-"""libsndfile's number of frames for a file that does not tell."""
+"""The number of frames that libsndfile reports from here on means that the file declares no length."""
 
 _TOLERANCE = 0.05
-"""Seconds that may be missing before a file counts as cut off."""
+"""Seconds that may be missing before a file counts as truncated."""
 
 
-class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc] # soundfile has no types that mypy follows
-    """A file that is read from its beginning to its end.
+class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc] # soundfile has no types that mypy follows
+    """A file that is read from beginning to end without seeking.
 
-    After each read soundfile seeks to where it is already, if the file can seek. Between blocks of ten seconds that
-    costs next to nothing, but in a damaged file a seek may fail or land elsewhere, and then blocks would not be what
-    the whole file is.
+    If the file is seekable, soundfile seeks to the current position after each read. In a damaged file such a seek may
+    fail or land elsewhere, and then the blocks would differ from the whole file.
     """
 
     def seekable(self) -> bool:
         return False
 
 
-class LibsndfileSound:
-    """A file that libsndfile has opened; see `service.preprocess.open.Sound`."""
+class LibsndfileFile:
+    """A file opened with libsndfile; see `service.preprocess.open.AudioFile`.
 
-    def __init__(self, file: _ForwardFile) -> None:
+    Args:
+        file: at its beginning, with a known length of at least one frame.
+    """
+
+    def __init__(self, file: _SequentialFile) -> None:
         self._file = file
         self.sampling_rate: int = file.samplerate
         self.channels: int = file.channels
@@ -50,65 +53,61 @@ class LibsndfileSound:
         """Decode the next block; None after the last.
 
         Raises:
-            AudioEmpty: there are no samples at all.
+            AudioEmpty: the file contains no samples.
             AudioTruncated: the audio is damaged or ends early.
         """
-        return self._take(block_frames(self.sampling_rate, self.channels))
+        if not self._left:
+            return None
+        samples = self._read(block_frames(self.sampling_rate, self.channels))
+        return samples if samples.size else None
 
     def read_all(self) -> Floats:
         """Decode everything at once; raises as `read` does."""
-        # The array costs memory only where libsndfile writes samples, whatever the header claims.
-        samples = self._take(self._declared)
-        if samples is None:
-            raise AudioEmpty("The file holds no samples.")
-        return samples
+        # The array occupies memory only where libsndfile writes samples, whatever length the header declares.
+        return self._read(self._declared)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
-    def _take(self, most: int) -> Floats | None:
-        wanted = min(most, self._left)
-        if not wanted:
-            return None
+    def _read(self, frames: int) -> Floats:
+        wanted = min(frames, self._left)
         try:
             samples: Floats = self._file.read(wanted, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
             raise AudioTruncated("The audio is damaged or ends early.") from error
         self._left -= len(samples)
         if len(samples) < wanted:
-            self._end_early()
-        return samples.T if len(samples) else None
+            self._check_early_end()
+        return samples.T
 
-    def _end_early(self) -> None:
-        read = self._declared - self._left
+    def _check_early_end(self) -> None:
+        """Accept an end before the declared one where hardly anything is missing."""
+        decoded = self._declared - self._left
         if self._left > _TOLERANCE * self.sampling_rate:
             raise AudioTruncated(
                 f"The header declares {self._declared / self.sampling_rate:.2f} s of audio, "
-                f"but it ends after {read / self.sampling_rate:.2f} s."
+                f"but it ends after {decoded / self.sampling_rate:.2f} s."
             )
-        if not read:
-            raise AudioEmpty("The file holds no samples.")
+        if not decoded:
+            raise AudioEmpty("The file contains no samples.")
         self._left = 0
 
 
-def open_sound(source: ByteSource, limits: Limits) -> LibsndfileSound | None:
-    """Open a file.
+def try_open(source: ByteSource, limits: DecodingLimits) -> LibsndfileFile | None:
+    """Open a file, or return None where libsndfile cannot and FFmpeg should be tried.
 
     Args:
         source: the file, of one of `KINDS`.
-        limits: what is taken of it.
-
-    Returns:
-        None where libsndfile cannot say what is in the file, and somebody else should try.
+        limits: how much audio may be decoded.
 
     Raises:
-        AudioTooLong: the header declares more than is taken; such a file would be too long or cut off.
+        AudioTooLong: the header declares more than the limits allow; the file would be too long or truncated.
         NotDecodable: the sampling rate or the number of channels is out of bounds.
     """
     source.seek(0)
     try:
-        file = _ForwardFile(source)
+        file = _SequentialFile(source)
     except (soundfile.LibsndfileError, TypeError):
         return None
     try:
@@ -122,4 +121,4 @@ def open_sound(source: ByteSource, limits: Limits) -> LibsndfileSound | None:
     if not known:
         file.close()
         return None
-    return LibsndfileSound(file)
+    return LibsndfileFile(file)

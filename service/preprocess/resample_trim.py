@@ -1,6 +1,6 @@
-"""Resample and find speech on the host, with soxr and numpy.
+"""Resample and trim on the CPU, with soxr and numpy.
 
-`service.preprocess.resample_trim_torch` does the same where the model runs; one contract, one test suite.
+`service.preprocess.resample_trim_torch` does the same with torch; both have one contract and one test suite.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ HOP = 128
 """Samples at 16 kHz from one energy frame to the next (8 ms)."""
 
 MARGIN = 800
-"""Samples at 16 kHz that are kept around speech (50 ms), so that soft onsets and endings stay."""
+"""Samples at 16 kHz added before and after speech (50 ms), so that soft onsets and endings are not cut off."""
 
 QUIET = 1e-4
-"""Frames below this share of the loudest frame's energy (-40 dB) are no speech. The published code has the same
-threshold: a factor 0.01 in magnitude."""
+"""Frames below this fraction of the loudest frame's energy (-40 dB) are not speech. The published code uses the same
+threshold: a factor of 0.01 in magnitude."""
 
 SILENCE = 1e-7
-"""Mean square (-70 dBFS) of the loudest frame below which a whole clip is silent."""
+"""A clip is silent if the mean square of its loudest frame is below this (-70 dBFS)."""
 
 
 def resample(samples: Floats, sampling_rate: int) -> Floats:
@@ -36,20 +36,20 @@ def resample(samples: Floats, sampling_rate: int) -> Floats:
         sampling_rate: of `samples`, in Hz.
 
     Returns:
-        float32 of shape (time * 16000 // sampling_rate,); `samples` itself where the rate is 16 kHz already.
+        float32 of shape (time * 16000 // sampling_rate,); `samples` itself if the rate is 16 kHz.
     """
     if sampling_rate == SAMPLING_RATE:
         return samples
     resampled: Floats = soxr.resample(samples, sampling_rate, SAMPLING_RATE, quality="HQ")
-    # soxr rounds the length, torchaudio takes the ceiling.
+    # soxr rounds the length and torchaudio rounds it up; the contract is to round it down.
     return resampled[: len(samples) * SAMPLING_RATE // sampling_rate]
 
 
 def speech_bounds(waveforms: Floats, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Find where speech begins and ends, by the energy of frames against that of the loudest one.
+    """Find where speech begins and ends, by comparing the energy of each frame with that of the loudest.
 
     Frames are centred as in `librosa.effects.trim(top_db=40, frame_length=512, hop_length=128)`, with zeros beyond both
-    ends; the cut points are those of librosa moved outwards by `MARGIN`.
+    ends; the bounds are those of librosa moved outwards by `MARGIN`.
 
     Args:
         waveforms: float32 of shape (clip, time) at 16 kHz, zero past the end of each clip.
@@ -72,10 +72,10 @@ def speech_bounds(waveforms: Floats, lengths: NDArray[np.int64]) -> NDArray[np.i
 
 
 def _frame_energy(waveforms: Floats) -> NDArray[np.float64]:
-    """Sum of squares in each frame, (clip, 1 + time // HOP), from sums over hops: a frame is four hops."""
+    """Sum of squares of each frame, (clip, 1 + time // HOP), from the sums over hops: a frame is four hops."""
     clips, time = waveforms.shape
     whole = time // HOP
-    # Two hops of zeros in front and behind, and one that is the rest of the last hop.
+    # Two hops of zeros before and one after the waveform, whose last hop may be incomplete.
     hops = np.zeros((clips, whole + 4))
     blocks = waveforms[:, : whole * HOP].reshape(clips, whole, HOP)
     hops[:, 2 : 2 + whole] = np.einsum("ckh,ckh->ck", blocks, blocks)

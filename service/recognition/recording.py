@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import BinaryIO
 
 from service.preprocess.reader import open_reader
-from service.preprocess.segmentation.utterances import cut_file
+from service.preprocess.segmentation.file_utterances import cut_file
 from service.recognition.concurrency import in_pool
 from service.recognition.options import Options
 from service.results import ChannelUtterance, Clip

@@ -12,7 +12,7 @@ from loadtests.calls import Turn, clips, encode, make_call
 from loadtests.long_call import Counts, Segment
 from loadtests.processes import serving_with
 from service.preprocess.reader import open_reader
-from service.preprocess.segmentation.utterances import cut_file
+from service.preprocess.segmentation.file_utterances import cut_file
 
 NONE = np.empty(0, np.float32)
 
@@ -62,7 +62,8 @@ def test_the_command_writes_what_it_found(tmp_path: Path, capsys: pytest.Capture
 def test_what_is_said_in_a_call_is_found() -> None:
     call = make_call(clips(None), 300, seed=6)
     with open_reader(encode(call.samples, "mu-law"), max_duration=400) as reader:
-        found = list(cut_file(reader, channels="split", start=None, end=None))
+        steps = cut_file(reader, channels="split", start=None, end=None).steps()
+        found = [utterance for step in steps for utterance in step]
     segments = [Segment(each.channel, each.utterance.start, each.utterance.end, "") for each in found]
     none = [""] * len(call.turns)
     counts = sum(long_call.judge(call.turns, segments, none, none).values(), Counts())

@@ -1,4 +1,4 @@
-"""Small files that ask for much: time, memory, or a crash."""
+"""Small files that would take much time or memory, or crash a decoder."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def long_flac(seconds: int) -> bytes:
     """Silence at 16 kHz in the largest and emptiest frames that FLAC has: six hours make 74 KB."""
     block = 65_535
     total = seconds * 16_000
-    facts = 16_000 << 44 | (16 - 1) << 36 | total
-    info = struct.pack(">HH6xQ16x", block, block, facts)
+    fields = 16_000 << 44 | (16 - 1) << 36 | total
+    info = struct.pack(">HH6xQ16x", block, block, fields)
     frames = bytearray(b"fLaC" + struct.pack(">I", 0x80 << 24 | len(info)) + info)
     for number in range(-(-total // block)):
         size = min(block, total - number * block)
@@ -43,7 +43,7 @@ def _crc(data: bytes, bits: int, polynomial: int) -> int:
 
 
 def long_opus(seconds: int, container: str) -> bytes:
-    """One packet of near silence (120 ms) again and again: an hour in well under a megabyte."""
+    """One packet of near silence (120 ms), repeated: an hour in well under a megabyte."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
         options = {"frame_duration": "120", "b": "6000"}
@@ -72,13 +72,13 @@ def flac_that_claims(samples: int) -> bytes:
     """A FLAC file of a second whose header claims up to 2**36 - 1 samples."""
     data = bytearray(encode("flac", speech(seconds=1), 16_000))
     place = data.index(b"fLaC") + 8 + 10
-    facts = struct.unpack_from(">Q", data, place)[0]
-    struct.pack_into(">Q", data, place, facts >> 36 << 36 | samples)
+    fields = struct.unpack_from(">Q", data, place)[0]
+    struct.pack_into(">Q", data, place, fields >> 36 << 36 | samples)
     return bytes(data)
 
 
 def mp4_with_index(entries: int) -> bytes:
-    """A little MP4 whose tables claim so many samples that FFmpeg's index of them takes 36 bytes each."""
+    """A small MP4 whose tables claim so many samples; FFmpeg's index takes 36 bytes for each."""
     data = bytearray(encode("mp4", speech(seconds=1), 16_000))
     for table, position, values in (
         (b"stsz", 8, (1, entries)),  # each sample has one byte
@@ -90,11 +90,11 @@ def mp4_with_index(entries: int) -> bytes:
 
 
 def mov_with_custom_layout() -> bytes:
-    """A valid file whose channels come as right, left: an order that FFmpeg keeps in memory of its own."""
+    """A valid file whose channels are ordered right, left: FFmpeg allocates memory for such a layout."""
     data = encode("mov", speech(channels=2), 16_000)
     start = data.index(b"chan") - 4
     size = struct.unpack_from(">I", data, start)[0]
-    # The tag 0: a description follows for each channel, its label and twenty bytes of place.
+    # The tag 0: a description of each channel follows, its label and twenty bytes of position.
     channels = b"".join(struct.pack(">I20x", label) for label in (2, 1))
     box = b"chan" + struct.pack(">IIII", 0, 0, 0, 2) + channels
     changed = bytearray(data[:start] + struct.pack(">I", 4 + len(box)) + box + data[start + size :])
@@ -105,7 +105,7 @@ def mov_with_custom_layout() -> bytes:
 
 
 def video_only() -> bytes:
-    """An MP4 that holds a picture and no sound."""
+    """An MP4 with a video stream and no audio stream."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as output:
         stream = output.add_stream("mpeg4", rate=10)

@@ -1,4 +1,4 @@
-"""The processes that run FFmpeg for this one."""
+"""The child processes that run FFmpeg for this process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def children() -> set[int]:
-    """Process ids of the children of this process that decode."""
+    """Process ids of the decoding children of this process."""
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -20,14 +20,14 @@ def children() -> set[int]:
 
 
 def state(process: int) -> str:
-    """What a process does, in a letter: R it runs or could, S it waits, Z it is over and nobody has asked for it."""
+    """State of a process: R running or runnable, S sleeping, Z zombie."""
     return _stat(process)[0]
 
 
 def ticks(process: int) -> int:
-    """Processor time that a process has used, in hundredths of a second."""
-    used, in_system = _stat(process)[11:13]
-    return int(used) + int(in_system)
+    """Processor time of a process, in hundredths of a second."""
+    user, system = _stat(process)[11:13]
+    return int(user) + int(system)
 
 
 def _stat(process: int) -> list[str]:

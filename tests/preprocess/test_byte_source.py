@@ -1,4 +1,4 @@
-"""The file object that C libraries read through: nothing that they do may raise."""
+"""The file object that C libraries read from: none of its methods may raise."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_has_no_name() -> None:
     assert not hasattr(ByteSource(io.BytesIO(DATA)), "name")
 
 
-def test_stays_where_it_is_on_impossible_seeks() -> None:
+def test_impossible_seeks_do_not_change_the_position() -> None:
     source = ByteSource(DATA)
     source.seek(40)
     for offset, whence in ((-1, os.SEEK_SET), (-41, os.SEEK_CUR), (-101, os.SEEK_END), (0, 65_536)):
@@ -53,7 +53,7 @@ def test_never_raises(moves: list[tuple[int, int, int]]) -> None:
     source.check()
 
 
-def test_remembers_that_reading_failed() -> None:
+def test_check_raises_after_a_failed_read() -> None:
     class Broken(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             raise OSError("disk is gone")
@@ -66,7 +66,7 @@ def test_remembers_that_reading_failed() -> None:
     assert "disk" not in caught.value.detail
 
 
-def test_a_file_that_cannot_be_measured() -> None:
+def test_a_file_whose_size_cannot_be_determined() -> None:
     class Broken(io.BytesIO):
         def seek(self, offset: int, whence: int = 0, /) -> int:
             raise OSError("disk is gone")

@@ -1,4 +1,4 @@
-"""What headers declare against what is there."""
+"""Detecting the format, and files that are shorter than their headers declare."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ KINDS: dict[str, Kind] = {
     "gsm": "other",
     "mpegts": "other",
 }
-# FLAC declares samples, not bytes; the others without an end declare nothing.
-ENDLESS = ("flac", "aac", "gsm", "mpegts")
+# FLAC declares samples, not bytes; the others declare nothing.
+UNDECLARED = ("flac", "aac", "gsm", "mpegts")
 
 
 def header_of(data: bytes | bytearray) -> Header:
@@ -51,35 +51,35 @@ def test_kind(name: str) -> None:
     assert header_of(made(name)) == Header(KINDS[name], truncated=False)
 
 
-@pytest.mark.parametrize("name", sorted(set(KINDS) - set(ENDLESS)))
-def test_cut_off(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(set(KINDS) - set(UNDECLARED)))
+def test_truncated_files(name: str) -> None:
     data = made(name)
     assert header_of(data[: len(data) // 2]).truncated
     assert header_of(data[: len(data) * 9 // 10]).truncated
 
 
-@pytest.mark.parametrize("name", sorted(set(KINDS) - set(ENDLESS)))
-def test_what_follows_the_audio_does_not_matter(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(set(KINDS) - set(UNDECLARED)))
+def test_data_after_the_audio_is_ignored(name: str) -> None:
     assert not header_of(made(name) + b"TAG" + bytes(125)).truncated
 
 
 @pytest.mark.parametrize("name", ["wav-s16", "aiff", "au", "m4a", "webm", "mp3"])
-def test_a_few_missing_bytes_are_no_cut(name: str) -> None:
+def test_a_few_missing_bytes_are_accepted(name: str) -> None:
     """Some programs count their own header as audio."""
     assert not header_of(made(name)[:-44]).truncated
 
 
-def test_an_ogg_page_counts_as_a_whole() -> None:
+def test_an_ogg_page_that_lacks_a_byte_is_missing() -> None:
     data = made("ogg-opus")
     assert header_of(data[:-1]).truncated
     last = data.rindex(b"OggS")
     assert header_of(data[: last + 10]).truncated
-    assert not header_of(data[:last]).truncated  # recorded live, and never ended
+    assert not header_of(data[:last]).truncated  # a live recording without a last page
 
 
 @pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF])
 @pytest.mark.parametrize(("name", "tag", "order"), [("wav-s16", b"data", "<"), ("aiff", b"SSND", ">")])
-def test_sizes_that_stand_for_unknown(name: str, tag: bytes, order: str, size: int) -> None:
+def test_sizes_that_mean_unknown(name: str, tag: bytes, order: str, size: int) -> None:
     data = made(name)
     struct.pack_into(f"{order}I", data, data.index(tag) + 4, size)
     assert not header_of(data).truncated
@@ -118,7 +118,7 @@ def test_mp4_with_a_long_size() -> None:
 
 @pytest.mark.parametrize("place", [13, 21, 36])
 def test_mp3_tags(place: int) -> None:
-    """The tag stands in another place for each version and number of channels; one without bytes tells nothing."""
+    """The position of the tag depends on version and channels; a tag without a size declares nothing."""
     frame = bytearray(b"\xff\xfb\x90\x00" + bytes(400))
     struct.pack_into(">4sIII", frame, place, b"Info", 3, 100, 50_000)
     data = b"ID3\3\0\0\0\0\1\0" + bytes(128) + frame
@@ -153,7 +153,7 @@ def test_never_raises(start: bytes, rest: bytes) -> None:
     header_of(rest)
 
 
-def test_millions_of_empty_chunks_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_millions_of_empty_chunks_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     reads = 0
     at = ByteSource.at
 

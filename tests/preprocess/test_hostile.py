@@ -1,4 +1,4 @@
-"""Uploads that are no audio, not all there, or meant to harm."""
+"""Uploads that are not audio, truncated, or malicious."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from service.errors import AudioError, AudioTooLong, AudioTruncated, NotDecodable
 from service.preprocess.byte_source import ByteSource
 from service.preprocess.decode import decode
-from service.preprocess.decoding_limits import Limits
+from service.preprocess.decoding_limits import DecodingLimits
 from service.preprocess.ffmpeg import decoder
 from service.preprocess.reader import open_reader
 from tests.audio_samples import AMR, AMR_WB, CLIPS, FORMATS, encode, speech
@@ -71,7 +71,7 @@ def test_video_without_sound_says_so() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(FORMATS) - {"gsm", "aac", "mpegts"}))
 @pytest.mark.parametrize("share", [0.5, 0.9])
-def test_cut_off(name: str, share: float) -> None:
+def test_truncated_files(name: str, share: float) -> None:
     rate = 8_000 if FORMATS[name].rates == (8_000,) else 16_000
     data = encode(name, np.tile(speech(rate), 4), rate)
     with pytest.raises(AudioTruncated):
@@ -79,11 +79,12 @@ def test_cut_off(name: str, share: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["gsm", "amr", "amr-wb", "aac", "mpegts"])
-def test_formats_without_a_declared_length_end_where_they_end(name: str) -> None:
+def test_truncation_is_not_detected_in_formats_without_a_declared_length(name: str) -> None:
     rate = 8_000 if name == "gsm" else 16_000
     files = {"amr": AMR, "amr-wb": AMR_WB}
     data = files[name].read_bytes() if name in files else encode(name, speech(rate), rate)
     whole = decode(data, max_duration=10).duration
+    # The bit rate of AAC varies, and its packets are of 64 ms.
     assert decode(data[: len(data) // 2], max_duration=10).duration == pytest.approx(whole / 2, abs=0.2)
 
 
@@ -96,7 +97,7 @@ def test_damage_in_the_middle(name: str) -> None:
         decode(data, max_duration=10)
 
 
-# One process for all, so that its largest size in memory is that of the worst.
+# One process for all files, so that its peak memory is that of the worst.
 _MEASURE = """
 import resource, sys
 from pathlib import Path
@@ -125,9 +126,9 @@ print("child", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
 """
 
 
-@pytest.mark.parametrize("way", ["whole", "blocks"])
-def test_bombs(way: str, tmp_path: Path) -> None:
-    """Neither time nor memory follow what the headers claim."""
+@pytest.mark.parametrize("mode", ["whole", "blocks"])
+def test_bombs(mode: str, tmp_path: Path) -> None:
+    """Neither time nor memory depend on what the headers claim."""
     files = {
         "flac": bombs.long_flac(6 * 3600),
         "opus": bombs.long_opus(3600, "ogg"),
@@ -140,18 +141,18 @@ def test_bombs(way: str, tmp_path: Path) -> None:
     assert len(files["opus"]) < 1_000_000
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-    command = [sys.executable, "-c", _MEASURE, way, *(str(tmp_path / name) for name in files)]
+    command = [sys.executable, "-c", _MEASURE, mode, *(str(tmp_path / name) for name in files)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     answers = dict(line.split() for line in done.stdout.splitlines())
     assert answers["flac"] == answers["flac-claim"] == answers["opus"] == answers["webm"] == "audio_too_long"
     assert answers["wav"] == "audio_truncated"
     assert answers["mp4"] in ("audio_empty", "audio_not_decodable")
     assert int(answers["grown"]) < 100  # MiB; 30 s at 48 kHz are 6
-    assert int(answers["child"]) < 400  # the bound for a child; the index would take 4,800
+    assert int(answers["child"]) < 400  # the limit of a child; the index would take 4,800
 
 
 def test_bombs_at_their_true_length() -> None:
-    """What the bombs are made of is audio; only the length is wrong."""
+    """The bombs are valid audio; only their length is excessive."""
     assert decode(bombs.long_flac(10), max_duration=30).duration == 10
     assert decode(bombs.long_opus(10, "ogg"), max_duration=30).duration == pytest.approx(10, abs=0.1)
     with pytest.raises(AudioTooLong):
@@ -159,7 +160,7 @@ def test_bombs_at_their_true_length() -> None:
 
 
 class Watch:
-    """Counts how often a file is opened, by inotify."""
+    """Detects by inotify that a file was opened."""
 
     def __init__(self, path: Path) -> None:
         libc = ctypes.CDLL(None)
@@ -178,7 +179,7 @@ class Watch:
 
 @pytest.fixture
 def canary(tmp_path: Path) -> Iterator[tuple[Path, Watch]]:
-    """A file that would decode if anything opened it, under watch."""
+    """A file that would decode if it were opened, and a watch for that."""
     path = tmp_path / "canary.wav"
     path.write_bytes(encode("wav-s16", speech(), 16_000))
     watch = Watch(path)
@@ -188,7 +189,7 @@ def canary(tmp_path: Path) -> Iterator[tuple[Path, Watch]]:
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """A socket that waits for connections."""
+    """A socket that listens for connections."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         yield server
@@ -197,7 +198,7 @@ def listener() -> Iterator[socket.socket]:
 def test_without_lists_ffmpeg_opens_what_a_script_names(
     canary: tuple[Path, Watch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The watch works, and there is something to forbid."""
+    """The watch works, and FFmpeg would open the file without the lists."""
     path, watch = canary
     monkeypatch.chdir(path.parent)
     assert not watch.opened()
@@ -206,13 +207,13 @@ def test_without_lists_ffmpeg_opens_what_a_script_names(
     assert watch.opened()
 
 
-def decode_whole(data: bytes) -> None:
+def decode_confined(data: bytes) -> None:
     decode(data, max_duration=10)
 
 
-def decode_here(data: bytes) -> None:
-    """With FFmpeg in this process, which is not confined."""
-    list(decoder.decode(ByteSource(data), Limits(10, whole=True)))
+def decode_unconfined(data: bytes) -> None:
+    """Decode with FFmpeg in this process, which is not confined."""
+    list(decoder.decode_blocks(ByteSource(data), DecodingLimits(10, whole=True)))
 
 
 SCRIPTS = {
@@ -244,12 +245,12 @@ def test_scripts_open_nothing(
     listener: socket.socket,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """FFmpeg's own lists forbid it, and so does the process that FFmpeg runs in."""
+    """Both FFmpeg's lists and the confined process prevent it."""
     path, watch = canary
     monkeypatch.chdir(path.parent)
     port = listener.getsockname()[1]
     script = SCRIPTS[name].format(path=path, port=port, host=f"127.0.0.1:{port}").encode()
-    run = decode_whole if confined else decode_here
+    run = decode_confined if confined else decode_unconfined
     with pytest.raises(NotDecodable):
         run(script)
     assert not watch.opened()
@@ -258,11 +259,11 @@ def test_scripts_open_nothing(
 
 
 def test_mov_with_samples_in_another_file(canary: tuple[Path, Watch]) -> None:
-    """A data reference may name a file; only FFmpeg's default stands against it, so it is tested."""
+    """A data reference may name a file; only a default of FFmpeg prevents that, so it is tested."""
     path, watch = canary
     data = bytearray(encode("mov", speech(), 16_000))
     box = data.index(b"url \0\0\0\1")
-    # An alias record that ends in the path (type 2), in the place of "in this same file".
+    # An alias record that ends with the path (type 2), instead of "in this file".
     name = os.fsencode(path)
     record = bytes(150) + b"\0\2" + len(name).to_bytes(2, "big") + name + b"\xff\xff\0\0"
     alias = b"alis" + bytes(4) + record
@@ -272,7 +273,7 @@ def test_mov_with_samples_in_another_file(canary: tuple[Path, Watch]) -> None:
         size = int.from_bytes(data[place : place + 4], "big") + len(alias) - 8
         changed[place : place + 4] = size.to_bytes(4, "big")
     with pytest.raises(AudioError):
-        decode_here(bytes(changed))
+        decode_unconfined(bytes(changed))
     assert not watch.opened()
 
 
@@ -312,7 +313,7 @@ def originals() -> dict[str, bytes]:
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A real file with bytes changed, cut out, or put in; mostly in its first and last 300 bytes, where headers are."""
+    """A real file with bytes changed, removed or inserted, mostly in the headers: its first and last 300 bytes."""
     data = bytearray(originals()[draw(st.sampled_from(sorted(originals())))])
     for _ in range(draw(st.integers(1, 6))):
         edge = min(300, len(data))
@@ -334,7 +335,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 @given(st.one_of(damaged(), damaged(), damaged(), st.binary(max_size=300)))
 @example(b"\0")
 def test_any_bytes_give_audio_or_an_audio_error(data: bytes) -> None:
-    """Read as a whole or in blocks, the outcome is the same."""
+    """The result is the same for the whole file and for blocks."""
     whole = blocks = None
     try:
         waveform = decode(data, max_duration=2)

@@ -1,4 +1,4 @@
-"""Files read block by block: the same samples and errors as of whole files, in order, and nothing left behind."""
+"""Decoding block by block: the samples and errors of whole files, and no processes left behind."""
 
 from __future__ import annotations
 
@@ -18,31 +18,32 @@ from service.errors import AudioEmpty, AudioTooLong, AudioTruncated, NotDecodabl
 from service.preprocess.decode import decode
 from service.preprocess.decoding_limits import BLOCK_SECONDS, block_frames
 from service.preprocess.ffmpeg import child, sandbox
-from service.preprocess.ffmpeg.chunked_file import PIECE
+from service.preprocess.ffmpeg.chunked_file import CHUNK
 from service.preprocess.reader import AudioReader, open_reader
 from service.results import Floats
 from tests.audio_samples import AMR, AMR_WB, FORMATS, encode, speech
 from tests.preprocess import bombs
 from tests.preprocess.children import children, state, ticks
+from tests.preprocess.test_decode import ROUNDED
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    """No children from other tests, and none left to them."""
+    """No children of other tests before, and none left after."""
     sandbox.close()
     yield
     sandbox.close()
     assert not children()
 
 
-def lasting(seconds: float, rate: int = 8_000, channels: int = 1) -> Floats:
-    """Speech again and again."""
+def repeated(seconds: float, rate: int = 8_000, channels: int = 1) -> Floats:
+    """Speech of so many seconds: a clip repeated."""
     once = speech(rate, channels)
     return np.tile(once, int(seconds * rate / once.shape[1]) + 1)[:, : int(seconds * rate)]
 
 
 def amr(file: Path, times: int) -> bytes:
-    """A file of AMR whose frames come several times."""
+    """A file of AMR whose frames are repeated."""
     data = file.read_bytes()
     head = data.index(b"\n") + 1
     return data[:head] + times * data[head:]
@@ -53,11 +54,11 @@ def long_file(name: str, seconds: float = 11.3) -> bytes:
     """A bit more than one block in any format."""
     if name in ("amr", "amr-wb"):
         return amr(AMR if name == "amr" else AMR_WB, 8)
-    return encode(name, lasting(seconds, channels=FORMATS[name].channels), 8_000)
+    return encode(name, repeated(seconds, channels=FORMATS[name].channels), 8_000)
 
 
 def joined(reader: AudioReader) -> Floats:
-    """All that a reader gives."""
+    """All samples of a reader."""
     return np.concatenate(list(reader.blocks()), axis=1)
 
 
@@ -77,10 +78,10 @@ def test_the_same_samples_as_of_the_whole_file(name: str) -> None:
 @pytest.mark.parametrize("name", ["wav-f32", "mov"])
 @pytest.mark.parametrize("seconds", [0.01, 10, 20, 20.000125])
 def test_lengths_around_whole_blocks(name: str, seconds: float) -> None:
-    samples = lasting(seconds)
+    samples = repeated(seconds)
     assert samples.shape[1] == round(seconds * 8_000)
     with open_reader(encode(name, samples, 8_000), max_duration=20.000125) as reader:
-        assert np.abs(joined(reader) - samples).max() < 2**-14
+        assert np.abs(joined(reader) - samples).max() < ROUNDED
 
 
 def test_blocks_of_many_channels_at_high_rates_are_shorter() -> None:
@@ -109,7 +110,7 @@ def test_blocks_may_be_taken_in_any_thread(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["wav-s16", "mp3"])
-def test_a_closed_reader_says_so(name: str) -> None:
+def test_a_closed_reader_raises(name: str) -> None:
     with open_reader(long_file(name), max_duration=60) as reader:
         blocks = reader.blocks()
         next(blocks)
@@ -134,7 +135,7 @@ def test_a_file_that_declares_too_much_is_refused_before_it_is_decoded() -> None
 
 
 def test_more_samples_than_fit_into_memory_at_once() -> None:
-    """Of a whole file 2**26 values are taken; here they pass one block at a time."""
+    """A whole file may have 2**26 samples; blocks may be more in all."""
     data = bombs.long_flac(4_200)  # 2**26 samples are 4,194 s
     with pytest.raises(AudioTooLong):
         decode(data, max_duration=5_000)
@@ -142,7 +143,7 @@ def test_more_samples_than_fit_into_memory_at_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["flac", "ogg-vorbis", "m4a"])
-def test_damage_is_noticed_where_it_is(name: str) -> None:
+def test_damage_is_detected_in_its_block(name: str) -> None:
     data = bytearray(long_file(name, 21.3))
     start = int(len(data) * 0.7)
     data[start : start + len(data) // 5] = np.random.default_rng(0).bytes(len(data) // 5)
@@ -154,13 +155,13 @@ def test_damage_is_noticed_where_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["wav-s16", "flac", "mp3", "m4a"])
-def test_what_lacks_its_end_is_refused(name: str) -> None:
+def test_truncated_files(name: str) -> None:
     data = long_file(name)
     with pytest.raises(AudioTruncated):
         joined(open_reader(data[: len(data) // 2], max_duration=60))
 
 
-def test_nothing_to_read() -> None:
+def test_files_without_audio() -> None:
     for data in (b"", encode("wav-s16", np.zeros((1, 0), np.float32), 8_000)):
         with pytest.raises(AudioEmpty):
             open_reader(data, max_duration=10)
@@ -202,7 +203,7 @@ def test_an_abandoned_reader_leaves_no_process() -> None:
     assert not children()
 
 
-def test_a_reader_that_is_done_leaves_its_process_to_others() -> None:
+def test_a_finished_reader_leaves_its_process_to_others() -> None:
     sandbox.warm_up()
     before = children()
     joined(open_reader(long_file("mp3"), max_duration=60))
@@ -227,7 +228,7 @@ def test_readers_leave_room_for_whole_files_and_are_bounded_themselves(monkeypat
     with open_reader(data, max_duration=60) as one, open_reader(data, max_duration=60):
         with pytest.raises(QueueFull):
             open_reader(data, max_duration=60)
-        assert decode(data, max_duration=60).duration > 11  # at once
+        assert decode(data, max_duration=60).duration > 11  # does not wait
         assert joined(open_reader(long_file("flac"), max_duration=60)).shape[1] > 0  # needs no process
         one.close()
         with open_reader(data, max_duration=60):
@@ -236,15 +237,15 @@ def test_readers_leave_room_for_whole_files_and_are_bounded_themselves(monkeypat
 
 def test_a_file_that_is_read_again_and_again_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     data = long_file("mov", 21.3)
-    assert len(data) > 2 * PIECE
-    monkeypatch.setattr(child, "_ALLOWANCE", PIECE)
-    monkeypatch.setattr(child, "_MOST_READ", 0)
-    with pytest.raises(NotDecodable, match="gave up"):
+    assert len(data) > 2 * CHUNK
+    monkeypatch.setattr(child, "_ALLOWANCE", CHUNK)
+    monkeypatch.setattr(child, "_MOST_READS", 0)
+    with pytest.raises(NotDecodable, match="broke the decoder"):
         joined(open_reader(data, max_duration=60))
 
 
-def test_a_child_works_no_further_ahead_than_one_block() -> None:
-    """And while it waits, no clock runs."""
+def test_a_child_decodes_at_most_one_block_ahead() -> None:
+    """While it waits, it uses no processor time."""
     with open_reader(bombs.long_opus(3600, "ogg"), max_duration=3600) as reader:
         blocks = reader.blocks()
         next(blocks)

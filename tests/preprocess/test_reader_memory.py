@@ -1,4 +1,4 @@
-"""An hour takes no more memory than five minutes, neither here nor in the process that runs FFmpeg."""
+"""Reading an hour takes no more memory than five minutes, in this process and in the one that runs FFmpeg."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from tests.preprocess import bombs
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+GROWTH = 8 << 10
+"""KiB by which the peak may differ: FFmpeg's index of packets (1 MiB at most, copied when it grows) and fragmentation.
+The bytes of 55 more minutes of MP3 would take 19 MiB, and their samples 400 MiB."""
+
 _MEASURE = """
 import json, re, sys
 from pathlib import Path
@@ -36,14 +40,14 @@ print(json.dumps({"seconds": seconds, "here": peak("self"), "child": child}))
 
 
 def write(name: str, path: Path, minutes: int) -> None:
-    """A recording that lasts so many minutes, without holding it in memory."""
+    """Write a recording of so many minutes without holding it in memory."""
     if name == "opus":
         path.write_bytes(bombs.long_opus(60 * minutes, "ogg"))
         return
     minute = np.tile(speech(channels=2), 50)[:, : 60 * 16_000]
     if name == "mp3":
         data = encode("mp3", minute, 16_000)
-        data = data[data.index(b"\xff\xf3", data.index(b"Info")) :]  # without the frame that tells the length
+        data = data[data.index(b"\xff\xf3", data.index(b"Info")) :]  # without the frame that declares the length
         path.write_bytes(data * minutes)
         return
     with soundfile.SoundFile(path, "w", 16_000, 2, "PCM_16", format=name.upper()) as file:
@@ -63,4 +67,4 @@ def test_an_hour_takes_no_more_memory_than_five_minutes(name: str, tmp_path: Pat
         assert measured[minutes]["seconds"] == pytest.approx(60 * minutes, rel=0.01)
     assert (measured[60]["child"] > 0) == (name in ("mp3", "opus"))
     for process in ("here", "child"):
-        assert measured[60][process] <= 1.1 * measured[5][process], measured
+        assert measured[60][process] <= measured[5][process] + GROWTH, measured

@@ -1,1 +1,1 @@
-"""FFmpeg in confined child processes."""
+"""Decoding with FFmpeg in sandboxed child processes."""

@@ -1,11 +1,13 @@
-"""A process that decodes with FFmpeg, as the service sees it: `service.preprocess.ffmpeg.child_main` behind two pipes.
+"""A child process that decodes with FFmpeg, as the service sees it.
 
-    service ──▶ child   one line of JSON (bytes, longest duration, whether it is for the whole), the first piece
-    service ◀── child   a line that wants another piece, which is sent at once; any number of times, or
-                        a line about a block (format, rate, channels, frames), and its planes of samples; or
+The child runs `service.preprocess.ffmpeg.child_main`; both talk through two pipes:
+
+    service ──▶ child   a line of JSON (size of the file, longest duration, whole or blocks), and the first chunk
+    service ◀── child   a request for another chunk, which is sent at once; any number of times; or
+                        a line about a block (format, rate, channels, frames), followed by its planes of samples; or
                         a last line (the end, or an error)
 
-Neither side is ever ahead of the other by more than one block and what fits into a pipe.
+Neither process is ever ahead of the other by more than one block and what fits into a pipe.
 """
 
 from __future__ import annotations
@@ -22,32 +24,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.preprocess.byte_source import ByteSource
-from service.preprocess.decoding_limits import Limits
-from service.preprocess.ffmpeg.chunked_file import PIECE
+from service.preprocess.decoding_limits import DecodingLimits
+from service.preprocess.ffmpeg.chunked_file import CHUNK
 
 _LONGEST_LINE = 4096
 
-_MOST_READ = 16
-"""How often a file may be read by a child, in all. FFmpeg reads most files once, and looks at some places twice."""
+_MOST_READS = 16
+"""How many times its size a child may read of a file. FFmpeg reads most files once, and some parts twice."""
 
 _ALLOWANCE = 64 << 20
-"""Bytes that may be read anyway: in a small file, FFmpeg may jump to and fro without end."""
-
+"""Bytes that a child may read in addition: in a small file, FFmpeg may seek back and forth very often."""
 
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": f"{16 << 20}", "MALLOC_MMAP_THRESHOLD_": f"{4 << 20}"}
-"""glibc gives the memory of a block back to the system after each file by default. To get it again page by page takes a
-fifth of the time that a clip of 3 s takes."""
+"""By default glibc returns the memory of a block to the system after each file. Getting it back page by page would take
+a fifth of the time that a clip of 3 s takes."""
 
 
 class BrokenChildError(Exception):
-    """A child has ended, or says what makes no sense."""
+    """A child has ended, or it sent something invalid."""
 
 
 class Child:
-    """One process. Not shared between threads.
+    """One child process. Not thread-safe.
 
     Raises:
-        BrokenChildError: it ends at once.
+        BrokenChildError: it ends immediately.
         OSError: it cannot be started.
     """
 
@@ -57,7 +58,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd="/",
-            # No secrets of the service; the same packages as here.
+            # The same packages as here, but no secrets of the service.
             env={
                 "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),  # noqa: PTH109 - a plain string
                 "PYTHONSAFEPATH": "1",
@@ -68,7 +69,7 @@ class Child:
         )
         self._input = cast(io.BufferedWriter, self._process.stdin)
         self._output = cast(io.BufferedReader, self._process.stdout)
-        self._left = 0
+        self._bytes_left = 0
         try:
             if self._read_line() != {"ready": True}:
                 raise BrokenChildError
@@ -78,33 +79,33 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
-    def begin(self, source: ByteSource, limits: Limits) -> None:
-        """Ask for a file to be decoded.
+    def begin(self, source: ByteSource, limits: DecodingLimits) -> None:
+        """Request that a file be decoded.
 
         Raises:
-            BrokenChildError: the child is of no use any more.
+            BrokenChildError: the child cannot be used any more, or the file cannot be read back.
         """
-        self._left = _ALLOWANCE + _MOST_READ * source.size
+        self._bytes_left = _ALLOWANCE + _MOST_READS * source.size
         request = {"bytes": source.size, "max_duration": limits.max_duration, "whole": limits.whole}
-        self._send(json.dumps(request).encode() + b"\n" + self._piece(source, 0))
+        self._send(json.dumps(request).encode() + b"\n" + self._chunk(source, 0))
 
     def answer(self, source: ByteSource) -> dict[str, Any]:
-        """Return the next line about the samples, and before that send the child what it wants of the file.
+        """Send the chunks of the file that the child requests, until it sends a line about samples or an error.
 
         Raises:
-            BrokenChildError: the child is of no use any more, or the file cannot be read back.
+            BrokenChildError: the child cannot be used any more, or the file cannot be read back.
         """
         while "want" in (line := self._read_line()):
             if not isinstance(line["want"], int):
                 raise BrokenChildError
-            self._send(self._piece(source, line["want"]))
+            self._send(self._chunk(source, line["want"]))
         return line
 
     def read_samples(self, shape: tuple[int, int], dtype: type[Any]) -> NDArray[Any]:
-        """Read what follows the line about a block.
+        """Read the samples that follow the line about a block.
 
         Raises:
             BrokenChildError: the child has ended.
@@ -115,19 +116,19 @@ class Child:
         return raw
 
     def end(self) -> None:
-        """Stop the process and wait for it."""
+        """Kill the process and wait for it."""
         self._process.kill()
-        with contextlib.suppress(OSError):  # what is still in the buffer has no reader any more
+        with contextlib.suppress(OSError):  # nobody reads what is still buffered
             self._input.close()
         self._output.close()
         self._process.wait()
 
-    def _piece(self, source: ByteSource, place: int) -> bytes:
-        piece = source.at(place, PIECE)
-        self._left -= len(piece)
-        if len(piece) != min(PIECE, source.size - place) or self._left < 0:
+    def _chunk(self, source: ByteSource, position: int) -> bytes:
+        chunk = source.at(position, CHUNK)
+        self._bytes_left -= len(chunk)
+        if len(chunk) != min(CHUNK, source.size - position) or self._bytes_left < 0:
             raise BrokenChildError
-        return piece
+        return chunk
 
     def _send(self, data: bytes) -> None:
         try:

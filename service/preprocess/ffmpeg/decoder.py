@@ -1,7 +1,7 @@
-"""Decode with FFmpeg (PyAV) what libsndfile does not. Runs in a process of its own: see `sandbox`.
+"""Decode with FFmpeg (PyAV) what libsndfile does not. Runs in a child process: see `sandbox`.
 
-The upload reaches FFmpeg as a nameless buffer. Demuxers and audio decoders are listed by name and no protocol is
-allowed: a playlist, an SDP or an ffconcat script opens nothing, and no video decoder ever runs.
+The upload reaches FFmpeg as a buffer without a name. Only the demuxers and audio decoders listed here are allowed, and
+no protocol: a playlist, an SDP or an ffconcat script opens nothing, and no video decoder ever runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from av.container import InputContainer
 
 from service.errors import AudioEmpty, AudioTruncated, NotDecodable
 from service.preprocess.byte_source import ByteSource
-from service.preprocess.decoding_limits import Limits, block_frames
+from service.preprocess.decoding_limits import DecodingLimits, block_frames
 
 DEMUXERS = "wav,mp3,flac,ogg,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,aac,amr,aiff,caf,asf,au,w64,mpegts,gsm"
 DECODERS = (
@@ -30,19 +30,19 @@ DECODERS = (
 _OPTIONS = {
     "format_whitelist": DEMUXERS,
     "protocol_whitelist": "none",
-    # To find out about streams FFmpeg decodes a little of each, video too unless a list forbids it.
+    # FFmpeg probes streams by decoding a little of each, including video unless a list forbids it.
     "codec_whitelist": DECODERS,
 }
-# Tags are in whatever encoding the writer had. PyAV 19 takes them as they are, and has no option for it any more.
+# Tags may be in any encoding. PyAV 19 does not decode them strictly any more, and has no option for it.
 _TAGS: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """Raw samples as a decoder gave them.
+class RawBlock:
+    """Samples in the format of the decoder.
 
     Attributes:
-        sample_format: FFmpeg's name, such as `fltp`; a `p` at the end stands for one plane per channel.
+        sample_format: FFmpeg's name, such as `fltp`; a `p` at the end means one plane per channel.
         sampling_rate: in Hz.
         channels: number of channels.
         frames: samples per channel.
@@ -57,9 +57,9 @@ class Block:
 
 
 class _Collector:
-    """Makes blocks of what the decoder gives, mostly some thousand samples at a time."""
+    """Joins the decoder's frames, of mostly some thousand samples, into blocks."""
 
-    def __init__(self, first: AudioFrame, limits: Limits) -> None:
+    def __init__(self, first: AudioFrame, limits: DecodingLimits) -> None:
         self._limits = limits
         self._kind = _kind(first)
         _, self._rate, self._channels = self._kind
@@ -72,16 +72,16 @@ class _Collector:
         self.total = 0
 
     def add(self, frame: AudioFrame) -> None:
-        """Take a frame's samples.
+        """Append a frame's samples.
 
         Raises:
-            NotDecodable: it is not of the same kind as the first.
-            AudioTooLong: there are more samples than are taken.
+            NotDecodable: format, rate or channels differ from the first frame.
+            AudioTooLong: there are more samples than the limits allow.
         """
         if _kind(frame) != self._kind:
-            raise NotDecodable("The audio changes its sampling rate or its channels on the way.")
+            raise NotDecodable("The sampling rate or the channels change within the audio.")
         size = frame.samples * self._frame_bytes
-        # Not `frame.planes`, which from eight channels on reads past the last plane: PyAV 19 then raises.
+        # Not `frame.planes`, which with eight or more channels reads past the last plane: PyAV 19 then raises.
         for index, plane in enumerate(self._planes):
             plane += memoryview(AudioPlane(frame, index))[:size]
         self._frames += frame.samples
@@ -89,67 +89,67 @@ class _Collector:
         if self.total > self._budget:
             raise self._limits.too_long(self._rate, self._channels)
 
-    def blocks(self, *, last: bool = False) -> Iterator[Block]:
-        """Give away what makes whole blocks, with `last` the rest too."""
+    def blocks(self, *, last: bool = False) -> Iterator[RawBlock]:
+        """Remove and return the full blocks, with `last` also the rest."""
         while self._frames >= (1 if last else self._block):
             yield self._take(min(self._frames, self._block))
 
-    def _take(self, frames: int) -> Block:
+    def _take(self, frames: int) -> RawBlock:
         size = frames * self._frame_bytes
         taken = self._planes
-        self._planes = [plane[size:] for plane in taken]  # little or nothing
+        self._planes = [plane[size:] for plane in taken]  # at most one frame of the decoder
         for plane in taken:
             del plane[size:]
         self._frames -= frames
-        return Block(*self._kind, frames, taken)
+        return RawBlock(*self._kind, frames, taken)
 
 
 def _kind(frame: AudioFrame) -> tuple[str, int, int]:
     return frame.format.name, frame.sample_rate, frame.layout.nb_channels
 
 
-def decode(source: ByteSource, limits: Limits) -> Iterator[Block]:
+def decode_blocks(source: ByteSource, limits: DecodingLimits) -> Iterator[RawBlock]:
     """Decode the first audio stream.
 
     Args:
         source: the file.
-        limits: what is taken of it.
+        limits: how much audio may be decoded.
 
     Yields:
-        Blocks of `block_frames`, and a last one that is shorter; all of one kind.
+        Blocks of `block_frames` samples per channel, the last one shorter; all with the same format, rate and channels.
 
     Raises:
-        NotDecodable: not audio, no audio stream, an unsupported codec, or rate and channels out of bounds.
+        NotDecodable: not audio, no audio stream, an unsupported codec, or rate or channels out of bounds.
         AudioEmpty: an audio stream without samples.
-        AudioTooLong: more seconds, or more samples over all channels, than are taken.
+        AudioTooLong: more samples than the limits allow.
         AudioTruncated: much of the audio is damaged.
     """
     try:
         with av.open(source, mode="r", options=_OPTIONS, **_TAGS) as container:
             yield from _decode_stream(container, _first_audio_stream(container), limits)
     except av.FFmpegError as error:
-        raise NotDecodable("The bytes are not audio in a format that is supported.") from error
+        raise NotDecodable("The file is not audio in a supported format.") from error
 
 
 def _first_audio_stream(container: InputContainer) -> AudioStream:
     if not container.streams.audio:
-        raise NotDecodable("The file holds no audio stream.")
+        raise NotDecodable("The file contains no audio stream.")
     stream = container.streams.audio[0]
-    # PyAV leaves this None, whatever its stub says, where FFmpeg has no decoder.
+    # Contrary to its type, this is None in PyAV where FFmpeg has no decoder.
     if getattr(stream.codec_context, "name", None) not in DECODERS.split(","):
-        raise NotDecodable("The audio is encoded in a way that is not supported.")
+        raise NotDecodable("The audio codec is not supported.")
     stream.codec_context.thread_count = 1
     return stream
 
 
-def _decode_stream(container: InputContainer, stream: AudioStream, limits: Limits) -> Iterator[Block]:
+def _decode_stream(container: InputContainer, stream: AudioStream, limits: DecodingLimits) -> Iterator[RawBlock]:
     collector: _Collector | None = None
     packets = damaged = 0
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
         except av.FFmpegError:
-            # A recording may begin or end in the middle of a frame, and one lost packet is not the end.
+            # A recording may begin or end in the middle of a frame, and single damaged packets are accepted.
             damaged += 1
             if damaged > packets + 100:
                 break
@@ -161,9 +161,9 @@ def _decode_stream(container: InputContainer, stream: AudioStream, limits: Limit
             collector.add(frame)
             yield from collector.blocks()
     if damaged > packets:
-        raise NotDecodable("The bytes look like audio, but most of them cannot be decoded.")
+        raise NotDecodable("The file looks like audio, but most of it cannot be decoded.")
     if collector is None or not collector.total:
-        raise AudioEmpty("The file holds no samples.")
+        raise AudioEmpty("The file contains no samples.")
     if damaged > 2 + packets // 50:
         raise AudioTruncated(f"The audio is damaged: {damaged} of {packets + damaged} packets cannot be decoded.")
     yield from collector.blocks(last=True)

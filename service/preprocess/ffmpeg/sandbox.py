@@ -1,19 +1,21 @@
-"""Run FFmpeg where a hostile file harms nothing: in child processes that keep no more than a pair of pipes.
+"""Run FFmpeg in child processes without privileges, connected only by pipes, so that a hostile file is harmless.
 
-FFmpeg's demuxers believe what headers say (12 KB of MP4 can make an index of gigabytes), and PyAV 17.1 to 18 free some
-channel layouts twice, which ends the process. A child that crashes, hangs or eats memory fails one upload. The service
-does not notice, and never loads FFmpeg itself. A child can open no file and no socket and start no process, and its
-memory and time are bounded. An exchange costs about a millisecond; children start when needed (0.2 s) and are kept.
+FFmpeg's demuxers trust headers (12 KB of MP4 can allocate an index of gigabytes), and PyAV 17.1 to 18 free some channel
+layouts twice, which crashes the process. A child that crashes, hangs or allocates too much fails one upload and nothing
+else; the service itself never loads FFmpeg. A child cannot open files or sockets or start processes, and its memory and
+processor time are limited. One file costs about a millisecond of communication; children start on demand (0.2 s) and
+are reused.
 
-A child holds neither the whole file nor all its samples: it asks for the file piece by piece and waits until its
-samples are taken. So nothing in either process depends on how long a file is, and a reader that takes its time holds a
-child, but no processor.
+A child holds neither the whole file nor all samples: it requests the file in chunks and waits until its samples are
+read. So the memory of either process does not depend on the length of the file, and a slow reader occupies a child but
+no processor.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import logging
 import os
 import threading
@@ -34,17 +36,17 @@ from service.errors import (
     ServiceError,
 )
 from service.preprocess.byte_source import ByteSource
-from service.preprocess.decoding_limits import Limits, block_frames
+from service.preprocess.decoding_limits import DecodingLimits, block_frames
 from service.preprocess.ffmpeg.child import BrokenChildError, Child
 from service.results import Floats
 
 _log = logging.getLogger(__name__)
 
 PROCESSES = min(4, os.cpu_count() or 1)
-"""Most files that are decoded as a whole by FFmpeg at the same time; more wait. So many children are kept, too."""
+"""Most files that FFmpeg decodes as a whole at the same time; others wait. As many idle children are kept."""
 
 READERS = 16
-"""Most files that are read block by block through FFmpeg at the same time. A child that waits takes 40 MB."""
+"""Most files that FFmpeg decodes block by block at the same time. A waiting child takes 40 MB."""
 
 _ERRORS: dict[str, type[AudioError]] = {
     error.code: error for error in (NotDecodable, AudioEmpty, AudioTooLong, AudioTruncated)
@@ -57,18 +59,18 @@ _idle: list[Child] = []
 
 
 def warm_up() -> None:
-    """Start one child, so that the first file does not wait for it.
+    """Start one child in advance, so that the first file does not wait for it.
 
     Raises:
         ServiceError: no child can be started.
     """
     with _slots:
-        _idle.append(_take())
+        _idle.append(_take_child())
 
 
 @dataclass(frozen=True, slots=True)
-class _Facts:
-    """What a child says of a block that follows."""
+class _BlockHeader:
+    """The validated line that a child sends before the samples of a block."""
 
     dtype: type[Any]
     planar: bool
@@ -77,26 +79,26 @@ class _Facts:
     frames: int
 
 
-class FFmpegSound:
+class FFmpegFile:
     """A file that a child decodes, of any format in `ffmpeg.decoder.DEMUXERS`: its first audio stream.
 
-    See `service.preprocess.open.Sound`. A file that is to be held as a whole waits for its turn.
+    See `service.preprocess.open.AudioFile`. A file that is decoded as a whole waits for a free slot.
 
     Args:
         source: the file.
-        limits: what is taken of it.
+        limits: how much audio may be decoded.
 
     Raises:
-        NotDecodable: not audio, no audio stream, an unsupported codec, rate and channels out of bounds, or a file that
+        NotDecodable: not audio, no audio stream, an unsupported codec, rate or channels out of bounds, or a file that
             breaks the decoder.
         AudioEmpty: an audio stream without samples.
-        AudioTooLong: more samples than are taken, all within the first block.
-        AudioTruncated: much of the audio is damaged, all within the first block.
-        QueueFull: `READERS` files are being read block by block.
+        AudioTooLong: more samples than the limits allow, within the first block.
+        AudioTruncated: much of the audio is damaged, within the first block.
+        QueueFull: `READERS` files are being decoded block by block.
         ServiceError: no child can be started.
     """
 
-    def __init__(self, source: ByteSource, limits: Limits) -> None:
+    def __init__(self, source: ByteSource, limits: DecodingLimits) -> None:
         self._source = source
         self._limits = limits
         self._total = 0
@@ -104,58 +106,57 @@ class FFmpegSound:
         if not self._slot.acquire(blocking=limits.whole):
             raise QueueFull("Too many long files are being decoded.")
         try:
-            self._child: Child | None = _take()
+            self._child: Child | None = _take_child()
         except BaseException:
             self._slot.release()
             raise
         self._reusable = False
         try:
-            with _believed():
+            with _not_decodable_if_broken():
                 self._child.begin(source, limits)
-                first = self._next(self._child)
+                first = self._next_header(self._child)
                 if first is None:
                     raise BrokenChildError
         except BaseException:
             self.close()
             raise
-        self._upcoming: _Facts | None = first
+        self._upcoming: _BlockHeader | None = first
         self.sampling_rate = first.sampling_rate
         self.channels = first.channels
 
     def read(self) -> Floats | None:
-        """Decode the next block; None after the last. For what it raises see `service.preprocess.open.Sound`."""
+        """Decode the next block; None after the last. For the errors see `service.preprocess.open.AudioFile`."""
         if self._child is None:
             return None
-        with _believed():
-            facts = self._upcoming or self._next(self._child)
+        with _not_decodable_if_broken():
+            header = self._upcoming or self._next_header(self._child)
             self._upcoming = None
-            if facts is None:
+            if header is None:
                 self.close()
                 return None
-            if (facts.sampling_rate, facts.channels) != (self.sampling_rate, self.channels):
+            if (header.sampling_rate, header.channels) != (self.sampling_rate, self.channels):
                 raise BrokenChildError
-            if facts.planar:
-                return _to_float(self._child.read_samples((facts.channels, facts.frames), facts.dtype))
-            return _to_float(self._child.read_samples((facts.frames, facts.channels), facts.dtype)).T
+            if header.planar:
+                return _to_float(self._child.read_samples((header.channels, header.frames), header.dtype))
+            return _to_float(self._child.read_samples((header.frames, header.channels), header.dtype)).T
 
     def read_all(self) -> Floats:
         """Decode everything; raises as `read` does."""
-        block = self.read()
-        if block is None:
-            raise AudioEmpty("The file holds no samples.")
-        if (following := self.read()) is None:
-            return block
-        # Memory is taken only where samples are written, and what is left over is given back in place.
+        blocks = self._blocks()
+        first = next(blocks)  # there is one, or the constructor would have raised
+        if (second := next(blocks, None)) is None:
+            return first
+        # Memory is used only where samples are written, and the unused rest is released in place.
         whole = np.empty((self._limits.frames(self.sampling_rate, self.channels), self.channels), np.float32)
-        whole[: block.shape[1]] = block.T
-        while following is not None:
-            whole[self._total - following.shape[1] : self._total] = following.T
-            following = self.read()
-        whole.resize((self._total, self.channels), refcheck=False)
+        end = 0
+        for block in itertools.chain([first, second], blocks):
+            start, end = end, end + block.shape[1]
+            whole[start:end] = block.T
+        whole.resize((end, self.channels), refcheck=False)
         return whole.T
 
     def close(self) -> None:
-        """Keep the child where it has done its work, or else end it. May be called again."""
+        """Keep the child for other files if it has finished this one, or else kill it. May be called more than once."""
         if self._child is None:
             return
         if self._reusable and len(_idle) < PROCESSES:
@@ -165,8 +166,12 @@ class FFmpegSound:
         self._child = None
         self._slot.release()
 
-    def _next(self, child: Child) -> _Facts | None:
-        """What the child says next: facts about a block, None after the last; or the error that it found is raised."""
+    def _blocks(self) -> Iterator[Floats]:
+        while (block := self.read()) is not None:
+            yield block
+
+    def _next_header(self, child: Child) -> _BlockHeader | None:
+        """Return the header of the next block, None after the last, or raise the error that the child reports."""
         line = child.answer(self._source)
         if "code" in line:
             self._reusable = not line.get("last")
@@ -174,10 +179,10 @@ class FFmpegSound:
         if "end" in line:
             self._reusable = True
             return None
-        return self._believe(line)
+        return self._validate(line)
 
-    def _believe(self, line: dict[str, Any]) -> _Facts:
-        """Check a line about a block: a child that broke out of FFmpeg's limits is not believed."""
+    def _validate(self, line: dict[str, Any]) -> _BlockHeader:
+        """Validate a line about a block: the child is untrusted, since a file may have taken it over."""
         try:
             kind: str = line["sample_format"]
             rate, channels, frames = (int(line[name]) for name in ("sampling_rate", "channels", "frames"))
@@ -188,10 +193,11 @@ class FFmpegSound:
         self._total += frames
         if not 0 < frames <= block_frames(rate, channels) or self._total > budget:
             raise BrokenChildError
-        return _Facts(dtype, kind.endswith("p"), rate, channels, frames)
+        return _BlockHeader(dtype, kind.endswith("p"), rate, channels, frames)
 
 
-def _take() -> Child:
+def _take_child() -> Child:
+    """Return an idle child, or start one."""
     with contextlib.suppress(IndexError):
         while True:
             child = _idle.pop()
@@ -206,22 +212,22 @@ def _take() -> Child:
 
 
 @contextlib.contextmanager
-def _believed() -> Iterator[None]:
+def _not_decodable_if_broken() -> Iterator[None]:
     try:
         yield
     except BrokenChildError as error:
-        raise NotDecodable("The bytes could not be decoded: the decoder gave up on them.") from error
+        raise NotDecodable("The file could not be decoded: it broke the decoder.") from error
 
 
 def _to_float(raw: NDArray[Any]) -> Floats:
-    """Scale integers to [-1, 1); floats stay as they are, infinite where float32 cannot hold them."""
+    """Scale integers to [-1, 1); floats keep their values, infinite where float32 cannot represent them."""
     if raw.dtype == np.float32:
         return raw
     if raw.dtype == np.float64:
         with np.errstate(over="ignore"):
             return raw.astype(np.float32)
     if raw.dtype == np.uint8:
-        raw = raw.view(np.int8) ^ np.int8(-128)  # the middle of unsigned bytes is 128
+        raw = raw.view(np.int8) ^ np.int8(-128)  # unsigned samples are centred at 128
     scale = np.float32(0.5 ** (8 * raw.dtype.itemsize - 1))
     samples: Floats = np.multiply(raw, scale, dtype=np.float32)
     return samples
@@ -229,6 +235,6 @@ def _to_float(raw: NDArray[Any]) -> Floats:
 
 @atexit.register
 def close() -> None:
-    """End the children that wait for work."""
+    """End all idle children."""
     while _idle:
         _idle.pop().end()

@@ -1,1 +1,1 @@
-"""Finding speech, and cutting it into utterances."""
+"""Speech detection, and cutting speech into utterances."""

@@ -1,4 +1,4 @@
-"""A file that comes piece by piece reads like one that is there."""
+"""A file that is fetched in chunks reads like one in memory."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.preprocess.byte_source import ByteSource
-from service.preprocess.ffmpeg.chunked_file import PIECE, PiecedFile
+from service.preprocess.ffmpeg.chunked_file import CHUNK, ChunkedFile
 
-DATA = np.random.default_rng(0).bytes(3 * PIECE + 1000)
-
-
-def pieced(data: bytes, asked: list[int]) -> io.BufferedReader:
-    def fetch(place: int) -> bytes:
-        asked.append(place)
-        return data[place : place + PIECE]
-
-    return io.BufferedReader(PiecedFile(len(data), data[:PIECE], fetch), PIECE)
+DATA = np.random.default_rng(0).bytes(3 * CHUNK + 1000)
 
 
-places = st.one_of(st.integers(0, len(DATA)), st.sampled_from([0, PIECE - 1, PIECE, 2 * PIECE, len(DATA)]))
+def chunked(data: bytes, requested: list[int]) -> io.BufferedReader:
+    def fetch(position: int) -> bytes:
+        requested.append(position)
+        return data[position : position + CHUNK]
+
+    return io.BufferedReader(ChunkedFile(len(data), data[:CHUNK], fetch), CHUNK)
 
 
-@given(st.sampled_from([0, 1, PIECE - 1, PIECE, PIECE + 1, len(DATA)]), st.lists(st.tuples(places, places)))
+positions = st.one_of(st.integers(0, len(DATA)), st.sampled_from([0, CHUNK - 1, CHUNK, 2 * CHUNK, len(DATA)]))
+
+
+@given(st.sampled_from([0, 1, CHUNK - 1, CHUNK, CHUNK + 1, len(DATA)]), st.lists(st.tuples(positions, positions)))
 def test_reads_like_a_file(size: int, jumps: list[tuple[int, int]]) -> None:
-    source, expected = ByteSource(pieced(DATA[:size], [])), ByteSource(DATA[:size])
+    source, expected = ByteSource(chunked(DATA[:size], [])), ByteSource(DATA[:size])
     assert source.size == size
     for place, length in jumps:
         assert source.at(place, length) == expected.at(place, length)
@@ -35,11 +35,11 @@ def test_reads_like_a_file(size: int, jumps: list[tuple[int, int]]) -> None:
     assert source.at(0, -1) == DATA[:size]
 
 
-def test_each_piece_is_asked_for_once() -> None:
-    asked: list[int] = []
-    source = ByteSource(pieced(DATA, asked))
+def test_each_chunk_is_requested_once() -> None:
+    requested: list[int] = []
+    source = ByteSource(chunked(DATA, requested))
     for _ in range(3):
         source.seek(0)
         while source.read(30_000):
             pass
-    assert asked == [PIECE, 2 * PIECE, 3 * PIECE]
+    assert requested == [CHUNK, 2 * CHUNK, 3 * CHUNK]

@@ -1,4 +1,4 @@
-"""The processes that run FFmpeg: what they may not do, and what happens to them."""
+"""The child processes that run FFmpeg: their limits, and how the service handles their failures."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from service.preprocess.ffmpeg import sandbox
 from tests.audio_samples import encode, speech
 from tests.preprocess import bombs
 from tests.preprocess.children import children, state, ticks
+from tests.preprocess.test_decode import ROUNDED
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    """No children from other tests, and none left to them."""
+    """No children of other tests before, and none left after."""
     sandbox.close()
     yield
     sandbox.close()
 
 
-def test_a_child_is_used_again() -> None:
+def test_a_child_is_reused() -> None:
     data = encode("mp3", speech(), 16_000)
     sandbox.warm_up()
     first = children()
@@ -51,7 +52,7 @@ def test_the_service_does_not_load_ffmpeg() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_a_child_that_died_waiting_is_replaced() -> None:
+def test_an_idle_child_that_died_is_replaced() -> None:
     data = encode("mp3", speech(), 16_000)
     sandbox.warm_up()
     (child,) = children()
@@ -69,26 +70,26 @@ def test_a_child_that_dies_at_work_fails_its_own_file_only() -> None:
     short = encode("mp3", speech(), 16_000)
     with ThreadPoolExecutor(2) as pool:
         before = ticks(victim)
-        doomed = pool.submit(decode, long, max_duration=3600)
-        while ticks(victim) < before + 5:  # until it works on it
-            assert not doomed.done()
+        failing = pool.submit(decode, long, max_duration=3600)
+        while ticks(victim) < before + 5:  # until it decodes the file
+            assert not failing.done()
             time.sleep(0.01)
         beside = pool.submit(decode, short, max_duration=10) if sandbox.PROCESSES > 1 else None
         os.kill(victim, signal.SIGKILL)
-        with pytest.raises(NotDecodable, match="gave up"):
-            doomed.result(timeout=60)
+        with pytest.raises(NotDecodable, match="broke the decoder"):
+            failing.result(timeout=60)
         assert beside is None or beside.result(timeout=60).duration > 1
     assert decode(short, max_duration=10).duration > 1
     assert victim not in children()
 
 
 def test_a_layout_that_some_versions_of_pyav_free_twice() -> None:
-    """Reason to leave out PyAV 17.1 and 18; with them only the child would end."""
+    """The reason why PyAV 17.1 and 18 are excluded; with them only the child would crash."""
     samples = decode(bombs.mov_with_custom_layout(), max_duration=10).samples
-    assert np.abs(samples - speech(channels=2)).max() < 2**-14
+    assert np.abs(samples - speech(channels=2)).max() < ROUNDED
 
 
-def test_an_index_beyond_memory_ends_in_an_error() -> None:
+def test_an_index_larger_than_memory_is_an_error() -> None:
     for entries in (1 << 20, 1 << 25, 1 << 30):
         with pytest.raises(ServiceError) as caught:
             decode(bombs.mp4_with_index(entries), max_duration=10)
@@ -96,8 +97,7 @@ def test_an_index_beyond_memory_ends_in_an_error() -> None:
     assert decode(encode("m4a", speech(), 16_000), max_duration=10).duration > 1
 
 
-def test_many_at_once() -> None:
-    """More files than children: each gets its own answer."""
+def test_more_files_than_children_at_once() -> None:
     files = [encode("m4a" if number % 2 else "mp3", speech(clip=number), 16_000) for number in range(6)]
     expected = [decode(file, max_duration=10).samples for file in files]
     others = threading.active_count()
@@ -135,11 +135,11 @@ os._exit(0)
 
 
 def test_a_child_that_takes_too_long_ends() -> None:
-    """The clock runs inside the child, and its signal is deadly even within a C function."""
+    """The timer runs in the child, and its signal ends the process even within a C function."""
     code = """
 from service.preprocess.ffmpeg import child_main
-child_main.SECONDS = 0.05
-child_main.decode = lambda source, limits: sum(range(10**12))
+child_main.CPU_SECONDS = 0.05
+child_main.decode_blocks = lambda source, limits: sum(range(10**12))
 child_main.main()
 """
     request = b'{"bytes": 1, "max_duration": 1, "whole": true}\n0'
@@ -148,7 +148,7 @@ child_main.main()
     assert (done.returncode, done.stdout) == (-signal.SIGPROF, b'{"ready": true}\n')
 
 
-def test_secrets_stay_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_children_do_not_get_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SER_API_KEYS", "not-for-children")
     sandbox.warm_up()
     (child,) = children()
@@ -166,13 +166,13 @@ os.kill(os.getpid(), signal.SIGKILL)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, timeout=30, check=False)
     child = Path(f"/proc/{int(done.stdout)}/cmdline")
     deadline = time.monotonic() + 10
-    with suppress(OSError):  # it is over, and asked for
+    with suppress(OSError):  # the process has ended and been reaped
         while child.read_bytes():
             assert time.monotonic() < deadline, "the child outlived the service"
             time.sleep(0.02)
 
 
-def test_no_decoder_is_the_fault_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoder_that_cannot_start_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(ServiceError) as caught:
         decode(encode("mp3", speech(), 16_000), max_duration=10)

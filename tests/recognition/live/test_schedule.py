@@ -23,7 +23,7 @@ def seconds(length: float, channels: int = 1) -> Floats:
 
 
 def utterance(end: float, channel: int = 0) -> ChannelUtterance:
-    return ChannelUtterance(channel, Utterance(end - 1, end, np.zeros(1600, np.float32), end - 1))
+    return ChannelUtterance(channel, Utterance(end - 1, end, np.zeros(1600, np.float32)))
 
 
 def told(job: DueClip) -> tuple[str, int, float, float, int]:

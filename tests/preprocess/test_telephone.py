@@ -1,4 +1,4 @@
-"""Telephone audio as call recorders write it: every codec and container, one and two channels, short and long."""
+"""Telephone audio as call recorders write it: every codec and container, mono and stereo, short and long."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _HEAD = b"#!AMR\n"
 
 
 def _amr(samples: Floats) -> bytes:
-    """There is no encoder; the file is of the first clip, which may come again and again."""
+    """There is no encoder; the file is the first clip, repeated as often as `samples` repeat it."""
     times = round(float(samples.shape[1] / speech(RATE).shape[1]))
     return _HEAD + times * AMR.read_bytes()[len(_HEAD) :]
 
 
-# How to encode (channel, time), what is left of the sound (correlation), and the most channels.
+# How to encode (channel, time), the least correlation of decoded with original samples, and the most channels.
 CALLS: dict[str, tuple[Callable[[Floats], bytes], float, int]] = {
     "wav": (lambda samples: encode_soundfile(samples, RATE, "WAV", "PCM_16"), 0.9999, 2),
     "wav a-law": (lambda samples: encode_soundfile(samples, RATE, "WAV", "ALAW"), 0.999, 2),
@@ -43,7 +43,7 @@ CALLS: dict[str, tuple[Callable[[Floats], bytes], float, int]] = {
     "3gp amr": (lambda samples: repacked(_amr(samples), "3gp"), 0.7, 1),
 }
 QUICK = ("wav", "wav a-law", "mov mu-law", "gsm", "amr")
-"""Those that are also read at length in the core suite."""
+"""Those that the core suite also reads at full length."""
 
 cases = [(name, channels) for name, (_, _, most) in CALLS.items() for channels in range(1, most + 1)]
 
@@ -52,9 +52,10 @@ cases = [(name, channels) for name, (_, _, most) in CALLS.items() for channels i
 def test_call(name: str, channels: int) -> None:
     encode, correlation, _ = CALLS[name]
     original = speech(RATE, channels)
-    original = original[:, : original.shape[1] // 2 * 2]  # libsndfile takes the byte that fills up AIFF for a sample
+    original = original[:, : original.shape[1] // 2 * 2]  # libsndfile decodes the padding byte of AIFF as a sample
     waveform = decode(encode(original), max_duration=10)
     assert (waveform.sampling_rate, waveform.channels) == (RATE, channels)
+    # Codecs with frames of 20 ms fill up the last one, and AMR adds one more.
     assert abs(waveform.duration - original.shape[1] / RATE) < 0.05
     for before, after in zip(original, waveform.samples, strict=True):
         assert similarity(before, after) > correlation
@@ -74,8 +75,7 @@ def test_long_call(name: str) -> None:
         assert (reader.sampling_rate, reader.channels) == (RATE, channels)
         blocks = list(reader.blocks())
     samples = np.concatenate(blocks, axis=1)
-    assert samples.shape[1] / RATE == pytest.approx(
-        times * once.shape[1] / RATE, rel=0.02
-    )  # AMR has some silence around
+    # Each repetition of the clip of 1.44 s is 20 ms longer in AMR: 1.4 %.
+    assert samples.shape[1] == pytest.approx(times * once.shape[1], rel=0.02)
     assert len(blocks) == 31
     assert np.array_equal(samples, decode(data, max_duration=310).samples)
