@@ -1,4 +1,4 @@
-"""A deterministic, speech-like waveform to compare two ways of running the same model on."""
+"""Deterministic speech-like waveforms, on which two implementations of the same model are compared."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from service.results import SAMPLING_RATE, Floats
 
 
 def speech_like(seconds: float, seed: int = 0) -> Floats:
-    """Voiced syllables of a wandering pitch between hissing consonants and short pauses.
+    """Voiced syllables of varying pitch between noisy consonants and short pauses.
 
     Args:
         seconds: length.
-        seed: another one gives another "speaker" and "sentence".
+        seed: selects pitch, formants and rhythm.
 
     Returns:
         float32 (time,) at 16 kHz, the peak at 0.5.
@@ -34,7 +34,7 @@ def speech_like(seconds: float, seed: int = 0) -> Floats:
 
 
 def normalized(waveform: Floats) -> Floats:
-    """Zero mean and unit variance, as the encoder takes waveforms; variance is bounded by 1e-5."""
+    """Normalise to zero mean and unit variance, as the encoder expects; 1e-5 is added to the variance."""
     centred = waveform - waveform.mean(dtype=np.float64)
     samples: Floats = (centred / np.sqrt(np.mean(centred**2) + 1e-5)).astype(np.float32)
     return samples

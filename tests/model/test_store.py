@@ -79,7 +79,7 @@ def test_offline_never_tries_the_network(tmp_path: Path) -> None:
     "model", ["large", "", "a/b/c", "../up", "/no/such/directory", "iic/", "https://example.org/x"]
 )
 def test_what_is_neither_directory_nor_id(tmp_path: Path, model: str) -> None:
-    with pytest.raises(ModelNotFound, match=r"iic/emotion2vec_plus_large|is no model"):
+    with pytest.raises(ModelNotFound, match=r"iic/emotion2vec_plus_large|is not a model"):
         store.find(model, cache=tmp_path, offline=True)
 
 
@@ -161,7 +161,7 @@ class TestPreparing:
 
         monkeypatch.setattr(hub, "fetch", fetch)
         cache = tmp_path / "cache"
-        pulled = store.pull("emotion2vec/emotion2vec_plus_seed", cache=cache, source="huggingface", int8=False)
+        pulled = store.pull("emotion2vec/emotion2vec_plus_seed", cache=cache, source="huggingface")
         assert pulled.manifest.id == "iic/emotion2vec_plus_seed"
         assert pulled.manifest.source == "huggingface:emotion2vec/emotion2vec_plus_seed"
         assert store.find("iic/emotion2vec_plus_seed", cache=cache, offline=True) == pulled

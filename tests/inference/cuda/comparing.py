@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from service.inference.backends.compilation import Compilation
+from service.inference.backends.compile_options import CompileOptions
 from service.model.synthetic_speech import speech_like
 from service.results import Clip, ClipOutput, Floats
 from tests.checkpoints import real_clips
@@ -22,8 +22,8 @@ MARKS = [
     pytest.mark.filterwarnings("default"),
 ]
 
-FEW = Compilation(clips=4, seconds=5.0)
-OFF = Compilation(choice="off")
+FEW = CompileOptions(clips=4, seconds=5.0)
+OFF = CompileOptions(choice="off")
 MIXED = [
     *CLIPS,
     *(Clip(samples, 16_000) for samples in real_clips()),

@@ -13,7 +13,7 @@ from service.model.store import find
 from service.results import ClipOutput
 
 if TYPE_CHECKING:
-    from service.inference.backends.torch import TorchBackend
+    from service.inference.backends.torch_backend import TorchBackend
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def tiny() -> tuple[Path, Manifest]:
 @pytest.fixture(scope="module")
 def expected(tiny: tuple[Path, Manifest]) -> list[ClipOutput]:
     """The CPU's answers to `MIXED`, clip by clip."""
-    from service.inference.backends.torch import TorchBackend
+    from service.inference.backends.torch_backend import TorchBackend
     from tests.inference.cuda.comparing import MIXED
 
     return list(TorchBackend(*tiny).run(MIXED).clips)
@@ -35,10 +35,10 @@ def expected(tiny: tuple[Path, Manifest]) -> list[ClipOutput]:
 @pytest.fixture
 def compiled(tiny: tuple[Path, Manifest]) -> Iterator[TorchBackend]:
     """The service on a GPU as it is by default, with fewer programs; there may be no other at the same time."""
-    from service.inference.backends.torch import TorchBackend
+    from service.inference.backends.torch_backend import TorchBackend
     from tests.inference.cuda.comparing import FEW
 
-    backend = TorchBackend(*tiny, device="cuda", compilation=FEW)
+    backend = TorchBackend(*tiny, device="cuda", compile_options=FEW)
     backend.warm_up()
     yield backend
     backend.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.inference.backends.compilation import Compilation
+from service.inference.backends.compile_options import CompileOptions
 from service.inference.engine import Engine
 from service.inference.engine_limits import EngineLimits
 from service.model.manifest import WEIGHTS, Manifest
@@ -24,18 +24,18 @@ pytest.importorskip("torch")
 import torch
 
 from service.inference.backends.precision import Dtype, load_encoder
-from service.inference.backends.torch import CUDA_LIMITS, TorchBackend
+from service.inference.backends.torch_backend import CUDA_LIMITS, TorchBackend
 from tests.inference.cuda.comparing import FEW, MARKS, MIXED, OFF, check
 
 pytestmark = MARKS
 
 
-@pytest.mark.parametrize("compilation", [OFF, FEW], ids=["as it is", "compiled"])
+@pytest.mark.parametrize("compile_options", [OFF, FEW], ids=["as it is", "compiled"])
 @pytest.mark.parametrize("dtype", ["auto", "fp16", "bf16", "fp32"])
 def test_answers_are_those_of_the_cpu(
-    tiny: tuple[Path, Manifest], expected: list[ClipOutput], dtype: Dtype, compilation: Compilation
+    tiny: tuple[Path, Manifest], expected: list[ClipOutput], dtype: Dtype, compile_options: CompileOptions
 ) -> None:
-    backend = TorchBackend(*tiny, device="cuda", dtype=dtype, compilation=compilation)
+    backend = TorchBackend(*tiny, device="cuda", dtype=dtype, compile_options=compile_options)
     backend.warm_up()
     tolerance = {"fp32": 1e-4, "bf16": 3e-2}.get(dtype, 1e-2)
     check(backend.run(MIXED).clips, expected, tolerance)
@@ -57,7 +57,9 @@ def test_fp16_that_overflows_is_replaced_by_bf16(tmp_path: Path, caplog: pytest.
 
 async def test_the_engine_serves_from_the_gpu(tiny: tuple[Path, Manifest], expected: list[ClipOutput]) -> None:
     limits = EngineLimits(stop_grace=30.0)
-    engine = Engine(lambda: TorchBackend(*tiny, device="cuda", compilation=FEW), limits, Metrics(CollectorRegistry()))
+    engine = Engine(
+        lambda: TorchBackend(*tiny, device="cuda", compile_options=FEW), limits, Metrics(CollectorRegistry())
+    )
     await engine.start()
     await engine.wait_ready()
     deadline = asyncio.get_running_loop().time() + 60.0

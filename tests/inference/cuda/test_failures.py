@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from service.inference.backends.torch import TorchBackend
+from service.inference.backends.torch_backend import TorchBackend
 from tests.inference.cuda.comparing import MARKS, MIXED, check
 from tests.inference.cuda.running import run_program
 
@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 import torch
 from service.errors import BackendBroken
-from service.inference.backends.torch import TorchBackend
+from service.inference.backends.torch_backend import TorchBackend
 from service.model.synthetic_speech import speech_like
 from service.model.store import find
 from service.results import Clip

