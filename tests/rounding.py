@@ -35,6 +35,16 @@ def feature_tolerance(config: ModelConfig, tokens: int) -> float:
     return _LARGEST * UNIT_ROUNDOFF * sum(math.sqrt(terms) for terms in sums)
 
 
+def half_precision_tolerance(config: ModelConfig, unit_roundoff: float) -> float:
+    """Absolute tolerance for embeddings of an encoder in half precision, whose sums are in float32.
+
+    Weights and the results of all operations are rounded, at random: 4 roundings for each convolution (weight, product,
+    norm, GELU), 15 for each transformer block (4 weights and 11 results).
+    """
+    convolutions = len(config.conv_layers) + 1 + config.conv_pos_depth
+    return _LARGEST * unit_roundoff * math.sqrt(4 * convolutions + 15 * config.blocks)
+
+
 def logit_tolerance(config: ModelConfig, tokens: int, head: Floats) -> float:
     """The same for the logits: the head (label, width) multiplies the errors of features, which are independent."""
     gain = float(np.linalg.norm(head, axis=1).max())

@@ -51,11 +51,19 @@ which many processors compute far slower; e^-60 is negligible beside 1."""
 
 @dataclass(frozen=True, slots=True)
 class ConvLayer:
-    """One convolution of the front end."""
+    """One convolution of the front end.
+
+    Raises:
+        CheckpointInvalid: if a value is out of range.
+    """
 
     channels: int
     kernel: int
     stride: int
+
+    def __post_init__(self) -> None:
+        if not (0 < self.channels <= _MAX_WIDTH and 0 < self.stride <= self.kernel < 1000):
+            raise CheckpointInvalid(f"feature_encoder_spec has an impossible layer: {self}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +110,6 @@ class ModelConfig:
                 raise CheckpointInvalid(f"{name} is {getattr(self, name)}; it must be from {lowest} to {highest}")
         if not 1 <= len(self.conv_layers) <= _MAX_LAYERS:
             raise CheckpointInvalid(f"feature_encoder_spec has {len(self.conv_layers)} layers")
-        for layer in self.conv_layers:
-            if not (0 < layer.channels <= _MAX_WIDTH and 0 < layer.stride <= layer.kernel < 1000):
-                raise CheckpointInvalid(f"feature_encoder_spec has an impossible layer: {layer}")
         hop = math.prod(layer.stride for layer in self.conv_layers)
         if (hop, self.samples(1)) != (FRAME_HOP, MIN_SAMPLES):
             raise CheckpointInvalid(
@@ -193,8 +198,6 @@ def parse_conv_spec(spec: str) -> tuple[ConvLayer, ...]:
                 f"feature_encoder_spec is not a sum of [(channels, kernel, stride)] * n: {spec!r:.99}"
             )
         channels, kernel, stride = (int(match[i]) for i in (1, 2, 3))
-        if not (0 < channels <= _MAX_WIDTH and 0 < stride <= kernel):
-            raise CheckpointInvalid(f"feature_encoder_spec has an impossible layer: {term}")
         layers += [ConvLayer(channels, kernel, stride)] * int(match[4] or 1)
         if len(layers) > _MAX_LAYERS:
             raise CheckpointInvalid(f"feature_encoder_spec has more than {_MAX_LAYERS} layers")

@@ -30,9 +30,10 @@ from service.model.checkpoint import Checkpoint, load_hub_directory
 from service.model.config import ModelConfig
 from service.model.manifest import CARD, MANIFEST, MODEL_ID, ONNX_FP32, ONNX_INT8, WEIGHTS, FileEntry, Manifest
 from service.model.network.encoder import Encoder
+from service.model.normalize import normalized
 from service.model.onnx.graph import write_onnx
 from service.model.onnx.inputs import lay_out
-from service.model.synthetic_speech import normalized, speech_like
+from service.model.synthetic_speech import speech_like
 from service.results import SAMPLING_RATE, Floats
 
 logger = logging.getLogger(__name__)

@@ -31,10 +31,3 @@ def speech_like(seconds: float, seed: int = 0) -> Floats:
     waveform = voiced / np.abs(voiced).max() * syllables + hiss + 0.002 * rng.standard_normal(time.size)
     samples: Floats = (0.5 * waveform / np.abs(waveform).max()).astype(np.float32)
     return samples
-
-
-def normalized(waveform: Floats) -> Floats:
-    """Normalise to zero mean and unit variance, as the encoder expects; 1e-5 is added to the variance."""
-    centred = waveform - waveform.mean(dtype=np.float64)
-    samples: Floats = (centred / np.sqrt(np.mean(centred**2) + 1e-5)).astype(np.float32)
-    return samples

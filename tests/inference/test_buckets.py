@@ -82,7 +82,7 @@ def test_limits_bound_the_programs() -> None:
     assert max(shape.area for shape in shapes) < 1.1 * 320 * 50
 
 
-def test_what_no_program_holds_goes_without() -> None:
+def test_groups_that_fit_no_program_keep_their_shape() -> None:
     shapes = program_shapes(10, clips=16, seconds=10)
     (group,) = bucketed([600], 10, shapes)
     assert group.shape not in shapes

@@ -37,7 +37,7 @@ from service.model.network.encoder import Encoded  # noqa: E402
 SMALL = CompileOptions(choice="on", clips=4, seconds=2.0)
 PROGRAMS = [BatchShape(1, 102), BatchShape(4, 102)]
 SHORT = [Clip(speech_like(0.3 + 0.12 * index, index), 16_000, frame_embeddings=index % 3 == 0) for index in range(11)]
-"""Clips that programs hold."""
+"""Clips that are short enough for the programs."""
 
 
 @pytest.fixture(autouse=True)
@@ -52,17 +52,17 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
 
 @pytest.fixture(scope="module")
 def reference(prepared: tuple[Path, Manifest]) -> TorchBackend:
-    """What runs clips one by one, as they are."""
+    """Runs clips one by one, uncompiled and without padding."""
     return TorchBackend(*prepared)
 
 
 def check(run: BatchOutput, clips: Sequence[Clip], reference: TorchBackend) -> None:
-    """Every answer must be that of its clip alone, and in its place."""
+    """The answers must be those of the clips alone, in the same order."""
     assert_same_answers(run.clips, [reference.run([clip]).clips[0] for clip in clips])
 
 
 class Graphs:
-    """Stands for programs recorded as CUDA graphs: a call of any of them overwrites what all have answered before."""
+    """A double of programs recorded as CUDA graphs: a call of one overwrites all earlier outputs."""
 
     def __init__(self, function: Callable[[Tensor, Tensor], Encoded]) -> None:
         self.calls: list[BatchShape] = []
@@ -82,7 +82,7 @@ class Graphs:
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graphs]:
-    """All that is compiled meanwhile."""
+    """The doubles of all programs compiled during the test."""
     made: list[Graphs] = []
 
     def compiled(function: Callable[[Tensor, Tensor], Encoded], device: torch.device) -> Graphs:
@@ -124,7 +124,7 @@ def test_answers_of_one_replay_survive_the_next(
     check(earlier, CLIPS, reference)
 
 
-def test_what_has_no_program_runs_as_it_is(
+def test_shapes_without_a_program_run_uncompiled(
     prepared: tuple[Path, Manifest], graphs: list[Graphs], reference: TorchBackend
 ) -> None:
     backend = TorchBackend(*prepared, compile_options=SMALL)
@@ -135,7 +135,7 @@ def test_what_has_no_program_runs_as_it_is(
     assert len(graphs[0].calls) == before
 
 
-def test_a_program_that_answers_otherwise_is_left_out(
+def test_a_program_with_other_results_is_not_used(
     prepared: tuple[Path, Manifest],
     graphs: list[Graphs],
     reference: TorchBackend,
@@ -144,7 +144,7 @@ def test_a_program_that_answers_otherwise_is_left_out(
 ) -> None:
     def wrong(self: Graphs, waveforms: Tensor, frames: Tensor) -> Encoded:
         found = original(self, waveforms, frames)
-        # A replay that reads what was there when it was recorded.
+        # Like a replay that reads old inputs.
         return found if waveforms.shape[0] == 1 or len(self.calls) < 3 else Encoded(*(v.flip(1) for v in found))
 
     original = Graphs.__call__
@@ -157,7 +157,7 @@ def test_a_program_that_answers_otherwise_is_left_out(
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_program_whose_answer_is_not_finite_is_left_out(
+def test_a_program_whose_result_is_not_finite_is_not_used(
     prepared: tuple[Path, Manifest], graphs: list[Graphs], monkeypatch: pytest.MonkeyPatch, bad: float
 ) -> None:
     original = Graphs.__call__
@@ -178,7 +178,7 @@ def no_compiler(graphs: list[Graphs], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_compiler")
-def test_without_a_compiler_the_usual_way_is_left_and_said_so(
+def test_without_a_compiler_auto_runs_uncompiled_and_logs_a_warning(
     prepared: tuple[Path, Manifest],
     reference: TorchBackend,
     monkeypatch: pytest.MonkeyPatch,
@@ -195,7 +195,7 @@ def test_without_a_compiler_the_usual_way_is_left_and_said_so(
 
 
 @pytest.mark.usefixtures("no_compiler")
-def test_without_a_compiler_compiling_cannot_be_insisted_on(prepared: tuple[Path, Manifest]) -> None:
+def test_without_a_compiler_compile_on_is_an_error(prepared: tuple[Path, Manifest]) -> None:
     backend = TorchBackend(*prepared, compile_options=SMALL)
     with pytest.raises(SettingsInvalid, match="compile=off"):
         backend.warm_up()
@@ -211,7 +211,7 @@ def test_the_cpu_compiles_only_when_asked_to(
     assert backend.run(SHORT).padding_ratio == 0
 
 
-def test_nothing_stays_after_the_answers(prepared: tuple[Path, Manifest], graphs: list[Graphs]) -> None:
+def test_runs_leave_no_tensors(prepared: tuple[Path, Manifest], graphs: list[Graphs]) -> None:
     backend = TorchBackend(*prepared, compile_options=SMALL)
     backend.warm_up()
 
@@ -224,7 +224,7 @@ def test_nothing_stays_after_the_answers(prepared: tuple[Path, Manifest], graphs
     assert tensors_after(5) == tensors_after(20)
 
 
-def test_closing_lets_go_of_the_weights(prepared: tuple[Path, Manifest], graphs: list[Graphs]) -> None:
+def test_closing_releases_the_weights(prepared: tuple[Path, Manifest], graphs: list[Graphs]) -> None:
     backend = TorchBackend(*prepared, compile_options=SMALL)
     backend.warm_up()
     weights = weakref.ref(backend._encoder._encoder)
@@ -236,11 +236,11 @@ def test_closing_lets_go_of_the_weights(prepared: tuple[Path, Manifest], graphs:
 
 @pytest.mark.slow
 class TestTorch:
-    """With torch's own tracing and guards, but its plainest compiler, which takes no time."""
+    """With torch's own tracing and guards, but a backend that compiles nothing."""
 
     @pytest.fixture
     def traced(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-        """The graphs that were traced, each with its `calls`."""
+        """The traced graphs, each with the number of its `calls`."""
         found: list[Any] = []
 
         def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
@@ -258,7 +258,7 @@ class TestTorch:
         monkeypatch.setattr(compiled_encoder, "_compiled", compiled)
         return found
 
-    def test_each_shape_is_one_graph_and_none_comes_later(
+    def test_each_shape_is_compiled_once_and_none_while_serving(
         self, prepared: tuple[Path, Manifest], traced: list[Any], reference: TorchBackend
     ) -> None:
         backend = TorchBackend(*prepared, compile_options=SMALL)
@@ -270,7 +270,7 @@ class TestTorch:
         check(backend.run(clips[:1]), clips[:1], reference)
         assert all(graph.calls > calls for graph, calls in zip(traced, before, strict=True))
         before = [graph.calls for graph in traced]
-        # What torch guards has changed: it would compile again, had it not been told to run the encoder instead.
+        # A guarded value has changed, so torch would compile again if it were not told to run the encoder instead.
         torch.set_num_threads(torch.get_num_threads() + 1)
         try:
             check(backend.run(clips), clips, reference)

@@ -115,7 +115,7 @@ def test_the_embedding_is_the_mean_of_frame_embeddings_which_come_only_when_aske
     assert backend.run([clip_of("sad.flac")]).clips[0].frame_embeddings is None
 
 
-def test_silence_around_speech_is_trimmed_and_said(backend: OnnxBackend) -> None:
+def test_silence_around_speech_is_trimmed_and_reported(backend: OnnxBackend) -> None:
     speech = clip_of("happy.wav").samples
     second = np.zeros(SAMPLING_RATE, np.float32)
     padded = np.concatenate([second, speech, second])
@@ -207,16 +207,16 @@ print(sorted(taken)[len(taken) // 2])
 """
 
 
-def test_no_thread_goes_on_after_a_run_or_before_it() -> None:
-    """Neither those of ONNX Runtime nor those of a BLAS, which would take a core from the next run."""
+def test_no_thread_spins_after_a_run_or_after_preprocessing() -> None:
+    """Neither threads of ONNX Runtime nor of a BLAS, which would take a core from the next run."""
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     command = [sys.executable, "-c", _TIME_AFTER_A_RUN]
     found = subprocess.run(command, env=environment, check=True, timeout=60, capture_output=True, text=True)
     assert float(found.stdout) < 0.005
 
 
-def test_nobody_is_told_what_runs_here(tmp_path: Path) -> None:
-    """ONNX Runtime's telemetry, where it is on, keeps a device id and a database in the home directory."""
+def test_onnx_runtime_keeps_no_telemetry(tmp_path: Path) -> None:
+    """If its telemetry is on, ONNX Runtime writes a device id and a database into the home directory."""
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     subprocess.run([sys.executable, "-c", _ONE_RUN], env=environment, check=True, timeout=60, cwd=EXAMPLES.parents[1])

@@ -60,13 +60,13 @@ def test_int8_is_onnx_even_beside_a_gpu(tiny: StoredModel, monkeypatch: pytest.M
         ({"backend": "torch", "dtype": "int8"}, "int8 runs on the CPU"),
     ],
 )
-def test_choices_that_do_not_go_together(tiny: StoredModel, choices: dict[str, Any], message: str) -> None:
+def test_choices_that_contradict_each_other(tiny: StoredModel, choices: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsInvalid, match=message):
         open_tiny(tiny, **choices)
 
 
 @pytest.mark.parametrize("choices", [{"backend": "torch"}, {"device": "cuda"}, {"dtype": "fp16"}])
-def test_torch_is_asked_for_and_not_there(
+def test_torch_is_asked_for_and_not_installed(
     tiny: StoredModel, choices: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -75,7 +75,7 @@ def test_torch_is_asked_for_and_not_there(
         open_tiny(tiny, **choices)
 
 
-def test_a_gpu_without_torch_falls_back_and_says_so(
+def test_a_gpu_without_torch_falls_back_and_logs_a_warning(
     tiny: StoredModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(select, "_NVIDIA", (Path("/"),))
@@ -122,7 +122,7 @@ class TestTorch:
         kept: bool,
     ) -> None:
         for variable in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
-            monkeypatch.setenv(variable, "elsewhere")  # so that what is set below is taken away afterwards
+            monkeypatch.setenv(variable, "elsewhere")  # so that monkeypatch restores it after the test
             monkeypatch.delenv(variable)
         compile_options = CompileOptions(choice, cache=tmp_path / "compiled")
         backend = open_tiny(tiny, backend="torch", device="cpu", compile_options=compile_options)
@@ -145,7 +145,7 @@ class TestTorch:
         assert open_tiny(tiny).info.backend == "onnx"
         assert "torch cannot use it" in caplog.text
 
-    def test_cuda_is_asked_for_and_not_there(self, tiny: StoredModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cuda_is_asked_for_and_not_available(self, tiny: StoredModel, monkeypatch: pytest.MonkeyPatch) -> None:
         import torch
 
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -100,7 +100,7 @@ def test_untrimmed_clips_are_scored_whole_and_still_say_where_speech_is(backend:
     assert found.speech.start == pytest.approx(0.95, abs=0.05)
 
 
-def test_silence_is_scored_whole_and_named(backend: TorchBackend) -> None:
+def test_silence_is_scored_whole_and_reported(backend: TorchBackend) -> None:
     found = answer(backend, Clip(np.zeros(24_000, np.float32), 16_000))
     assert found.speech is None
     assert found.scored == Span(0.0, 1.5)
@@ -120,7 +120,7 @@ def test_read_only_samples_are_taken(backend: TorchBackend) -> None:
     assert answer(backend, Clip(samples, 16_000)).logits.shape[1] == len(LABELS)
 
 
-def test_nothing_of_a_run_stays(padding: TorchBackend) -> None:
+def test_a_run_leaves_no_references(padding: TorchBackend) -> None:
     samples = speech_like(0.5)
     clip = Clip(samples, 16_000)
     run = padding.run([clip, CLIPS[0]])
@@ -158,7 +158,7 @@ def test_no_device_memory_on_the_cpu(backend: TorchBackend) -> None:
     assert backend.memory() == {}
 
 
-def test_closing_lets_go_of_the_weights(prepared: tuple[Path, Manifest]) -> None:
+def test_closing_releases_the_weights(prepared: tuple[Path, Manifest]) -> None:
     backend = TorchBackend(*prepared)
     encoder = weakref.ref(backend._encoder._encoder)
     backend.close()
@@ -168,12 +168,12 @@ def test_closing_lets_go_of_the_weights(prepared: tuple[Path, Manifest]) -> None
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda:3"])
-def test_a_gpu_that_is_not_there(prepared: tuple[Path, Manifest], device: str) -> None:
+def test_a_missing_gpu_is_an_error(prepared: tuple[Path, Manifest], device: str) -> None:
     with pytest.raises(SettingsInvalid, match="no usable GPU"):
         TorchBackend(*prepared, device=device)
 
 
-def test_clips_that_are_not_cut_do_not_wait_for_where_speech_is(
+def test_untrimmed_clips_are_encoded_before_the_bounds_of_speech_are_fetched(
     padding: TorchBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
@@ -198,7 +198,7 @@ def test_clips_that_are_not_cut_do_not_wait_for_where_speech_is(
 
 
 class Held:
-    """Something that a failing run holds."""
+    """An object that a local variable of a failing run refers to."""
 
 
 def test_a_batch_that_does_not_fit_leaves_its_memory_free(
@@ -227,7 +227,7 @@ def test_a_device_that_is_lost_breaks_the_backend(
         raise error("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(TorchBackend, "_run", fail)
-    with pytest.raises(error, match="illegal memory access"):  # the CPU goes on working
+    with pytest.raises(error, match="illegal memory access"):  # the CPU stays usable
         backend.run(CLIPS[:1])
     monkeypatch.setattr(torch_backend, "usable", lambda device: False)
     with pytest.raises(BackendBroken, match="cpu does not work any more") as caught:
@@ -244,7 +244,7 @@ def test_a_device_that_is_lost_breaks_the_backend(
         (RuntimeError, False),
     ],
 )
-def test_a_gpu_is_asked_whether_it_works(
+def test_a_trial_call_decides_whether_a_gpu_is_usable(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception] | None, works: bool
 ) -> None:
     asked: list[torch.device] = []

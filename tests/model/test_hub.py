@@ -59,7 +59,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Paths asked for at a server that both endpoints lead to."""
+    """The paths requested from a server that both endpoints point to."""
     asked: list[str] = []
     handler = type("Handler", (FakeHub,), {"asked": asked})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:

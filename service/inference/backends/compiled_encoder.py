@@ -26,7 +26,7 @@ from service.inference.backends.check_clips import long_clip
 from service.inference.backends.precision import TOLERANCE
 from service.model.config import ModelConfig
 from service.model.network.encoder import Encoded, Encoder
-from service.model.synthetic_speech import normalized
+from service.model.normalize import normalized
 from service.results import SAMPLING_RATE
 
 logger = logging.getLogger(__name__)

@@ -21,6 +21,7 @@ import onnxruntime
 from service.errors import ModelNotFound
 from service.inference.backend import BatchLimits
 from service.model.manifest import Manifest
+from service.model.normalize import normalized
 from service.model.onnx.inputs import lay_out
 from service.preprocess import resample_trim
 from service.results import SAMPLING_RATE, BatchOutput, Clip, ClipOutput, Floats, ModelInfo, Span
@@ -36,8 +37,6 @@ SHARED_SECONDS = 5.0
 
 _SHRINK_ABOVE = 30.0
 """Seconds above which the memory arena is shrunk after a clip's run."""
-
-_NORM_EPS = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +157,7 @@ class OnnxBackend:
             start, end = 0, samples.size
         samples = samples[start:end]
         if self._config.normalize:
-            # Mean and variance in float64: over a long clip, float32 sums would lose precision.
-            centred = samples.astype(np.float64)
-            mean = centred.mean()
-            centred -= mean
-            # Not `dot`: OpenBLAS threads spin after it, on cores that the model needs next.
-            variance = np.einsum("i,i->", centred, centred) / centred.size
-            scale = 1.0 / np.sqrt(variance + _NORM_EPS)
-            samples = samples - np.float32(mean)
-            samples *= np.float32(scale)
+            samples = normalized(samples)
         return _Prepared(samples, speech, Span(start / SAMPLING_RATE, end / SAMPLING_RATE), clip.frame_embeddings)
 
     def _infer(self, clips: Sequence[_Prepared]) -> Iterator[ClipOutput]:

@@ -1,4 +1,4 @@
-"""The backends of these tests; torch is imported where a test needs it."""
+"""Fixtures of the tests on a GPU. They import torch only when used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def tiny() -> tuple[Path, Manifest]:
-    """The embedded model: trained, so that its scores do not make much of the smallest differences."""
+    """The embedded model, which is trained, so that small errors stay small in its scores."""
     stored = find("tiny", cache=Path("/nonexistent"), offline=True)
     return stored.directory, stored.manifest
 
@@ -34,7 +34,7 @@ def expected(tiny: tuple[Path, Manifest]) -> list[ClipOutput]:
 
 @pytest.fixture
 def compiled(tiny: tuple[Path, Manifest]) -> Iterator[TorchBackend]:
-    """The service on a GPU as it is by default, with fewer programs; there may be no other at the same time."""
+    """The backend with default settings but fewer programs; only one may exist at a time."""
     from service.inference.backends.torch_backend import TorchBackend
     from tests.inference.cuda.comparing import FEW
 

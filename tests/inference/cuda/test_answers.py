@@ -1,4 +1,4 @@
-"""Answers of a GPU: those of the CPU in every precision, alone, in batches and through the engine."""
+"""Answers of a GPU equal those of the CPU, in every precision, alone, in batches and through the engine."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ def test_fp16_that_overflows_is_replaced_by_bf16(tmp_path: Path, caplog: pytest.
     weights = load_file(directory / WEIGHTS)
     for name, factor in (("fc1.weight", 1e5), ("fc1.bias", 1e5), ("fc2.weight", 1e-5)):
         weights[f"blocks.1.mlp.{name}"] *= factor
+    weights["proj.weight"] /= 16  # so that the scores in BF16 are accurate enough
     save_file(weights, tmp_path / WEIGHTS)
     assert load_encoder(tmp_path / WEIGHTS, manifest, torch.device("cuda", 0), "auto")[1] == "bf16"
     assert "fp16 changes the scores of small by nan" in caplog.text

@@ -1,4 +1,4 @@
-"""What a GPU has in memory, and what becomes of clips that do not fit."""
+"""Memory of a GPU, and clips that do not fit."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_memory_of_a_backend_is_given_back(tiny: tuple[Path, Manifest]) -> N
     backend.close()
     del backend
     gc.collect()
-    # What stays is the filters of resampling, some megabytes for each rate.
+    # The filters of resampling stay, some megabytes for each rate.
     assert torch.cuda.memory_allocated() < before + 2e7
 
 

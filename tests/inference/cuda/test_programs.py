@@ -40,7 +40,7 @@ def test_every_program_is_a_cuda_graph(tiny: tuple[Path, Manifest]) -> None:
         (4, 262),
     ]
     assert counters["inductor"]["cudagraph_skips"] == 0
-    # Only the waveforms and the frames are copied for a replay; the weights are where they were.
+    # Only the waveforms and the frames are copied for a replay, not the weights.
     assert counters["inductor"]["cudagraph_recorded_non_static_inputs"] == 2 * 4
     compiled, recorded = counters["stats"]["unique_graphs"], counters["inductor"].copy()
     for number in range(20):
@@ -51,7 +51,7 @@ def test_every_program_is_a_cuda_graph(tiny: tuple[Path, Manifest]) -> None:
 
 
 def test_all_default_programs_of_the_published_dimensions_fit() -> None:
-    """Random weights of the real dimensions: each program must answer as the encoder, or it would be left out."""
+    """With random weights; a program whose results differ from the encoder's would not be used."""
     from service.inference.backends.buckets import program_shapes
     from service.inference.backends.compiled_encoder import CompiledEncoder
 
