@@ -35,6 +35,9 @@ import torch  # noqa: E402
 from service.inference.backends.torch_backend import TorchBackend  # noqa: E402
 from service.model.prepare import prepare  # noqa: E402
 
+TOLERANCE = 1e-4
+"""What the documentation promises."""
+
 LENGTHS = (400, 401, 719, 720, 16_000, 160_001)
 CONFS = {
     "as published": model_conf(),
@@ -78,6 +81,10 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     config = ModelConfig.from_hub(conf)
     weights = make_weights(config, 9)
     spread_labels(config, weights, default_clips())
+    # With a head of gain 2, the errors that follow from rounding are below the promise.
+    gain = np.linalg.norm(weights["proj.weight"], axis=1).max()
+    for name in ("proj.weight", "proj.bias"):
+        weights[name] *= 2 / gain
     write_hub_directory(base / "hub", conf, weights)
     manifest = prepare(base / "hub", base / "model", id="small", int8=False)
     return Case(funasr_on(base / "hub"), base / "model", manifest, weights["proj.weight"])
@@ -102,9 +109,10 @@ def check(case: Case, backend: Backend, found: ClipOutput, expected: Answer) -> 
     labels, scores = scores_of(backend, found.logits)
     assert labels == expected.labels
     config, frames = case.manifest.config, found.logits.shape[0]
-    of_scores = score_tolerance(config, frames, case.head)
+    of_scores, of_embedding = score_tolerance(config, frames, case.head), embedding_tolerance(config, frames)
+    assert max(of_scores, of_embedding) < TOLERANCE
     np.testing.assert_allclose(scores, expected.scores, atol=of_scores, rtol=0)
-    np.testing.assert_allclose(found.embedding, expected.embedding, atol=embedding_tolerance(config, frames), rtol=0)
+    np.testing.assert_allclose(found.embedding, expected.embedding, atol=of_embedding, rtol=0)
     assert expected.scores[scores.argmax()] >= expected.scores.max() - 2 * of_scores
 
 
