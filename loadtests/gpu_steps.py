@@ -18,7 +18,7 @@ from loadtests import clips, parity
 from loadtests.checkpoint import BenchModel
 from loadtests.sides import load_funasr
 from service.inference.backend import Backend
-from service.inference.backends.compilation import Compilation, CompileChoice
+from service.inference.backends.compile_options import CompileChoice, CompileOptions
 from service.inference.backends.select import DtypeChoice, open_backend
 from service.model.manifest import MANIFEST, WEIGHTS, FileEntry, Manifest
 from service.recognition.scores import recognition
@@ -56,9 +56,11 @@ def calmed(model: BenchModel, work: Path) -> BenchModel:
 
 def opened(prepared: Path, device: str, dtype: DtypeChoice, compile_: CompileChoice) -> Backend:
     """The torch backend on a prepared model, not warmed up yet."""
-    compilation = Compilation(choice=compile_)
+    compile_options = CompileOptions(choice=compile_)
     manifest = Manifest.read(prepared)
-    return open_backend(prepared, manifest, backend="torch", device=device, dtype=dtype, compilation=compilation)
+    return open_backend(
+        prepared, manifest, backend="torch", device=device, dtype=dtype, compile_options=compile_options
+    )
 
 
 def agreement(model: BenchModel, device: str, dtypes: Sequence[DtypeChoice], more: Path | None) -> list[dict[str, Any]]:

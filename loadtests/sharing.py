@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from loadtests.clips import speech
-from service.inference.backends.onnx import SHARED_SECONDS, OnnxBackend
+from service.inference.backends.onnx_backend import SHARED_SECONDS, OnnxBackend
 from service.model.manifest import Manifest
 from service.results import SAMPLING_RATE, Clip
 

@@ -1,4 +1,4 @@
-"""What the core does without, and how it says so."""
+"""The optional dependencies ("extras") of the package, and the error that says which one to install."""
 
 from __future__ import annotations
 
@@ -7,25 +7,33 @@ from contextlib import contextmanager
 
 from service.errors import MissingExtra
 
-_PACKAGES = {"funasr", "huggingface_hub", "modelscope_hub", "onnx", "requests", "torch", "torchaudio"}
+_PACKAGES = {
+    "mic": {"sounddevice"},
+    "otel": {"opentelemetry", "requests"},
+    "parquet": {"pyarrow"},
+    "torch": {"funasr", "huggingface_hub", "modelscope_hub", "onnx", "requests", "torch", "torchaudio"},
+}
+"""By extra, the top-level packages that are imported and not installed without it."""
 
 
 @contextmanager
-def torch_extra(purpose: str) -> Iterator[None]:
-    """Around imports of what the extra `[torch]` provides: say what to install where it is missing.
+def extra(name: str, needs: str) -> Iterator[None]:
+    """Around imports of what an extra provides: turn a missing package into an error that says what to install.
 
     Args:
-        purpose: what needs it, as the beginning of a sentence.
+        name: the extra, as `pyproject.toml` calls it.
+        needs: the beginning of the message up to its verb, such as `Parquet needs`.
 
     Raises:
-        MissingExtra: if one of the extra's packages is not installed.
+        MissingExtra: if one of the extra's packages is not installed. Other missing modules stay
+            `ModuleNotFoundError`.
     """
     try:
         yield
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _PACKAGES:
+        module = error.name or ""
+        if module.partition(".")[0] not in _PACKAGES[name]:
             raise
         raise MissingExtra(
-            f"{purpose} needs {package}, which is not installed: pip install 'emotion2vec-service[torch]'"
+            f"{needs} {module}, which is not installed: pip install 'emotion2vec-service[{name}]'"
         ) from error

@@ -1,4 +1,4 @@
-"""Small checkpoints in hub layout with seeded random weights, which FunASR loads and this project must."""
+"""Small checkpoints in hub layout with seeded random weights, which FunASR and this project can load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import yaml
 from numpy.typing import NDArray
 
 from service.model.config import ModelConfig
-from service.model.synthetic_speech import normalized, speech_like
+from service.model.normalize import normalized
+from service.model.synthetic_speech import speech_like
 from service.model.weights import expected_shapes
 from service.results import Floats
 
@@ -28,7 +29,7 @@ LABELS = (
     "unuse_1",
     "<unk>",
 )
-"""Nine outputs of which seven are answered, as in the published model that knows fewer emotions."""
+"""Nine outputs of which two are unused, as in the published model with seven emotions."""
 
 CLIPS = Path(__file__).parent / "data" / "emodb"
 
@@ -55,7 +56,7 @@ def model_conf(
     scale_per_head: bool = True,
     decoder: bool = True,
 ) -> dict[str, Any]:
-    """The section `model_conf` of a hub's config.yaml, with all that FunASR's class asks for."""
+    """The section `model_conf` of a hub's config.yaml, with all fields that FunASR requires."""
     decoder_conf = {
         "add_positions_all": False,
         "add_positions_masked": False,
@@ -123,7 +124,7 @@ def model_conf(
 
 
 def odd_model_conf(*, decoder: bool = True) -> dict[str, Any]:
-    """As far from the published dimensions as the architecture goes: twelve heads, an even kernel, scales by layer."""
+    """Dimensions unlike the published ones: twelve heads, an even kernel, scales by layer."""
     return model_conf(
         embed_dim=48,
         num_heads=12,
@@ -140,7 +141,7 @@ def odd_model_conf(*, decoder: bool = True) -> dict[str, Any]:
 
 
 def make_weights(config: ModelConfig, labels: int, seed: int = 0) -> dict[str, NDArray[np.float32]]:
-    """Random weights of sensible sizes by name; some attention scales are negative, which counts as zero."""
+    """Random weights by name, scaled by fan-in; some attention scales are negative, which counts as zero."""
     rng = np.random.default_rng(seed)
     weights = {}
     for name, shape in expected_shapes(config, labels).items():
@@ -158,7 +159,7 @@ def make_weights(config: ModelConfig, labels: int, seed: int = 0) -> dict[str, N
 def spread_labels(
     config: ModelConfig, weights: dict[str, NDArray[np.float32]], clips: Sequence[Floats], seed: int = 0
 ) -> None:
-    """Centre and scale the head on `clips`, so that labels differ and a comparison can fail. Needs torch."""
+    """Centre and scale the head on `clips`, so that the labels of clips differ. Needs torch."""
     import torch
 
     from service.model.network.encoder import Encoder
@@ -182,7 +183,7 @@ def write_hub_directory(
     *,
     half: bool = False,
 ) -> None:
-    """Write config.yaml, tokens.txt, configuration.json and model.pt, what is only for pretraining included.
+    """Write config.yaml, tokens.txt, configuration.json and model.pt, including weights used in pretraining only.
 
     Needs torch.
     """
@@ -210,12 +211,12 @@ def write_hub_directory(
 
 
 def default_clips() -> list[Floats]:
-    """What heads are spread on: real clips, and synthetic ones of other voices."""
+    """Clips for `spread_labels`: real ones, and synthetic ones of other voices."""
     return real_clips() + [speech_like(1.5, seed) for seed in range(6)]
 
 
 def _pretraining(conf: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
-    """Weights that inference has no use for: the audio decoder, a teacher, another modality."""
+    """Weights that inference does not use: the audio decoder, a teacher, another modality."""
     rng = np.random.default_rng(99)
     shapes: dict[str, tuple[int, ...]] = {
         "d2v_model._ema.blocks.0.norm1.weight": (8,),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.inference.backends.onnx import OnnxBackend
+from service.inference.backends.onnx_backend import OnnxBackend
 from service.model.store import find
 from service.recognition.file import decode_clips
 from service.recognition.options import Options

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from service.errors import MissingExtra, SetupError
+from service.extras import extra
 from service.preprocess.reader import open_reader
 from service.results import Floats
 
@@ -135,11 +136,8 @@ def _bytes(samples: Floats) -> bytes:
 
 def _sounddevice() -> Any:
     try:
-        import sounddevice
-    except ModuleNotFoundError as error:
-        raise MissingExtra(
-            "The microphone needs sounddevice, which is not installed: pip install 'emotion2vec-service[mic]'"
-        ) from error
+        with extra("mic", "The microphone needs"):
+            import sounddevice
     except OSError as error:  # its wheels for Linux do not include PortAudio
         raise MissingExtra(
             "The microphone needs PortAudio, which is not installed: apt install libportaudio2"

@@ -69,7 +69,7 @@ def _pull(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from service.extras import torch_extra
+    from service.extras import extra
     from service.model.store import find
 
     settings = load_settings(**flags_of(options))
@@ -82,7 +82,7 @@ def _prepare(options: argparse.Namespace) -> int:
         stored = find(str(options.directory), cache=settings.cache_dir, offline=True)
         _print_model(stored.manifest, stored.directory)
         return 0
-    with torch_extra("Preparing a model"):
+    with extra("torch", "Preparing a model needs"):
         from service.model.prepare import prepare
     manifest = prepare(
         options.directory,

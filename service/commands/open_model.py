@@ -31,7 +31,7 @@ def open_model(stored: StoredModel, settings: Settings, *, few: bool = False) ->
     Raises:
         SetupError: if the backend cannot be opened.
     """
-    from service.inference.backends.compilation import Compilation
+    from service.inference.backends.compile_options import CompileOptions
     from service.inference.backends.select import open_backend
 
     return open_backend(
@@ -42,7 +42,7 @@ def open_model(stored: StoredModel, settings: Settings, *, few: bool = False) ->
         dtype=settings.dtype,
         threads=settings.threads,
         few=few,
-        compilation=Compilation(
+        compile_options=CompileOptions(
             choice=settings.compile,
             clips=settings.compile_clips,
             seconds=settings.compile_seconds,

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from service.errors import MissingExtra
+from service.extras import extra
 from service.folders.journal import read_rows
 
 _GROUP_BYTES = 4 * 1024 * 1024
@@ -24,12 +24,8 @@ def check_pyarrow() -> None:
     Raises:
         MissingExtra: if pyarrow is not installed.
     """
-    try:
+    with extra("parquet", "Parquet needs"):
         import pyarrow.parquet  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingExtra(
-            "Parquet needs pyarrow, which is not installed: pip install 'emotion2vec-service[parquet]'"
-        ) from error
 
 
 def write_parquet(journal: Path, path: Path, parameters: Mapping[str, Any]) -> None:

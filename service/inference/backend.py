@@ -1,4 +1,4 @@
-"""What every way of running the model offers to the worker thread that owns it."""
+"""The interface of a backend: one loaded model, owned by one worker thread."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from service.results import BatchOutput, Clip, ModelInfo
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How much one call of `Backend.run` may hold: clips, and seconds of audio over all of them.
+    """The most that one call of `Backend.run` takes: clips, and seconds of audio over all of them.
 
-    A single clip longer than `seconds` still makes a batch of its own.
+    A single clip longer than `seconds` is still accepted, alone.
     """
 
     clips: int
@@ -21,27 +21,27 @@ class BatchLimits:
 
 
 class Backend(Protocol):
-    """One loaded model. Only the thread that made it calls it."""
+    """One loaded model. Not thread-safe: only the thread that made it calls it."""
 
     @property
     def info(self) -> ModelInfo:
-        """Which model answers, on what, in which precision."""
+        """The model, the device and the precision."""
 
     @property
     def limits(self) -> BatchLimits:
-        """The largest batch that `run` takes."""
+        """The largest batch that `run` accepts."""
 
     def warm_up(self) -> None:
-        """Run what the first requests would otherwise pay for: the largest batch first, then one clip."""
+        """Do the one-time work (memory, kernels, compiled programs) that would slow down the first requests."""
 
     def run(self, clips: Sequence[Clip]) -> BatchOutput:
-        """Resample, trim, normalise, encode and score `clips`; the answers equal those of single clips.
+        """Resample, trim, normalise, encode and score `clips`; a clip's answer does not depend on the others.
 
-        Every clip holds at least 25 ms of finite samples; `service.preprocess.clips` has seen to that.
+        Every clip holds at least 25 ms of finite samples, which `service.preprocess.clips` checks.
 
         Raises:
-            BackendBroken: if no later run can succeed either; the backend is then closed, and a new one is loaded.
-            Exception: anything else concerns this batch alone.
+            BackendBroken: if the backend cannot run any more and must be closed and loaded again.
+            Exception: any other error concerns this batch only.
         """
 
     def memory(self) -> dict[str, int]:

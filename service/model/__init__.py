@@ -1,1 +1,1 @@
-"""Everything that is done to a model before it is served: find, check, convert, store."""
+"""The model: fetching, checking, converting and storing it, the encoder in torch, and its ONNX graph."""

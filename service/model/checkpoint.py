@@ -1,7 +1,7 @@
-"""Reads a checkpoint in hub layout: `config.yaml`, `tokens.txt` and `model.pt`, none of them trusted.
+"""Reads a checkpoint in hub layout: `config.yaml`, `tokens.txt` and `model.pt`, all untrusted input.
 
-FunASR evaluates a string of the configuration and follows the file names in `configuration.json`; here the former is
-matched against a pattern, and the file names are fixed.
+FunASR evaluates a string of the configuration as Python and opens the files that `configuration.json` names; here the
+string is matched against a pattern, and the file names are fixed.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _PREFIX = "d2v_model."
 
 
 class Checkpoint(NamedTuple):
-    """What a hub directory holds.
+    """The contents of a hub directory.
 
     Attributes:
         config: the encoder's dimensions.
         labels: in the order of the head's outputs.
         weights: FP32, by the checkpoint's names without `d2v_model.`, the head as `proj.*`.
-        half: whether every weight was stored in FP16, so that nothing is lost by storing them so again.
+        half: whether every weight was stored in FP16, so that storing them in FP16 again loses nothing.
     """
 
     config: ModelConfig
@@ -58,7 +58,7 @@ def load_hub_directory(directory: Path) -> Checkpoint:
 
     Raises:
         ModelNotFound: if a file is missing.
-        CheckpointInvalid: if a file is malformed, asks for what the encoder does not implement, or lacks weights.
+        CheckpointInvalid: if a file is malformed, needs a feature that the encoder lacks, or lacks weights.
     """
     for name in FILES:
         if not (directory / name).is_file():
@@ -83,8 +83,8 @@ def load_hub_directory(directory: Path) -> Checkpoint:
 def parse_yaml(text: str) -> Mapping[str, Any]:
     """Read a YAML mapping of plain values.
 
-    Anchors are refused, since a few lines of them can stand for gigabytes, and so is deep nesting, which takes PyYAML
-    minutes.
+    Anchors are refused, since a few lines of them can expand to gigabytes, and so is deep nesting, on which PyYAML
+    spends minutes.
 
     Raises:
         CheckpointInvalid: if the text is anything else.
@@ -117,9 +117,9 @@ def _read_text(path: Path) -> str:
 
 
 def _load_tensors(path: Path) -> dict[str, Any]:
-    """The innermost dict of a checkpoint, as FunASR unwraps it. Nothing but tensors and plain values is unpickled."""
+    """The innermost dict of a checkpoint, unwrapped as FunASR does. Only tensors and plain values are unpickled."""
     try:
-        # Only the format of torch 1.6 and later can be mapped; the older one is still read safely.
+        # Only the format of torch 1.6 and later can be memory-mapped.
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged or hostile file makes torch raise nearly anything
         raise CheckpointInvalid(
@@ -134,7 +134,7 @@ def _load_tensors(path: Path) -> dict[str, Any]:
 
 
 def _select(state: Mapping[str, Any], config: ModelConfig, labels: int) -> dict[str, torch.Tensor]:
-    """The weights that inference uses, by name without prefix; parts of the pretraining are left out."""
+    """The weights that inference uses, by name without prefix; those used in pretraining only are left out."""
     found: dict[str, torch.Tensor] = {}
     for name in expected_shapes(config, labels):
         value = state.get(_PREFIX + name, state.get(name))
@@ -142,7 +142,7 @@ def _select(state: Mapping[str, Any], config: ModelConfig, labels: int) -> dict[
             found[name] = value
     if "proj.weight" not in found:
         raise CheckpointInvalid(
-            f"{CHECKPOINT} has no head (proj.weight): it is a feature extractor, which knows no emotions; "
+            f"{CHECKPOINT} has no head (proj.weight): it is a feature extractor, which classifies no emotions; "
             "use one of the emotion2vec_plus models or emotion2vec_base_finetuned"
         )
     check_shapes(config, labels, {name: tuple(tensor.shape) for name, tensor in found.items()})
@@ -150,7 +150,7 @@ def _select(state: Mapping[str, Any], config: ModelConfig, labels: int) -> dict[
 
 
 def _to_numpy(name: str, tensor: torch.Tensor) -> NDArray[np.float32]:
-    # A stride of zero could make a small file stand for more memory than there is.
+    # With a stride of zero, a small file could expand to more memory than there is.
     dense = tensor.layout == torch.strided and tensor.is_contiguous() and tensor.device.type == "cpu"
     if not (dense and tensor.is_floating_point()):
         raise CheckpointInvalid(f"the checkpoint's weight {name} is not a plain array of floating-point numbers")

@@ -1,4 +1,4 @@
-"""The dimensions of an emotion2vec encoder, read from a hub's `config.yaml` without trusting it.
+"""The dimensions of an emotion2vec encoder, read from a hub's `config.yaml`, which is untrusted input.
 
 Source of the fields' meaning: FunASR, `funasr/models/emotion2vec` (data2vec 2.0's audio modality).
 """
@@ -19,7 +19,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _MAX_LAYERS = 64
 _MAX_WIDTH = 16_384
 
-# What the encoder does not implement, by its path in `model_conf`, and the only value it can work with.
+# Fields of `model_conf` of which the encoder implements only one value.
 _FIXED: tuple[tuple[str, Any], ...] = (
     ("layer_norm_first", False),
     ("norm_affine", True),
@@ -29,7 +29,7 @@ _FIXED: tuple[tuple[str, Any], ...] = (
     ("modalities.audio.learned_alibi", False),
     ("modalities.audio.conv_pos_pre_ln", False),
 )
-# The largest value that makes sense, by field of `ModelConfig`; none of them may be below one.
+# The largest accepted value of each field of `ModelConfig`; the smallest is one, unless listed below.
 _LIMITS = {
     "embed_dim": _MAX_WIDTH,
     "num_heads": 1024,
@@ -45,38 +45,47 @@ _MAY_BE_ZERO = {"prenet_depth", "num_extra_tokens"}
 
 
 LOWEST_BIAS = -60.0
-"""Where the attention bias of distance stops falling. Below it, weights of distant frames would end as denormal
-numbers, with which many processors compute far slower; e^-60 is nothing beside 1."""
+"""Lower bound of the attention bias. Below it, attention weights of distant frames would become denormal numbers, with
+which many processors compute far slower; e^-60 is negligible beside 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConvLayer:
-    """One convolution of the front end."""
+    """One convolution of the front end.
+
+    Raises:
+        CheckpointInvalid: if a value is out of range.
+    """
 
     channels: int
     kernel: int
     stride: int
 
+    def __post_init__(self) -> None:
+        if not (0 < self.channels <= _MAX_WIDTH and 0 < self.stride <= self.kernel < 1000):
+            raise CheckpointInvalid(f"feature_encoder_spec has an impossible layer: {self}")
+
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Everything that the encoder's shape depends on.
+    """The dimensions of an encoder.
 
     Attributes:
-        conv_layers: the front end, first to last.
+        conv_layers: the convolutions of the front end, first to last.
         embed_dim: width of the transformer, and of an embedding.
         num_heads: attention heads.
-        prenet_depth: transformer blocks before `depth` more; together they are the encoder's blocks.
+        prenet_depth: transformer blocks of the prenet.
+        depth: transformer blocks after the prenet.
         mlp_dim: hidden width of each block's MLP.
         conv_pos_depth: positional convolutions, each of kernel `conv_pos_kernel` in `conv_pos_groups` groups.
         num_extra_tokens: learned tokens in front of the frames, dropped at the end.
-        norm_eps: of the transformer's layer norms (the others use 1e-5).
-        normalize: whether the waveform is brought to zero mean and unit variance.
-        alibi_scale_per_layer: whether each block has a scale of the ALiBi bias of its own.
-        alibi_scale_per_head: whether each head has one.
+        norm_eps: epsilon of the transformer's layer norms (the others use 1e-5).
+        normalize: whether the waveform is normalised to zero mean and unit variance.
+        alibi_scale_per_layer: whether each block has its own scale of the ALiBi bias.
+        alibi_scale_per_head: whether each head has its own scale.
 
     Raises:
-        CheckpointInvalid: if a value is impossible or absurd; the text names it.
+        CheckpointInvalid: if a value is out of range; the message names it.
     """
 
     conv_layers: tuple[ConvLayer, ...]
@@ -91,8 +100,8 @@ class ModelConfig:
     num_extra_tokens: int
     norm_eps: float
     normalize: bool
-    alibi_scale_per_layer: bool = False
-    alibi_scale_per_head: bool = True
+    alibi_scale_per_layer: bool
+    alibi_scale_per_head: bool
 
     def __post_init__(self) -> None:
         for name, highest in _LIMITS.items():
@@ -101,9 +110,6 @@ class ModelConfig:
                 raise CheckpointInvalid(f"{name} is {getattr(self, name)}; it must be from {lowest} to {highest}")
         if not 1 <= len(self.conv_layers) <= _MAX_LAYERS:
             raise CheckpointInvalid(f"feature_encoder_spec has {len(self.conv_layers)} layers")
-        for layer in self.conv_layers:
-            if not (0 < layer.channels <= _MAX_WIDTH and 0 < layer.stride <= layer.kernel < 1000):
-                raise CheckpointInvalid(f"feature_encoder_spec has an impossible layer: {layer}")
         hop = math.prod(layer.stride for layer in self.conv_layers)
         if (hop, self.samples(1)) != (FRAME_HOP, MIN_SAMPLES):
             raise CheckpointInvalid(
@@ -118,11 +124,11 @@ class ModelConfig:
 
     @property
     def blocks(self) -> int:
-        """Transformer blocks in all."""
+        """Transformer blocks, the prenet's included."""
         return self.prenet_depth + self.depth
 
     def frames(self, samples: int) -> int:
-        """Frames that the front end makes of `samples` samples at 16 kHz (it pads nothing)."""
+        """Frames that the front end makes of `samples` samples at 16 kHz; it uses no padding."""
         for layer in self.conv_layers:
             samples = (samples - layer.kernel) // layer.stride + 1
         return max(samples, 0)
@@ -138,8 +144,8 @@ class ModelConfig:
         """Read the section `model_conf` of a hub's `config.yaml`, already parsed into plain values.
 
         Raises:
-            CheckpointInvalid: if a field is missing, has a bad value, or asks for what the encoder does not
-                implement; the text names it.
+            CheckpointInvalid: if a field is missing, has a bad value, or needs a feature that the encoder lacks; the
+                message names it.
         """
         for path, needed in _FIXED:
             found = _lookup(model_conf, path)
@@ -179,10 +185,10 @@ class ModelConfig:
 def parse_conv_spec(spec: str) -> tuple[ConvLayer, ...]:
     """Read a `feature_encoder_spec` such as `[(512, 10, 5)] + [(512, 3, 2)] * 4`.
 
-    The published configurations hold it as Python source, which FunASR evaluates; here it is matched.
+    The published configurations hold it as Python source, which FunASR evaluates; here it is only parsed.
 
     Raises:
-        CheckpointInvalid: if the text is anything but such a sum.
+        CheckpointInvalid: if the text is not such a sum.
     """
     layers: list[ConvLayer] = []
     for term in re.sub(r"\s", "", spec).split("+"):
@@ -192,8 +198,6 @@ def parse_conv_spec(spec: str) -> tuple[ConvLayer, ...]:
                 f"feature_encoder_spec is not a sum of [(channels, kernel, stride)] * n: {spec!r:.99}"
             )
         channels, kernel, stride = (int(match[i]) for i in (1, 2, 3))
-        if not (0 < channels <= _MAX_WIDTH and 0 < stride <= kernel):
-            raise CheckpointInvalid(f"feature_encoder_spec has an impossible layer: {term}")
         layers += [ConvLayer(channels, kernel, stride)] * int(match[4] or 1)
         if len(layers) > _MAX_LAYERS:
             raise CheckpointInvalid(f"feature_encoder_spec has more than {_MAX_LAYERS} layers")
@@ -201,7 +205,7 @@ def parse_conv_spec(spec: str) -> tuple[ConvLayer, ...]:
 
 
 def alibi_slopes(heads: int) -> list[float]:
-    """The slope of each head's bias, falling geometrically.
+    """The slope of each head's ALiBi bias, a geometric sequence.
 
     Where `heads` is not a power of two (the base models have 12), the slopes of the next lower power come first,
     then every second one of the next higher.

@@ -1,4 +1,4 @@
-"""Fetches a model's files from ModelScope or Hugging Face, when asked to and only then."""
+"""Downloads a model's files from ModelScope or Hugging Face."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from pathlib import Path
 from typing import Literal
 
 from service.errors import HubUnreachable, ModelNotFound
-from service.extras import torch_extra
+from service.extras import extra
 
 logger = logging.getLogger(__name__)
 
 Hub = Literal["modelscope", "huggingface"]
 
 KNOWN_MODELS = tuple(f"iic/emotion2vec_{name}" for name in ("plus_large", "plus_base", "plus_seed", "base_finetuned"))
-"""What is known to work, by its name on ModelScope; on Hugging Face the owner is `emotion2vec`."""
+"""Models that are known to work, by their names on ModelScope; on Hugging Face the owner is `emotion2vec`."""
 
 FILES = ("config.yaml", "tokens.txt", "model.pt")
-"""What a directory in hub layout must hold, and all that is fetched; the large one last."""
+"""The files of a directory in hub layout, which are all that is downloaded; the large one last."""
 
 _OWNERS: dict[Hub, str] = {"modelscope": "iic", "huggingface": "emotion2vec"}
 _ENDPOINTS: dict[Hub, tuple[str, str]] = {
     "modelscope": ("MODELSCOPE_ENDPOINT", "https://modelscope.cn"),
     "huggingface": ("HF_ENDPOINT", "https://huggingface.co"),
 }
-_PROBE_SECONDS = 6.0
+_CONNECT_SECONDS = 6.0
 
 
 def fetch(model: str, directory: Path, *, hub: Hub | None = None) -> str:
-    """Download what `service.model.checkpoint` reads of a model into `directory`; complete files are kept.
+    """Download the files that `service.model.checkpoint` reads into `directory`; complete files are not fetched again.
 
     Args:
-        model: `owner/name`; the emotion2vec models go by either hub's name on both.
-        directory: made if needed.
-        hub: which one to ask; by default the one whose name of an emotion2vec model was given, else ModelScope.
+        model: `owner/name`; for the emotion2vec models, the owner of either hub works for both.
+        directory: created if needed.
+        hub: by default the hub whose owner of the emotion2vec models was given, else ModelScope.
 
     Returns:
-        Where it came from, as `hub:owner/name`.
+        The source, as `hub:owner/name`.
 
     Raises:
-        HubUnreachable: if the hub cannot be reached; the text says how to do without.
+        HubUnreachable: if the hub cannot be reached; the message says how to copy the files by hand.
         ModelNotFound: if the hub has no such model or file.
         MissingExtra: if the hubs' libraries are not installed.
     """
     hub, name = resolve(model, hub)
     endpoint = _endpoint(hub)
-    with torch_extra(f"Fetching {name}"):
-        _probe(endpoint, name)
+    with extra("torch", f"Fetching {name} needs"):
+        _check_reachable(endpoint, name)
         directory.mkdir(parents=True, exist_ok=True)
         for file in FILES:
             logger.info("fetching %s of %s from %s", file, name, hub)
@@ -61,7 +61,7 @@ def fetch(model: str, directory: Path, *, hub: Hub | None = None) -> str:
 
 
 def resolve(model: str, hub: Hub | None) -> tuple[Hub, str]:
-    """Which hub to ask for `model`, and by which name."""
+    """The hub to ask for `model`, and the model's name there."""
     owner, _, name = model.partition("/")
     if hub is None:
         hub = "huggingface" if owner == _OWNERS["huggingface"] else "modelscope"
@@ -71,12 +71,12 @@ def resolve(model: str, hub: Hub | None) -> tuple[Hub, str]:
 
 
 def canonical(model: str) -> str:
-    """The one name of a model that both hubs have, which is ModelScope's."""
+    """The name under which a model is stored, whichever hub it comes from: its name on ModelScope."""
     return resolve(model, "modelscope")[1]
 
 
 def without_network(model: str) -> str:
-    """How to bring a model to a machine that cannot or must not fetch it."""
+    """Instructions for a machine that cannot or must not download a model."""
     return (
         f"Bring the files yourself: copy {', '.join(FILES)} of {model} into a directory and pass it with --model; "
         "or run `emotion2vec-service models pull` on a machine with network and copy its cache directory "
@@ -90,24 +90,24 @@ def _endpoint(hub: Hub) -> str:
     return (endpoint if "://" in endpoint else f"https://{endpoint}").rstrip("/")
 
 
-def _probe(endpoint: str, model: str) -> None:
-    """Fail within seconds where there is no network: the libraries retry for minutes.
+def _check_reachable(endpoint: str, model: str) -> None:
+    """Fail within seconds if there is no network; the hubs' libraries would retry for minutes.
 
-    In a thread, since name resolution has no timeout.
+    The request runs in a thread, since name resolution has no timeout.
     """
     import requests
 
     def ask() -> None:
         try:
-            requests.get(endpoint, timeout=_PROBE_SECONDS, stream=True, allow_redirects=False).close()
+            requests.get(endpoint, timeout=_CONNECT_SECONDS, stream=True, allow_redirects=False).close()
             answers.put(None)
         except requests.RequestException as error:
             answers.put(error)
 
     answers: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-    threading.Thread(target=ask, name="hub-probe", daemon=True).start()
+    threading.Thread(target=ask, name="hub-reachable", daemon=True).start()
     try:
-        failure = answers.get(timeout=_PROBE_SECONDS)
+        failure = answers.get(timeout=_CONNECT_SECONDS)
     except queue.Empty:
         failure = TimeoutError()
     if failure is not None:
@@ -132,8 +132,8 @@ def _from_huggingface(model: str, file: str, directory: Path, endpoint: str) -> 
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        hf_hub_download(model, file, local_dir=directory, endpoint=endpoint, etag_timeout=_PROBE_SECONDS)
-    except LocalEntryNotFoundError as error:  # its way to say that the hub did not answer
+        hf_hub_download(model, file, local_dir=directory, endpoint=endpoint, etag_timeout=_CONNECT_SECONDS)
+    except LocalEntryNotFoundError as error:  # what the library raises if the hub does not answer
         raise _failed(file, model, error) from error
     except (EntryNotFoundError, RepositoryNotFoundError) as error:
         raise ModelNotFound(f"Hugging Face has no file {file} in a public model {model}") from error

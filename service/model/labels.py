@@ -1,4 +1,4 @@
-"""The emotions that a model knows: read from a hub's `tokens.txt`, and spelled in English and Chinese."""
+"""The labels of a model: read from a hub's `tokens.txt`, with their English and Chinese names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MAX_LABELS = 256
 _MAX_CHARACTERS = 100
 _UNUSED = "unuse"
 
-# For token lists that hold only one of the two spellings.
+# For token lists that hold only one of the two names.
 _CHINESE = {
     "angry": "生气",
     "disgusted": "厌恶",
@@ -30,7 +30,7 @@ def parse_tokens(text: str) -> tuple[str, ...]:
     """Read the labels of a `tokens.txt`, one a line, in the order of the head's outputs.
 
     Raises:
-        CheckpointInvalid: if there are none or far too many, or one is empty, unprintable or a second one of its name.
+        CheckpointInvalid: if there are none or too many, or one is empty, not printable or a duplicate.
     """
     labels = tuple(line.rstrip() for line in text.removeprefix("\ufeff").rstrip().split("\n"))
     check_labels(labels)
@@ -38,7 +38,12 @@ def parse_tokens(text: str) -> tuple[str, ...]:
 
 
 def check_labels(labels: Sequence[str]) -> None:
-    """Refuse labels that an answer or a metric could not bear; `CheckpointInvalid` names the line."""
+    """Check labels, which become part of answers and metrics.
+
+    Raises:
+        CheckpointInvalid: if there are too many, one is empty, too long, not printable or a duplicate, or all are
+            masked; the message gives its line.
+    """
     if len(labels) > _MAX_LABELS:
         raise CheckpointInvalid(f"there are {len(labels)} labels; at most {_MAX_LABELS} are supported")
     seen: dict[str, int] = {}
@@ -54,12 +59,12 @@ def check_labels(labels: Sequence[str]) -> None:
 
 
 def masked_labels(labels: Sequence[str]) -> frozenset[int]:
-    """Indices of the labels that the model never answers (`unuse_0`, ...)."""
+    """Indices of the unused outputs (`unuse_0`, ...), which are never answered."""
     return frozenset(i for i, native in enumerate(labels) if native.startswith(_UNUSED))
 
 
 def to_label(native: str) -> Label:
-    """Spell a token such as `生气/angry`, `angry` or `<unk>` in English and Chinese."""
+    """The English and Chinese names of a token such as `生气/angry`, `angry` or `<unk>`."""
     if native == "<unk>":
         return Label(en="unknown", zh=_CHINESE["unknown"], native=native)
     first, slash, second = native.partition("/")

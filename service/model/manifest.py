@@ -1,4 +1,4 @@
-"""The manifest of a prepared model: what it is, where it came from, and which files belong to it."""
+"""The manifest of a prepared model: its name, source, dimensions, labels, and files with checksums."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ONNX_INT8 = "model.int8.onnx"
 CARD = "CARD.md"
 
 SCHEMA = 2
-"""Version of what is prepared; 2: the graphs take several clips."""
+"""Version of the format of prepared models; since 2 the graphs take several clips."""
 
 _MAX_BYTES = 256 * 1024
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 MODEL_ID = re.compile(rf"{_NAME}(/{_NAME})?")
-"""What a model may be called: `name` or `owner/name`."""
+"""Valid names of models: `name` or `owner/name`."""
 
 _ShortText = Annotated[str, Field(max_length=200)]
 
@@ -42,7 +42,7 @@ class FileEntry:
 
     @classmethod
     def of(cls, path: Path) -> FileEntry:
-        """Read a file once for its checksum and size."""
+        """Compute the checksum and the size of a file."""
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             return cls(sha256=digest, size=os.fstat(file.fileno()).st_size)
@@ -50,21 +50,21 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What `manifest.json` holds.
+    """The contents of `manifest.json`.
 
     Attributes:
-        id: the hub id, or a name for a model from elsewhere.
+        id: the hub id, or a name for a model from a local directory.
         source: the hub it came from, or `directory`.
         config: the encoder's dimensions.
-        labels: as the token list has them, in the order of the logits.
-        files: by name, all beside the manifest.
-        tools: versions of what prepared the model.
-        demonstration: whether it only shows the path; then every answer says so.
+        labels: as in the token list, in the order of the logits.
+        files: by name, all in the directory of the manifest.
+        tools: versions of the packages that prepared the model.
+        demonstration: whether the model is for demonstration only; every answer then says so.
         created: when it was prepared, ISO 8601 in UTC.
         schema: version of this format.
 
     Raises:
-        CheckpointInvalid: if a value is impossible.
+        CheckpointInvalid: if a value is invalid.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")
@@ -86,11 +86,11 @@ class Manifest:
 
     @property
     def revision(self) -> str:
-        """Twelve hexadecimal digits that are equal where the weights are."""
+        """The first twelve hexadecimal digits of the weights' checksum."""
         return self.files[WEIGHTS].sha256[:12]
 
     def info(self, *, backend: str, device: str, dtype: str) -> ModelInfo:
-        """Describe this model as it runs in a backend."""
+        """Describe this model, running in a backend."""
         return ModelInfo(
             id=self.id,
             revision=self.revision,
@@ -109,7 +109,7 @@ class Manifest:
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:
-        """Read and check `manifest.json` in `directory`, and that its files are there in their sizes.
+        """Read and check `manifest.json` in `directory`, and check that its files exist and have the stated sizes.
 
         Raises:
             CheckpointInvalid: if it is not a valid manifest, or a file is missing or has another size.
@@ -138,10 +138,10 @@ class Manifest:
         return manifest
 
     def verify(self, directory: Path) -> None:
-        """Compare every file in `directory` with its checksum, which reads them all.
+        """Read every file in `directory` and compare it with its checksum.
 
         Raises:
-            CheckpointInvalid: if one differs; the text names it.
+            CheckpointInvalid: if one differs; the message names it.
         """
         for name, entry in self.files.items():
             if FileEntry.of(directory / name) != entry:

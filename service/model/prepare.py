@@ -1,7 +1,8 @@
-"""Turns a checkpoint in hub layout into a prepared model, which the service only memory-maps.
+"""Converts a checkpoint in hub layout into a prepared model, whose files the service memory-maps.
 
 A prepared model is a directory with the weights as safetensors, the graphs for ONNX Runtime, and a manifest. The
-manifest is written last, after the graphs have been run against the encoder, so a directory that has one is complete.
+manifest is written last, after the graphs have been checked against the encoder, so a directory with a manifest is
+complete.
 """
 
 from __future__ import annotations
@@ -29,21 +30,22 @@ from service.model.checkpoint import Checkpoint, load_hub_directory
 from service.model.config import ModelConfig
 from service.model.manifest import CARD, MANIFEST, MODEL_ID, ONNX_FP32, ONNX_INT8, WEIGHTS, FileEntry, Manifest
 from service.model.network.encoder import Encoder
+from service.model.normalize import normalized
 from service.model.onnx.graph import write_onnx
 from service.model.onnx.inputs import lay_out
-from service.model.synthetic_speech import normalized, speech_like
+from service.model.synthetic_speech import speech_like
 from service.results import SAMPLING_RATE, Floats
 
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4
-"""How far scores and embeddings of the FP32 graph may be from the encoder's."""
+"""The largest accepted difference of the FP32 graph from the encoder, in scores and embeddings."""
 
 _INT8_SIMILARITY = 0.9
-"""Cosine of the INT8 and FP32 embeddings below which the graph is taken for broken."""
+"""The smallest accepted cosine of the INT8 graph's embeddings and the encoder's."""
 
-_PROBES = ((0, 400), (1, 401), (2, 16_000), (3, 50_123))
-"""Seeds and samples of the waveforms that the graphs are checked on."""
+_CHECK_CLIPS = ((0, 400), (1, 401), (2, 16_000), (3, 50_123))
+"""Seeds and lengths in samples of the waveforms on which the graphs are checked."""
 
 _PUBLISH_ATTEMPTS = 20
 _TOOLS = ("torch", "onnx", "onnxruntime", "safetensors", "numpy")
@@ -59,28 +61,28 @@ def prepare(
     source: Path,
     target: Path,
     *,
-    id: str,  # noqa: A002 - it is called so everywhere a user meets it
+    id: str,  # noqa: A002 - the name of the CLI option and of the manifest's field
     origin: str = "directory",
     int8: bool = True,
     demonstration: bool = False,
 ) -> Manifest:
-    """Prepare the checkpoint in `source` and put the result at `target`, at once or not at all.
+    """Prepare the checkpoint in `source` and move the result to `target` atomically.
 
     Args:
-        source: a directory in hub layout; a `CARD.md` in it is taken along.
-        target: replaced if it is an older prepared model.
-        id: what answers call the model.
-        origin: where the checkpoint came from, `hub:owner/name` or `directory`.
-        int8: also write the graph in INT8.
-        demonstration: whether answers shall say that the model is for demonstration.
+        source: a directory in hub layout; a `CARD.md` in it is copied.
+        target: the new directory; a prepared model there is replaced.
+        id: the name of the model in answers.
+        origin: the source of the checkpoint, `hub:owner/name` or `directory`.
+        int8: whether to write the INT8 graph too.
+        demonstration: whether answers say that the model is for demonstration.
 
     Returns:
-        The manifest that was written.
+        The manifest of the prepared model.
 
     Raises:
         ModelNotFound: if `source` lacks a file.
-        CheckpointInvalid: if the checkpoint is not usable, or a graph disagrees with the encoder.
-        SettingsInvalid: if `id` cannot be a name, or `target` holds something else than a prepared model.
+        CheckpointInvalid: if the checkpoint is not usable, or a graph differs too much from the encoder.
+        SettingsInvalid: if `id` is not a valid name, or `target` exists and is not a prepared model.
     """
     if not MODEL_ID.fullmatch(id):
         raise SettingsInvalid(
@@ -113,7 +115,7 @@ def prepare(
 
 
 def _write(directory: Path, checkpoint: Checkpoint, *, int8: bool) -> None:
-    """Write weights and graphs, each read back and checked."""
+    """Write weights and graphs, and check the graphs against an encoder with the weights as written."""
     config, path = checkpoint.config, directory / WEIGHTS
     dtype = np.float16 if checkpoint.half else np.float32
     save_file({name: np.ascontiguousarray(w, dtype) for name, w in checkpoint.weights.items()}, path)
@@ -138,9 +140,9 @@ def _write(directory: Path, checkpoint: Checkpoint, *, int8: bool) -> None:
 
 
 def _answers(encoder: Encoder) -> list[_Answer]:
-    """What the encoder says to the probes."""
+    """The encoder's results for the check clips."""
     answers = []
-    for seed, samples in _PROBES:
+    for seed, samples in _CHECK_CLIPS:
         waveform = normalized(speech_like(samples / SAMPLING_RATE, seed))
         with torch.inference_mode():
             features, logits = encoder(torch.from_numpy(waveform)[None])
@@ -149,9 +151,9 @@ def _answers(encoder: Encoder) -> list[_Answer]:
 
 
 def _compare(answers: list[_Answer], graph: Path, config: ModelConfig, *, together: bool) -> tuple[float, float, float]:
-    """Largest difference in scores and embeddings, smallest cosine of embeddings, of a graph from the encoder.
+    """Compare a graph with the encoder: largest difference in scores and in embeddings, smallest cosine of embeddings.
 
-    Every probe is run alone and, where asked for, once more together with the others.
+    Every check clip is run alone and, with `together`, also all of them in one run.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -163,7 +165,7 @@ def _compare(answers: list[_Answer], graph: Path, config: ModelConfig, *, togeth
         features, logits = session.run(["features", "logits"], inputs.tensors)
         for (_, ours, scores), frames in zip(run, inputs.frames, strict=True):
             theirs = features[frames].mean(axis=0)
-            # `max` would drop a NaN; it must reach the caller's comparison.
+            # `max` could drop a NaN, which the caller must see.
             score = float(np.maximum(score, np.abs(scores - _softmax(logits[frames])).max()))
             embedding = float(np.maximum(embedding, np.abs(ours - theirs).max()))
             cosine = float(np.minimum(cosine, ours @ theirs / (np.linalg.norm(ours) * np.linalg.norm(theirs))))
@@ -178,9 +180,9 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _publish(directory: Path, target: Path, scratch: Path) -> None:
-    """Move a finished directory to `target`, older ones out of the way first; another process may do the same."""
+    """Move a finished directory to `target` after moving an older one away; other processes may do the same."""
     for path in directory.iterdir():
-        path.chmod(0o644)  # safetensors makes its file unreadable for others
+        path.chmod(0o644)  # safetensors makes its file readable for its owner only
     for attempt in count():
         with contextlib.suppress(FileNotFoundError):
             target.rename(scratch / f"old-{attempt}")

@@ -1,4 +1,4 @@
-"""A deterministic, speech-like waveform to compare two ways of running the same model on."""
+"""Deterministic speech-like waveforms, on which two implementations of the same model are compared."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from service.results import SAMPLING_RATE, Floats
 
 
 def speech_like(seconds: float, seed: int = 0) -> Floats:
-    """Voiced syllables of a wandering pitch between hissing consonants and short pauses.
+    """Voiced syllables of varying pitch between noisy consonants and short pauses.
 
     Args:
         seconds: length.
-        seed: another one gives another "speaker" and "sentence".
+        seed: selects pitch, formants and rhythm.
 
     Returns:
         float32 (time,) at 16 kHz, the peak at 0.5.
@@ -30,11 +30,4 @@ def speech_like(seconds: float, seed: int = 0) -> Floats:
     hiss = rng.standard_normal(time.size) * np.clip(0.3 - syllables, 0, None)
     waveform = voiced / np.abs(voiced).max() * syllables + hiss + 0.002 * rng.standard_normal(time.size)
     samples: Floats = (0.5 * waveform / np.abs(waveform).max()).astype(np.float32)
-    return samples
-
-
-def normalized(waveform: Floats) -> Floats:
-    """Zero mean and unit variance, as the encoder takes waveforms; variance is bounded by 1e-5."""
-    centred = waveform - waveform.mean(dtype=np.float64)
-    samples: Floats = (centred / np.sqrt(np.mean(centred**2) + 1e-5)).astype(np.float32)
     return samples

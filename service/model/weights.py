@@ -1,4 +1,4 @@
-"""Which weights an encoder and its head have, under the names of the published checkpoints."""
+"""Names and shapes of the weights of an encoder and its head; the names are those of the published checkpoints."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from collections.abc import Iterator, Mapping
 from service.errors import CheckpointInvalid
 from service.model.config import ModelConfig
 
-Shape = tuple[int, ...]
 _AUDIO = "modality_encoders.AUDIO"
 
 
-def expected_shapes(config: ModelConfig, labels: int) -> dict[str, Shape]:
-    """Name and shape of every weight that is used at inference, the head for `labels` labels included."""
+def expected_shapes(config: ModelConfig, labels: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight that inference uses, including the head for `labels` labels."""
     return dict(_shapes(config, labels))
 
 
-def check_shapes(config: ModelConfig, labels: int, found: Mapping[str, Shape]) -> None:
-    """Compare `found`, the shapes by name, with what `config` asks for; further names are no error.
+def check_shapes(config: ModelConfig, labels: int, found: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare `found`, the shapes by name, with those that `config` requires; additional names are ignored.
 
     Raises:
-        CheckpointInvalid: if a weight is missing or has another shape; the text names the first.
+        CheckpointInvalid: if a weight is missing or has another shape; the message names the first.
     """
     for name, shape in _shapes(config, labels):
         if name not in found:
@@ -31,7 +30,7 @@ def check_shapes(config: ModelConfig, labels: int, found: Mapping[str, Shape]) -
             )
 
 
-def _shapes(config: ModelConfig, labels: int) -> Iterator[tuple[str, Shape]]:
+def _shapes(config: ModelConfig, labels: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     width = config.embed_dim
     channels = 1
     for i, layer in enumerate(config.conv_layers):
@@ -58,7 +57,7 @@ def _shapes(config: ModelConfig, labels: int) -> Iterator[tuple[str, Shape]]:
     yield from _linear("proj", width, labels)
 
 
-def _block(prefix: str, width: int, mlp_dim: int) -> Iterator[tuple[str, Shape]]:
+def _block(prefix: str, width: int, mlp_dim: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield from _affine(f"{prefix}.norm1", width)
     yield from _linear(f"{prefix}.attn.qkv", width, 3 * width)
     yield from _linear(f"{prefix}.attn.proj", width, width)
@@ -67,11 +66,11 @@ def _block(prefix: str, width: int, mlp_dim: int) -> Iterator[tuple[str, Shape]]
     yield from _linear(f"{prefix}.mlp.fc2", mlp_dim, width)
 
 
-def _affine(prefix: str, width: int) -> Iterator[tuple[str, Shape]]:
+def _affine(prefix: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{prefix}.weight", (width,)
     yield f"{prefix}.bias", (width,)
 
 
-def _linear(prefix: str, inputs: int, outputs: int) -> Iterator[tuple[str, Shape]]:
+def _linear(prefix: str, inputs: int, outputs: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{prefix}.weight", (outputs, inputs)
     yield f"{prefix}.bias", (outputs,)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from opentelemetry.trace import TracerProvider
 
 from service import __version__
-from service.errors import MissingExtra
+from service.extras import extra
 
 _CLOSE_SECONDS = 2.0
 """How long the end of the process waits for spans that are not sent yet."""
@@ -29,15 +29,11 @@ def exporting(traces: bool) -> Iterator[TracerProvider | None]:
     if not traces:
         yield None
         return
-    try:
+    with extra("otel", "Traces need"):
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ModuleNotFoundError as error:
-        raise MissingExtra(
-            f"Traces need {error.name}, which is not installed: pip install 'emotion2vec-service[otel]'"
-        ) from error
     own = Resource.create({"service.name": "emotion2vec-service", "service.version": __version__})
     provider = SdkTracerProvider(resource=own.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -7,7 +7,7 @@ from service.inference.backends.buckets import (
     ALIGNMENT,
     LAUNCH_FRAMES,
     ROWS,
-    Shape,
+    BatchShape,
     bucket,
     bucketed,
     one_by_one,
@@ -17,11 +17,11 @@ from service.inference.backends.buckets import (
 FRAMES = st.lists(st.integers(1, 20_000), min_size=1, max_size=40)
 PROGRAMS = st.builds(
     program_shapes, st.just(10), clips=st.integers(1, 32), seconds=st.floats(2, 40, allow_nan=False)
-) | st.just(list[Shape]())
+) | st.just(list[BatchShape]())
 
 
 @given(FRAMES, PROGRAMS)
-def test_every_clip_is_in_one_group_that_holds_it(frames: list[int], programs: list[Shape]) -> None:
+def test_every_clip_is_in_one_group_that_holds_it(frames: list[int], programs: list[BatchShape]) -> None:
     groups = bucketed(frames, 10, programs)
     assert sorted(index for group in groups for index in group.clips) == list(range(len(frames)))
     for group in groups:
@@ -41,7 +41,7 @@ def test_padding_beyond_the_longest_clips_bucket_is_bounded(frames: list[int]) -
 
 
 @given(FRAMES, PROGRAMS)
-def test_a_program_costs_little_more_than_none(frames: list[int], programs: list[Shape]) -> None:
+def test_a_program_costs_little_more_than_none(frames: list[int], programs: list[BatchShape]) -> None:
     for with_programs, without in zip(bucketed(frames, 10, programs), bucketed(frames, 10), strict=True):
         assert with_programs.clips == without.clips
         if with_programs.shape != without.shape:
@@ -61,7 +61,7 @@ def test_there_are_few_buckets() -> None:
 
 def test_equal_clips_share_a_batch() -> None:
     (group,) = bucketed([490] * 32, 10)
-    assert group.shape == Shape(32, 502)
+    assert group.shape == BatchShape(32, 502)
 
 
 def test_programs_hold_clips_of_exactly_their_length() -> None:
@@ -75,21 +75,21 @@ def test_programs_hold_clips_of_exactly_their_length() -> None:
 
 
 def test_limits_bound_the_programs() -> None:
-    assert program_shapes(10, clips=1, seconds=2) == [Shape(1, 102)]
+    assert program_shapes(10, clips=1, seconds=2) == [BatchShape(1, 102)]
     shapes = program_shapes(0, clips=32, seconds=40)
     assert len(shapes) == 17
-    assert Shape(32, 512) in shapes
+    assert BatchShape(32, 512) in shapes
     assert max(shape.area for shape in shapes) < 1.1 * 320 * 50
 
 
-def test_what_no_program_holds_goes_without() -> None:
+def test_groups_that_fit_no_program_keep_their_shape() -> None:
     shapes = program_shapes(10, clips=16, seconds=10)
     (group,) = bucketed([600], 10, shapes)
     assert group.shape not in shapes
     # Sixteen clips of 2.1 s would be padded to 5 s each.
     (group,) = bucketed([104] * 16, 10, shapes)
-    assert group.shape == Shape(16, bucket(104, 10))
+    assert group.shape == BatchShape(16, bucket(104, 10))
 
 
 def test_one_by_one_pads_nothing() -> None:
-    assert [(g.clips, g.shape) for g in one_by_one([5, 70])] == [((0,), Shape(1, 5)), ((1,), Shape(1, 70))]
+    assert [(g.clips, g.shape) for g in one_by_one([5, 70])] == [((0,), BatchShape(1, 5)), ((1,), BatchShape(1, 70))]

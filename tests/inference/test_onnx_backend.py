@@ -1,6 +1,7 @@
 """The CPU backend on the embedded model."""
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,12 +11,15 @@ from typing import Literal
 import numpy as np
 import pytest
 import soundfile
+from safetensors.numpy import load_file
 
 from service.data import EXAMPLES
 from service.errors import ModelNotFound
-from service.inference.backends.onnx import SHARED_SECONDS, SHARING_BELOW, OnnxBackend, runs
+from service.inference.backends.onnx_backend import SHARED_SECONDS, SHARING_BELOW, OnnxBackend, runs
+from service.model.manifest import WEIGHTS, Manifest
 from service.model.store import find
-from service.results import SAMPLING_RATE, Clip, Floats
+from service.results import SAMPLING_RATE, Clip, ClipOutput, Floats
+from tests.rounding import embedding_tolerance, logit_tolerance
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +46,32 @@ def test_the_bundled_clips_are_recognised(backend: OnnxBackend, path: Path) -> N
     assert label(output.clips[0].logits, backend) == path.stem
 
 
-def test_a_batch_equals_single_clips(backend: OnnxBackend) -> None:
-    clips = [clip_of(name) for name in ("happy.wav", "angry.flac", "fearful.flac")]
+def assert_same_values(one: ClipOutput, other: ClipOutput) -> None:
+    np.testing.assert_array_equal(one.logits, other.logits)
+    np.testing.assert_array_equal(one.embedding, other.embedding)
+
+
+def assert_same_but_for_rounding(one: ClipOutput, other: ClipOutput, directory: Path) -> None:
+    config = Manifest.read(directory).config
+    head = load_file(directory / WEIGHTS)["proj.weight"].astype(np.float32)
+    frames = other.logits.shape[0]
+    of_logits = logit_tolerance(config, frames + config.num_extra_tokens, head)
+    np.testing.assert_allclose(one.logits, other.logits, atol=of_logits, rtol=0)
+    np.testing.assert_allclose(one.embedding, other.embedding, atol=embedding_tolerance(config, frames), rtol=0)
+
+
+def test_clips_that_are_too_long_to_share_a_run_answer_exactly_as_alone(backend: OnnxBackend) -> None:
+    clips = [clip_of(name) for name in ("happy.wav", "disgusted.flac", "sad.flac")]
     together = backend.run(clips)
     assert together.padding_ratio == 0
     for clip, answer in zip(clips, together.clips, strict=True):
-        alone = backend.run([clip]).clips[0]
-        np.testing.assert_array_equal(answer.logits, alone.logits)
-        np.testing.assert_array_equal(answer.embedding, alone.embedding)
+        assert answer.scored.end - answer.scored.start > SHARING_BELOW
+        assert_same_values(answer, backend.run([clip]).clips[0])
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "int8"])
-def test_short_clips_of_a_batch_equal_single_ones(dtype: Literal["fp32", "int8"], tmp_path: Path) -> None:
+def test_short_clips_of_a_batch_answer_as_alone(dtype: Literal["fp32", "int8"], tmp_path: Path) -> None:
+    """Exactly in INT8, where no clips share a run, and on x86-64, whose kernels sum in an order independent of rows."""
     stored = find("tiny", cache=tmp_path, offline=True)
     backend = OnnxBackend(stored.directory, stored.manifest, dtype=dtype, threads=2)
     speech = np.concatenate([clip_of(name).samples for name in ("happy.wav", "angry.flac", "fearful.flac")])
@@ -67,8 +85,9 @@ def test_short_clips_of_a_batch_equal_single_ones(dtype: Literal["fp32", "int8"]
     assert sizes == [round(seconds * SAMPLING_RATE) for seconds in lengths]
     for index, (clip, answer) in enumerate(zip(clips, backend.run(clips).clips, strict=True)):
         alone = backend.run([clip]).clips[0]
-        np.testing.assert_array_equal(answer.logits, alone.logits)
-        np.testing.assert_array_equal(answer.embedding, alone.embedding)
+        if dtype == "int8" or platform.machine() == "x86_64":
+            assert_same_values(answer, alone)
+        assert_same_but_for_rounding(answer, alone, stored.directory)
         assert (answer.speech, answer.scored) == (alone.speech, alone.scored)
         assert (answer.frame_embeddings is not None) == (index == 3)
     backend.close()
@@ -91,11 +110,12 @@ def test_the_embedding_is_the_mean_of_frame_embeddings_which_come_only_when_aske
     asked = backend.run([clip_of("sad.flac", frame_embeddings=True)]).clips[0]
     assert asked.frame_embeddings is not None
     assert asked.frame_embeddings.shape == (asked.logits.shape[0], backend.info.embedding_size)
-    np.testing.assert_allclose(asked.frame_embeddings.mean(axis=0), asked.embedding, atol=1e-6)
+    mean = asked.frame_embeddings.mean(axis=0, dtype=np.float64)
+    np.testing.assert_allclose(asked.embedding, mean, rtol=2.0**-23)  # rounded to float32
     assert backend.run([clip_of("sad.flac")]).clips[0].frame_embeddings is None
 
 
-def test_silence_around_speech_is_trimmed_and_said(backend: OnnxBackend) -> None:
+def test_silence_around_speech_is_trimmed_and_reported(backend: OnnxBackend) -> None:
     speech = clip_of("happy.wav").samples
     second = np.zeros(SAMPLING_RATE, np.float32)
     padded = np.concatenate([second, speech, second])
@@ -138,23 +158,24 @@ def test_a_precision_that_was_not_prepared_is_named(tmp_path: Path) -> None:
         OnnxBackend(tmp_path, stored.manifest, dtype="int8", threads=1)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "int8"])
-def test_a_backend_for_a_few_clips_gives_the_same_answers(
-    dtype: Literal["fp32", "int8"], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    stored = find("tiny", cache=tmp_path_factory.mktemp("cache"), offline=True)
-    few, many = (
-        OnnxBackend(stored.directory, stored.manifest, dtype=dtype, threads=2, few=few) for few in (True, False)
-    )
+def test_a_backend_for_a_few_clips_gives_the_same_answers_but_for_rounding(tmp_path: Path) -> None:
+    stored = find("tiny", cache=tmp_path, offline=True)
     clip = clip_of("happy.wav")
-    quick, packed = (backend.run([clip]).clips[0] for backend in (few, many))
-    np.testing.assert_allclose(quick.logits, packed.logits, atol=1e-5)
-    np.testing.assert_allclose(quick.embedding, packed.embedding, atol=1e-5)
+
+    def answer(dtype: Literal["fp32", "int8"], few: bool) -> ClipOutput:
+        return OnnxBackend(stored.directory, stored.manifest, dtype=dtype, threads=2, few=few).run([clip]).clips[0]
+
+    packed = answer("fp32", few=False)
+    assert_same_but_for_rounding(answer("fp32", few=True), packed, stored.directory)
+    # In INT8 a rounding error can move an activation to the next byte, which is part of the error of quantisation.
+    quantised = answer("int8", few=False)
+    quantisation = np.abs(quantised.logits - packed.logits).max()
+    assert np.abs(answer("int8", few=True).logits - quantised.logits).max() < quantisation
 
 
 _ONE_RUN = """
 import numpy
-from service.inference.backends.onnx import OnnxBackend
+from service.inference.backends.onnx_backend import OnnxBackend
 from service.model.store import find
 from pathlib import Path
 stored = find("tiny", cache=Path("none"), offline=True)
@@ -165,7 +186,7 @@ OnnxBackend(stored.directory, stored.manifest, dtype="fp32", threads=1).warm_up(
 _TIME_AFTER_A_RUN = """
 import time
 import numpy
-from service.inference.backends.onnx import OnnxBackend
+from service.inference.backends.onnx_backend import OnnxBackend
 from service.model.store import find
 from service.results import Clip
 from pathlib import Path
@@ -186,16 +207,16 @@ print(sorted(taken)[len(taken) // 2])
 """
 
 
-def test_no_thread_goes_on_after_a_run_or_before_it() -> None:
-    """Neither those of ONNX Runtime nor those of a BLAS, which would take a core from the next run."""
+def test_no_thread_spins_after_a_run_or_after_preprocessing() -> None:
+    """Neither threads of ONNX Runtime nor of a BLAS, which would take a core from the next run."""
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     command = [sys.executable, "-c", _TIME_AFTER_A_RUN]
     found = subprocess.run(command, env=environment, check=True, timeout=60, capture_output=True, text=True)
     assert float(found.stdout) < 0.005
 
 
-def test_nobody_is_told_what_runs_here(tmp_path: Path) -> None:
-    """ONNX Runtime's telemetry, where it is on, keeps a device id and a database in the home directory."""
+def test_onnx_runtime_keeps_no_telemetry(tmp_path: Path) -> None:
+    """If its telemetry is on, ONNX Runtime writes a device id and a database into the home directory."""
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     subprocess.run([sys.executable, "-c", _ONE_RUN], env=environment, check=True, timeout=60, cwd=EXAMPLES.parents[1])

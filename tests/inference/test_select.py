@@ -10,8 +10,8 @@ import pytest
 
 from service.errors import MissingExtra, ModelNotFound, SettingsInvalid
 from service.inference.backends import select
-from service.inference.backends.compilation import Compilation, CompileChoice
-from service.inference.backends.onnx import OnnxBackend
+from service.inference.backends.compile_options import CompileChoice, CompileOptions
+from service.inference.backends.onnx_backend import OnnxBackend
 from service.inference.backends.select import open_backend
 from service.model.store import StoredModel, find
 
@@ -56,26 +56,26 @@ def test_int8_is_onnx_even_beside_a_gpu(tiny: StoredModel, monkeypatch: pytest.M
         ({"backend": "onnx", "dtype": "fp16"}, "not in fp16"),
         ({"device": "cpu", "dtype": "bf16"}, "not in bf16"),
         ({"device": "cuda", "dtype": "int8"}, "CPU only, not on cuda"),
-        ({"device": "cpu", "compilation": Compilation("on")}, "only the torch backend compiles"),
+        ({"device": "cpu", "compile_options": CompileOptions("on")}, "only the torch backend compiles"),
         ({"backend": "torch", "dtype": "int8"}, "int8 runs on the CPU"),
     ],
 )
-def test_choices_that_do_not_go_together(tiny: StoredModel, choices: dict[str, Any], message: str) -> None:
+def test_choices_that_contradict_each_other(tiny: StoredModel, choices: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsInvalid, match=message):
         open_tiny(tiny, **choices)
 
 
 @pytest.mark.parametrize("choices", [{"backend": "torch"}, {"device": "cuda"}, {"dtype": "fp16"}])
-def test_torch_is_asked_for_and_not_there(
+def test_torch_is_asked_for_and_not_installed(
     tiny: StoredModel, choices: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "service.inference.backends.torch", raising=False)
+    monkeypatch.delitem(sys.modules, "service.inference.backends.torch_backend", raising=False)
     with pytest.raises(MissingExtra, match=r"torch.*emotion2vec-service\[torch\]"):
         open_tiny(tiny, **choices)
 
 
-def test_a_gpu_without_torch_falls_back_and_says_so(
+def test_a_gpu_without_torch_falls_back_and_logs_a_warning(
     tiny: StoredModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(select, "_NVIDIA", (Path("/"),))
@@ -122,10 +122,10 @@ class TestTorch:
         kept: bool,
     ) -> None:
         for variable in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
-            monkeypatch.setenv(variable, "elsewhere")  # so that what is set below is taken away afterwards
+            monkeypatch.setenv(variable, "elsewhere")  # so that monkeypatch restores it after the test
             monkeypatch.delenv(variable)
-        compilation = Compilation(choice, cache=tmp_path / "compiled")
-        backend = open_tiny(tiny, backend="torch", device="cpu", compilation=compilation)
+        compile_options = CompileOptions(choice, cache=tmp_path / "compiled")
+        backend = open_tiny(tiny, backend="torch", device="cpu", compile_options=compile_options)
         assert bool(backend._encoder._shapes) == kept
         assert (tmp_path / "compiled").is_dir() == kept
         assert ("TRITON_CACHE_DIR" in os.environ) == kept
@@ -145,7 +145,7 @@ class TestTorch:
         assert open_tiny(tiny).info.backend == "onnx"
         assert "torch cannot use it" in caplog.text
 
-    def test_cuda_is_asked_for_and_not_there(self, tiny: StoredModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cuda_is_asked_for_and_not_available(self, tiny: StoredModel, monkeypatch: pytest.MonkeyPatch) -> None:
         import torch
 
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

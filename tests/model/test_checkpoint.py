@@ -38,7 +38,7 @@ def rewrite(hub: Path, **tensors: Any) -> None:
     torch.save({"model": {name: value for name, value in state.items() if value is not None}}, hub / "model.pt")
 
 
-def test_what_inference_needs_and_nothing_else(hub: Path) -> None:
+def test_weights_of_inference_are_loaded_and_no_others(hub: Path) -> None:
     checkpoint = load_hub_directory(hub)
     expected = make_weights(CONFIG, len(LABELS))
     assert checkpoint.config == CONFIG
@@ -107,7 +107,7 @@ def test_no_weights_by_name(hub: Path) -> None:
         load_hub_directory(hub)
 
 
-def test_a_feature_extractor_is_told_from_an_emotion_model(hub: Path) -> None:
+def test_a_feature_extractor_is_refused(hub: Path) -> None:
     rewrite(hub, proj__weight=None, proj__bias=None)
     with pytest.raises(CheckpointInvalid, match="no head"):
         load_hub_directory(hub)
@@ -154,7 +154,7 @@ def test_file_names_in_configuration_json_are_not_followed(hub: Path) -> None:
 
 @pytest.mark.parametrize("name", ["config.yaml", "tokens.txt"])
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"x: 1\n" * 100_000])
-def test_texts_that_are_none(hub: Path, name: str, content: bytes) -> None:
+def test_files_that_are_not_short_utf8_text(hub: Path, name: str, content: bytes) -> None:
     (hub / name).write_bytes(content)
     with pytest.raises(CheckpointInvalid, match=name):
         load_hub_directory(hub)

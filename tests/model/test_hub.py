@@ -59,7 +59,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Paths asked for at a server that both endpoints lead to."""
+    """The paths requested from a server that both endpoints point to."""
     asked: list[str] = []
     handler = type("Handler", (FakeHub,), {"asked": asked})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
@@ -132,7 +132,7 @@ def test_a_closed_port_is_an_error_within_seconds(tmp_path: Path, source: hub.Hu
 @pytest.mark.torch
 def test_a_hub_that_never_answers_is_an_error_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("modelscope_hub")
-    monkeypatch.setattr(hub, "_PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(hub, "_CONNECT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("MODELSCOPE_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         began = time.monotonic()
@@ -150,7 +150,7 @@ def test_name_resolution_that_hangs_is_an_error_within_seconds(tmp_path: Path, m
         released.wait(10)
         raise OSError("no name server")
 
-    monkeypatch.setattr(hub, "_PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(hub, "_CONNECT_SECONDS", 0.3)
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", "modelscope.example")
     with pytest.raises(HubUnreachable, match=r"https://modelscope\.example cannot be reached"):

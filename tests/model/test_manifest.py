@@ -93,13 +93,13 @@ def test_impossible_dimensions_are_refused(tmp_path: Path, written: Manifest) ->
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\x00", "[" * 100_000, " " * 300_000 + "{}"])
-def test_what_is_not_even_json_is_refused(tmp_path: Path, text: str) -> None:
+def test_files_that_are_not_json_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / MANIFEST).write_text(text, "utf-8")
     with pytest.raises(CheckpointInvalid, match=MANIFEST):
         Manifest.read(tmp_path)
 
 
-def test_there_is_none(tmp_path: Path) -> None:
+def test_a_missing_manifest_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointInvalid, match="cannot be read"):
         Manifest.read(tmp_path)
 

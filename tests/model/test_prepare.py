@@ -50,7 +50,7 @@ def test_the_result_is_complete_and_says_what_it_is(hub: Path, tmp_path: Path) -
     assert all(np.array_equal(weights[name], expected[name]) for name in expected)
 
 
-def test_everybody_may_read_the_files_and_nothing_else_is_left(hub: Path, tmp_path: Path) -> None:
+def test_files_are_readable_for_all_and_no_others_are_left(hub: Path, tmp_path: Path) -> None:
     prepare(hub, tmp_path / "model", id="small", int8=False)
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()} == {0o644}
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -71,7 +71,7 @@ def test_half_precision_stays_half_on_disk(tmp_path: Path) -> None:
     assert {w.dtype for w in load_file(tmp_path / "model" / "model.safetensors").values()} == {np.dtype(np.float16)}
 
 
-def test_a_card_is_taken_along_and_may_be_edited(hub: Path, tmp_path: Path) -> None:
+def test_a_card_is_copied_and_may_be_edited(hub: Path, tmp_path: Path) -> None:
     write_hub_directory(tmp_path / "hub", CONF, make_weights(CONFIG, len(LABELS)))
     (tmp_path / "hub" / "CARD.md").write_text("A small model.")
     manifest = prepare(tmp_path / "hub", tmp_path / "model", id="small", int8=False)
@@ -111,7 +111,7 @@ def test_a_failure_leaves_nothing_and_keeps_what_was_there(
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_graph_of_other_weights_is_noticed(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_of_other_weights_is_refused(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(config: ModelConfig, weights: dict[str, np.ndarray], path: Path) -> None:
         changed = {**weights, "blocks.0.mlp.fc2.bias": -weights["blocks.0.mlp.fc2.bias"]}
         write_onnx(config, changed, path)
@@ -121,12 +121,10 @@ def test_a_graph_of_other_weights_is_noticed(hub: Path, tmp_path: Path, monkeypa
         prepare(hub, tmp_path / "model", id="small", int8=False)
 
 
-def test_a_graph_that_takes_clips_for_one_another_is_noticed(
-    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_graph_that_mixes_up_clips_is_refused(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def mixed_up(waveforms: Sequence[Floats], config: ModelConfig) -> Inputs:
         inputs = lay_out(waveforms, config)
-        return replace(inputs, frames=inputs.frames[::-1])  # of a clip alone, nothing changes
+        return replace(inputs, frames=inputs.frames[::-1])  # changes nothing for a single clip
 
     monkeypatch.setattr(module, "lay_out", mixed_up)
     with pytest.raises(CheckpointInvalid, match="disagrees with the encoder"):
@@ -134,7 +132,7 @@ def test_a_graph_that_takes_clips_for_one_another_is_noticed(
 
 
 @pytest.mark.parametrize("result", [(float("nan"), 0.0, 1.0), (0.0, float("nan"), 1.0)])
-def test_answers_that_are_no_numbers_are_noticed(
+def test_results_that_are_nan_are_refused(
     hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: tuple[float, float, float]
 ) -> None:
     monkeypatch.setattr(module, "_compare", lambda *_, together: result)
@@ -142,13 +140,13 @@ def test_answers_that_are_no_numbers_are_noticed(
         prepare(hub, tmp_path / "model", id="small", int8=False)
 
 
-def test_a_useless_int8_graph_is_noticed(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inaccurate_int8_graph_is_refused(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_compare", lambda *_, together: (0.0, 0.0, 0.5))
     with pytest.raises(CheckpointInvalid, match="INT8"):
         prepare(hub, tmp_path / "model", id="small")
 
 
-def test_preparing_twice_at_once_leaves_one_complete_model(hub: Path, tmp_path: Path) -> None:
+def test_preparing_concurrently_leaves_one_complete_model(hub: Path, tmp_path: Path) -> None:
     failures: list[BaseException] = []
 
     def run(name: str) -> None:

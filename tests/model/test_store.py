@@ -27,7 +27,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def put(directory: Path, name: str = "somebody/model") -> Manifest:
-    """A prepared model as far as the store looks into it."""
+    """Write the files of a prepared model that the store reads."""
     directory.mkdir(parents=True)
     (directory / WEIGHTS).write_bytes(b"weights")
     manifest = Manifest(
@@ -79,7 +79,7 @@ def test_offline_never_tries_the_network(tmp_path: Path) -> None:
     "model", ["large", "", "a/b/c", "../up", "/no/such/directory", "iic/", "https://example.org/x"]
 )
 def test_what_is_neither_directory_nor_id(tmp_path: Path, model: str) -> None:
-    with pytest.raises(ModelNotFound, match=r"iic/emotion2vec_plus_large|is no model"):
+    with pytest.raises(ModelNotFound, match=r"iic/emotion2vec_plus_large|is not a model"):
         store.find(model, cache=tmp_path, offline=True)
 
 
@@ -89,14 +89,14 @@ def test_a_directory_that_is_no_model(tmp_path: Path) -> None:
         store.find(str(tmp_path / "photos"), cache=tmp_path)
 
 
-def test_a_spoiled_cache_entry_is_an_error(tmp_path: Path) -> None:
+def test_a_damaged_cache_entry_is_an_error(tmp_path: Path) -> None:
     put(tmp_path / "models" / "somebody--model")
     (tmp_path / "models" / "somebody--model" / WEIGHTS).write_bytes(b"cut")
     with pytest.raises(CheckpointInvalid, match="prepare the model again"):
         store.find("somebody/model", cache=tmp_path)
 
 
-def test_list(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_stored_models_are_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     put(tmp_path / "models" / "a--b", "a/b")
     put(tmp_path / "models" / ".a--b-unfinished", "a/b")
     put(tmp_path / "models" / "broken", "x/y")
@@ -152,7 +152,7 @@ class TestPreparing:
         assert second.directory != first.directory
         assert second.manifest.revision == first.manifest.revision
 
-    def test_pulling_fetches_prepares_and_tidies_up(
+    def test_pulling_downloads_prepares_and_removes_the_download(
         self, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fetch(model: str, directory: Path, *, hub: str | None) -> str:
@@ -161,7 +161,7 @@ class TestPreparing:
 
         monkeypatch.setattr(hub, "fetch", fetch)
         cache = tmp_path / "cache"
-        pulled = store.pull("emotion2vec/emotion2vec_plus_seed", cache=cache, source="huggingface", int8=False)
+        pulled = store.pull("emotion2vec/emotion2vec_plus_seed", cache=cache, source="huggingface")
         assert pulled.manifest.id == "iic/emotion2vec_plus_seed"
         assert pulled.manifest.source == "huggingface:emotion2vec/emotion2vec_plus_seed"
         assert store.find("iic/emotion2vec_plus_seed", cache=cache, offline=True) == pulled

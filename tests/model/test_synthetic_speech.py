@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.model.synthetic_speech import normalized, speech_like
+from service.model.synthetic_speech import speech_like
 
 
 @pytest.mark.parametrize("samples", [1, 400, 401, 16_000])
@@ -18,11 +18,3 @@ def test_it_is_as_long_as_asked_and_always_the_same(samples: int) -> None:
 def test_seeds_differ() -> None:
     correlation = np.corrcoef(speech_like(1.0, 0), speech_like(1.0, 1))[0, 1]
     assert abs(correlation) < 0.3
-
-
-def test_normalized() -> None:
-    waveform = normalized(speech_like(1.0) + 0.25)
-    assert waveform.dtype == np.float32
-    assert waveform.mean() == pytest.approx(0, abs=1e-6)
-    assert waveform.std() == pytest.approx(1, abs=1e-2)
-    assert np.array_equal(normalized(np.zeros(10, np.float32)), np.zeros(10, np.float32))

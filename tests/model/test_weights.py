@@ -12,7 +12,7 @@ from tests.checkpoints import model_conf
 CONFIG = ModelConfig.from_hub(model_conf())
 
 
-def test_the_large_model_has_164_million_with_its_decoder_left_out() -> None:
+def test_number_of_weights_of_the_large_model_without_its_decoder() -> None:
     config = ModelConfig.from_hub(model_conf(embed_dim=1024, num_heads=16, prenet_depth=4, depth=8, channels=512))
     assert sum(map(math.prod, expected_shapes(config, 9).values())) == 162_140_185
 
@@ -42,7 +42,7 @@ def test_no_extra_tokens() -> None:
     assert not any("extra_tokens" in name for name in expected_shapes(config, 9))
 
 
-def test_further_names_are_no_error() -> None:
+def test_additional_names_are_ignored() -> None:
     check_shapes(CONFIG, 9, {**expected_shapes(CONFIG, 9), "decoder.weight": (1,)})
 
 

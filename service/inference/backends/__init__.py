@@ -1,1 +1,1 @@
-"""The ways to run the model, behind the interface of `service.inference.backend`."""
+"""The implementations of `service.inference.backend`: ONNX Runtime and torch."""

@@ -1,4 +1,4 @@
-"""The speech that precisions and compiled programs are checked on before they answer anybody."""
+"""Speech on which precisions and compiled programs are checked before they serve requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SYNTHETIC = 4
 
 @cache
 def short_clips() -> tuple[Floats, ...]:
-    """The bundled recordings and a few synthetic voices, each some seconds of float32 (time,) at 16 kHz."""
+    """The bundled recordings and four synthetic voices: float32 (time,) at 16 kHz, some seconds each."""
     real = []
     for path in sorted(path for path in EXAMPLES.iterdir() if path.suffix in (".flac", ".wav")):
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
@@ -26,6 +26,6 @@ def short_clips() -> tuple[Floats, ...]:
 
 
 def long_clip(seconds: float, seed: int = 0) -> Floats:
-    """All short clips one after the other, again and again, for so many seconds; another seed, another start."""
+    """The short clips one after another, repeated up to a length in seconds; `seed` shifts where they start."""
     speech = np.concatenate(short_clips())
     return np.resize(np.roll(speech, -seed * SAMPLING_RATE), round(seconds * SAMPLING_RATE))

@@ -1,4 +1,4 @@
-"""A GPU's state: opening it, and telling errors that pass from those that stay as long as the process lives."""
+"""Opens a device, and tells errors of one batch from a GPU that this process cannot use any more."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from service.errors import SettingsInvalid
 
 
 def open_device(name: str) -> torch.device:
-    """Find a device and make it the thread's own.
+    """Find a device, and make it the default of this thread.
 
     Args:
         name: `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        SettingsInvalid: if there is no such GPU.
+        SettingsInvalid: if torch finds no such GPU.
     """
     device = torch.device(name)
     if device.type == "cuda":
@@ -25,20 +25,20 @@ def open_device(name: str) -> torch.device:
                 "installed with CUDA, or set the device to cpu"
             )
         device = torch.device("cuda", device.index or 0)
-        # Streams, events and graphs are made on the thread's present device, which is otherwise the first.
+        # Streams, events and CUDA graphs are made on the thread's default device, which is otherwise the first GPU.
         torch.cuda.set_device(device)
-        # FP32 shall mean FP32: convolutions would round to TF32 by default.
+        # By default, convolutions in FP32 round to TF32.
         torch.backends.cudnn.allow_tf32 = False
-        # cuDNN's attention would plan anew for every shape, of which there are many outside compiled programs.
+        # cuDNN's attention makes a new plan for every shape, and outside compiled programs there are many shapes.
         torch.backends.cuda.enable_cudnn_sdp(False)
     return device
 
 
 def usable(device: torch.device) -> bool:
-    """Whether a device still works, after something on it has failed.
+    """Whether a device still works after an error.
 
-    After an illegal access, a failed assertion in a kernel or the loss of the GPU, every later call fails as well, and
-    no call brings it back: only another process can use the GPU again. Asking is more certain than knowing all errors.
+    After an illegal access, a failed assertion in a kernel or the loss of the GPU, every later call in this process
+    fails too; only another process can use the GPU again. A trial call finds out more reliably than a list of errors.
     """
     if device.type != "cuda":
         return True

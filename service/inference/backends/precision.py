@@ -1,7 +1,7 @@
 """Loads the encoder in the fastest precision that keeps the model's scores.
 
-Some models overflow in half precision without any error, and some lose the difference between two labels: only real
-numbers tell. So before half precision answers anybody, its scores are compared with those of FP32 on the same device.
+Some models overflow in half precision without any error, and some lose the difference between two labels. So before
+half precision serves requests, its scores on speech are compared with those of FP32 on the same device.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ Dtype = Literal["auto", "fp32", "fp16", "bf16"]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 1e-2}
-"""How far scores in a precision may be from what they should be."""
+"""The largest error of a score that is accepted in each precision."""
 
 _LONG_SECONDS = 60.0
 
 
 def load_encoder(path: Path, manifest: Manifest, device: torch.device, dtype: Dtype) -> tuple[Encoder, str]:
-    """Load the encoder in the precision asked for, or in the first that keeps the scores.
+    """Load the encoder in a given precision, or in the first whose scores are accurate enough.
 
     Args:
-        path: its weights, as safetensors.
-        manifest: of the model.
-        device: where it shall run.
-        dtype: `auto` is FP32 on the CPU; on CUDA the first of FP16, BF16 and FP32 that keeps the scores.
+        path: the weights, as safetensors.
+        manifest: the manifest of the model.
+        device: where the encoder runs.
+        dtype: `auto` is FP32 on the CPU; on CUDA the first of FP16, BF16 and FP32 whose scores are accurate enough.
 
     Returns:
-        The encoder, and the name of its precision.
+        The encoder and the name of its precision.
 
     Raises:
         SettingsInvalid: if the precision asked for changes the scores.
@@ -75,16 +75,16 @@ def load_encoder(path: Path, manifest: Manifest, device: torch.device, dtype: Dt
 
 
 def score_difference(reference: Encoder, encoder: Encoder, config: ModelConfig, answered: Sequence[int]) -> float:
-    """Largest difference in scores between two encoders on speech: short clips, a padded batch of them, a long clip.
+    """Largest difference in scores between two encoders on a single clip, a padded batch of clips, and a long clip.
 
     Args:
-        reference: what is right.
-        encoder: what is in question, on the same device.
+        reference: the encoder that is taken as correct.
+        encoder: the encoder to check, on the same device.
         config: the dimensions of both.
         answered: indices of the labels that the model answers.
 
     Returns:
-        The difference; NaN if an answer holds a value that is not finite.
+        The difference; NaN if either gives a value that is not finite.
     """
     short = list(short_clips())
     differences = []
@@ -105,7 +105,7 @@ def _scores(encoder: Encoder, config: ModelConfig, clips: Sequence[Floats], answ
         found = encoder.answer(batch, frames if len(clips) > 1 else None)
     padded = torch.arange(found.logits.shape[1], device=weight.device) >= frames[:, None]
     total = found.logits.masked_fill(padded[:, :, None], 0.0).sum(dim=1)
-    # The embedding as well: it leaves the device, and it may overflow by itself.
+    # The embedding is an answer too, and it may overflow where the scores do not.
     finite = found.embeddings.isfinite().all(dim=1, keepdim=True)
     scores = (total / frames[:, None])[:, answered].softmax(dim=-1)
     return scores.masked_fill(~finite, float("nan"))

@@ -1,4 +1,4 @@
-"""Copies between the host and a device that never wait for more than they must."""
+"""Asynchronous copies between the host and a device."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 class Transfer:
     """The copies of one run.
 
-    To and from a GPU they go through pinned memory, so that the GPU makes them by itself, in turn with its other work.
-    What it may still read is kept until it is known to be done. On the CPU nothing is copied.
+    To and from a GPU they go through pinned memory, so that the GPU makes them in stream order while the host goes on.
+    Pinned memory that the GPU may still read is held until the GPU has finished. On the CPU nothing is copied.
 
     Args:
-        device: where the run happens.
+        device: where the model runs.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -25,11 +25,11 @@ class Transfer:
         self._in_flight: list[Tensor] = []
 
     def buffer(self, size: int) -> Tensor:
-        """Memory on the host to be filled and then sent: FP32 (size,)."""
+        """Uninitialised memory on the host to be filled and then sent: FP32 (size,)."""
         return torch.empty(size, dtype=torch.float32, pin_memory=self._cuda)
 
     def to_device(self, values: Tensor) -> Tensor:
-        """Send values, and return at once; what is sent must not be changed any more."""
+        """Start to send values, and return at once; `values` must not be changed afterwards."""
         if not self._cuda:
             return values
         pinned = values if values.is_pinned() else values.pin_memory()
@@ -37,7 +37,7 @@ class Transfer:
         return pinned.to(self._device, non_blocking=True)
 
     def to_host(self, values: Tensor) -> NDArray[Any]:
-        """Fetch values; waits until the device has done everything before it, but leaves the core to others."""
+        """Fetch values; blocks, without spinning, until the device has finished all work before it."""
         if not self._cuda:
             return values.numpy()
         pinned = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)

@@ -1,7 +1,7 @@
 """A transformer block whose attention is biased by distance in time.
 
-The bias is the only thing here of size tokens x tokens. It is held for as many queries at a time as `BIAS_ELEMENTS`
-allows, so memory does not grow with the square of a clip's length; the result is the same.
+The bias is the only tensor of size tokens x tokens. It is computed for at most as many queries at a time as
+`BIAS_ELEMENTS` allows, so memory does not grow with the square of a clip's length; the result is the same.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from torch.nn import functional
 from service.model.config import LOWEST_BIAS, ModelConfig
 
 BIAS_ELEMENTS = {"cpu": 2**25, "cuda": 2**27}
-"""Elements of the bias that are held at a time, over the whole batch: 128 MiB in FP32 on the CPU, 256 MiB in half
-precision on a GPU, where that is the whole bias of 32 clips of 10 s."""
+"""The most elements of the bias at a time, over the whole batch: 128 MiB in FP32 on the CPU; 256 MiB in half precision
+on a GPU, which holds the whole bias of 32 clips of 10 s."""
 
 _QUERY_TILE = 64
-"""Attention kernels work on this many queries at a time, or a multiple."""
+"""Attention kernels process this many queries at a time, or a multiple."""
 
 
 class AttentionBias:
-    """What is added to the attention scores of one batch: `-slope * scale * |i - j|`, and -inf for padded keys.
+    """The bias that is added to the attention scores of a batch: `-slope * scale * |i - j|`, and -inf for padded keys.
 
-    Pairs with one of the extra tokens get none. Source: Press et al. 2022, "Train Short, Test Long"; here symmetric
+    It is zero for pairs with an extra token. Source: Press et al. 2022, "Train Short, Test Long"; here symmetric
     in time, with learned scales.
 
     Args:
         slopes: FP32 (head,).
-        scales: FP32 (1 or block, 1 or head), learned; negative ones count as zero.
-        extra: tokens in front of the frames.
-        tokens: extra tokens and frames.
+        scales: FP32 (1 or block, 1 or head), learned; negative scales count as zero.
+        extra: number of tokens in front of the frames.
+        tokens: number of extra tokens and frames.
         padded: boolean (clip, token), true past each clip's end, or None where nothing is padded.
         dtype: of the result, as scaled dot-product attention wants it.
     """
@@ -45,12 +45,12 @@ class AttentionBias:
         clips = 1 if padded is None else padded.shape[0]
         fit = BIAS_ELEMENTS[slopes.device.type] // (clips * slopes.shape[0] * tokens)
         self.rows = tokens if fit >= tokens else max(1, fit // _QUERY_TILE * _QUERY_TILE or fit)
-        """Queries whose bias may be held at a time."""
-        # One bias for all blocks, where it fits and they share their scales.
+        """Queries whose bias is computed at a time."""
+        # One bias for all blocks, if it fits and the blocks share their scales.
         self._shared = self._make(0, 0, tokens) if self.rows == tokens and scales.shape[0] == 1 else None
 
     def of(self, block: int, first: int, last: int) -> Tensor:
-        """The bias of queries `first` up to `last` in one block, (1 or clip, head, query, key)."""
+        """The bias of queries `first` up to `last` in a block: (1 or clip, head, query, key)."""
         if self._shared is not None:
             return self._shared
         return self._make(min(block, self._factors.shape[0] - 1), first, last)
@@ -62,7 +62,7 @@ class AttentionBias:
         return bias if self._padded is None else bias.masked_fill(self._padded, float("-inf"))
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention and MLP, each added to its input and then normalised (post-norm)."""
 
     def __init__(self, config: ModelConfig) -> None:

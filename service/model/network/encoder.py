@@ -1,11 +1,11 @@
 """The emotion2vec encoder and its head, for inference only, over padded batches.
 
-Its parameters bear the names of the published checkpoints, so weights are assigned without renaming.
+Its parameters have the names of the published checkpoints, so weights are assigned without renaming.
 
-What makes a padded batch equal to single clips:
-- the front end pads nothing, so padded samples never reach a valid frame;
-- the positional convolutions do pad, so frames past a clip's end are zeroed before each of them;
-- attention masks them as keys.
+The results of a padded batch equal those of single clips, because
+- the front end uses no padding, so padded samples never reach a valid frame;
+- frames past a clip's end are zeroed before each positional convolution, which pads with zeros;
+- attention masks those frames as keys.
 
 Source of the architecture: Ma et al. 2023, "emotion2vec", and FunASR's implementation of it.
 """
@@ -20,19 +20,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from service.model.config import ConvLayer, ModelConfig, alibi_slopes
-from service.model.network.attention import AttentionBias, Block
+from service.model.network.attention import AttentionBias, TransformerBlock
 from service.model.weights import check_shapes
 from service.results import FRAME_HOP
 
 FRONT_END_FRAMES = {"cpu": 2048, "cuda": 4096}
-"""Frames over the whole batch that the front end makes at a time; the published one needs 0.4 MiB of FP32 for each."""
+"""Frames over the whole batch that the front end makes at a time; that of the published models needs 0.4 MiB of FP32
+for each."""
 
 _FULL_PRECISION = ("modality_encoders.AUDIO.alibi_scale", "proj.weight", "proj.bias")
-"""Weights that stay FP32 when the encoder runs in half precision: they cost nothing and decide the scores."""
+"""Weights that stay FP32 when the encoder runs in half precision: they are small and affect the scores most."""
 
 
 class Encoded(NamedTuple):
-    """A batch's answers; frames past a clip's end, and clips without frames, hold no meaning.
+    """The results of a batch; values of frames past a clip's end and of clips without frames are undefined.
 
     Attributes:
         features: (clip, frame, width) in the encoder's precision.
@@ -46,20 +47,20 @@ class Encoded(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Waveforms in, frame features and frame logits out.
+    """Maps waveforms to frame features and frame logits.
 
     Args:
         config: the dimensions.
-        labels: outputs of the head.
+        labels: number of outputs of the head.
     """
 
     def __init__(self, config: ModelConfig, labels: int) -> None:
         super().__init__()
         self.modality_encoders = nn.ModuleDict({"AUDIO": _Audio(config)})
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.depth))
         self.proj = nn.Linear(config.embed_dim, labels)
         self.extra = config.num_extra_tokens
-        # Explicitly on the CPU: the parameters may be made on the meta device, and no checkpoint holds the slopes.
+        # On the CPU even where parameters are made on the meta device: no checkpoint holds the slopes.
         self.slopes: Tensor
         self.register_buffer("slopes", torch.tensor(alibi_slopes(config.num_heads), device="cpu"), persistent=False)
 
@@ -67,13 +68,13 @@ class Encoder(nn.Module):
     def from_weights(
         cls, config: ModelConfig, weights: Mapping[str, Tensor], *, device: torch.device, dtype: torch.dtype
     ) -> Encoder:
-        """Make an encoder of `weights` without initialising it first.
+        """Make an encoder of `weights` without initialising its parameters first.
 
         Args:
             config: the dimensions.
-            weights: by the checkpoint's names; further ones are ignored.
-            device: where it shall run.
-            dtype: in which precision; the head and the scales of the attention bias have at least FP32.
+            weights: by the checkpoint's names; additional names are ignored.
+            device: where the encoder runs.
+            dtype: its precision; the head and the scales of the attention bias have at least FP32.
 
         Raises:
             CheckpointInvalid: if a weight is missing or has another shape.
@@ -98,7 +99,7 @@ class Encoder(nn.Module):
 
         Returns:
             Features (clip, frame, width) in the encoder's precision and logits (clip, frame, label) in that of the
-            head. Frames past a clip's end hold no meaning.
+            head. Values of frames past a clip's end are undefined.
         """
         audio = cast(_Audio, self.modality_encoders["AUDIO"])
         x = audio.local_features(waveforms)
@@ -118,19 +119,19 @@ class Encoder(nn.Module):
         return features, self.proj(features.to(self.proj.weight.dtype))
 
     def answer(self, waveforms: Tensor, frames: Tensor | None = None) -> Encoded:
-        """Encode a batch, and take each clip's mean over its frames in FP32; arguments as in `forward`."""
+        """Encode a batch, and average each clip's features over its frames in FP32; arguments as in `forward`."""
         features, logits = self(waveforms, frames)
         full = features.float()
         if frames is None:
             return Encoded(features, logits, full.mean(dim=1))
         padded = torch.arange(full.shape[1], device=full.device) >= frames[:, None]
-        # Not by multiplication: what is in the padding may not even be finite.
+        # Not by multiplication, since values in the padding may be NaN or infinite.
         total = full.masked_fill(padded[:, :, None], 0.0).sum(dim=1)
         return Encoded(features, logits, total / frames.clamp(min=1)[:, None])
 
 
 class _Audio(nn.Module):
-    """From waveforms to the transformer's input."""
+    """Everything before the transformer's blocks, and the blocks of the prenet."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -147,7 +148,7 @@ class _Audio(nn.Module):
         self.context_encoder = nn.ModuleDict(
             {
                 "norm": nn.LayerNorm(width, config.norm_eps),
-                "blocks": nn.ModuleList(Block(config) for _ in range(config.prenet_depth)),
+                "blocks": nn.ModuleList(TransformerBlock(config) for _ in range(config.prenet_depth)),
             }
         )
         layers = config.blocks if config.alibi_scale_per_layer else 1
@@ -163,7 +164,7 @@ class _Audio(nn.Module):
         return cast(nn.ModuleList, self.context_encoder["blocks"])
 
     def local_features(self, waveforms: Tensor) -> Tensor:
-        """Map waveforms (clip, sample) to projected frames (clip, frame, width), a stretch of frames at a time."""
+        """Map waveforms (clip, sample) to projected frames (clip, frame, width), a chunk of frames at a time."""
         total = self.config.frames(waveforms.shape[1])
         step = max(1, FRONT_END_FRAMES[waveforms.device.type] // waveforms.shape[0])
         parts = []
@@ -176,7 +177,7 @@ class _Audio(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def tokens(self, x: Tensor, padded: Tensor | None) -> Tensor:
-        """Add the positional part to frames, put the extra tokens in front, normalise: (clip, token, width)."""
+        """Add the positional encoding to frames, put the extra tokens in front, normalise: (clip, token, width)."""
         hidden = None if padded is None else padded[:, :, None]
         position = x
         for layer in self.relative_positional_encoder.values():
@@ -190,8 +191,8 @@ class _Audio(nn.Module):
 class _FrontEndLayer(nn.ModuleDict):
     """A convolution, layer norm over channels, GELU; (clip, time, channel) in and out.
 
-    With channels last the convolution is one matrix product over windows and the norm needs no transposition: half
-    the CPU time of `conv1d` between two transpositions.
+    With channels last, the convolution is one matrix product over windows and the norm needs no transposition, which
+    takes half the CPU time of `conv1d` between two transpositions.
     """
 
     def __init__(self, inputs: int, layer: ConvLayer) -> None:
@@ -207,13 +208,13 @@ class _FrontEndLayer(nn.ModuleDict):
 
 
 class _PositionalLayer(nn.ModuleDict):
-    """A grouped convolution of the same length, layer norm without weights, GELU; (clip, frame, width) in and out."""
+    """A grouped convolution that keeps the length, layer norm without weights, GELU; (clip, frame, width) both ways."""
 
     def __init__(self, config: ModelConfig) -> None:
         width, kernel = config.embed_dim, config.conv_pos_kernel
         super().__init__({"0": nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=config.conv_pos_groups)})
 
     def forward(self, x: Tensor) -> Tensor:
-        # An even kernel makes one frame too many, at the end.
+        # With an even kernel there is one frame too many, at the end.
         y = self["0"](x.transpose(1, 2))[:, :, : x.shape[1]].transpose(1, 2)
         return functional.gelu(functional.layer_norm(y, y.shape[-1:]))

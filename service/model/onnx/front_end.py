@@ -1,8 +1,8 @@
-"""The front end in ONNX: strided convolutions as matrix products, channels last, a stretch of frames at a time.
+"""The front end in ONNX: strided convolutions as matrix products, channels last, a chunk of frames at a time.
 
-With channels last, no transposition stands between the convolutions and their layer norms. A convolution of stride s
-sees its rows in groups of s, side by side: that is only another shape of the same memory. The taps past the stride are
-the first rows of the next group, gathered and put beside.
+With channels last, there is no transposition between the convolutions and their layer norms. For a convolution of
+stride s, groups of s rows are reshaped into one row each, which copies nothing. The taps past the stride are the first
+rows of the next group; they are gathered and concatenated.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from service.model.config import ConvLayer, ModelConfig
 from service.model.onnx.operators import AUDIO, Graph, Weights, layer_norm, linear
 
 FRAMES = 32
-"""Frames made at a time: the second layer's input is then 4 MiB."""
+"""Frames of a chunk; the second layer's input is then 4 MiB."""
 
 
 def front_end(graph: Graph, config: ModelConfig, weights: Weights) -> str:
-    """Waveform (time,) to projected features (frame, width).
+    """Map the waveform (time,) to projected features (frame, width).
 
-    The first layers make 64 rows of 512 channels for each frame; a stretch keeps them in the caches.
+    The first layer makes 64 rows of 512 channels for each frame; those of a chunk stay in the caches.
     """
     first = config.samples(1)
     hop = config.samples(2) - first
@@ -37,7 +37,7 @@ def front_end(graph: Graph, config: ModelConfig, weights: Weights) -> str:
     waveform = graph.pad_end("waveform", missing, axis=0, rank=1)
     layers = _layers(graph, config, size)
 
-    def stretch(body: Graph, step: str) -> str:
+    def chunk(body: Graph, step: str) -> str:
         begin = body.op("Mul", step, advance)
         x = body.slice(waveform, begin, body.op("Add", begin, window))
         for layer in layers:
@@ -47,13 +47,13 @@ def front_end(graph: Graph, config: ModelConfig, weights: Weights) -> str:
         name = AUDIO + "project_features.2"
         return linear(body, "fp32", x, "project", weights[name + ".weight"].T, weights[name + ".bias"])
 
-    x = graph.loop(steps, "front_end", stretch)  # (step, frame, width)
+    x = graph.loop(steps, "front_end", chunk)  # (step, frame, width)
     x = graph.op("Reshape", x, graph.ints(-1, config.embed_dim))
     return graph.slice(x, graph.ints(0), frames)
 
 
 def _layers(graph: Graph, config: ModelConfig, size: str) -> list[_Layer]:
-    """The convolutions for stretches of `size` frames, which all have the same rows."""
+    """The convolutions for chunks of `size` frames."""
     per_frame = math.prod(layer.stride for layer in config.conv_layers)
     surplus, channels = config.samples(1) - per_frame, 1
     layers = []
@@ -66,20 +66,20 @@ def _layers(graph: Graph, config: ModelConfig, size: str) -> list[_Layer]:
 class _Layer:
     """One convolution without padding, its layer norm and GELU, on rows (time, channel).
 
-    It makes one row of every whole group of `stride` rows. Where taps reach past the end, a row is of no use; those
-    are at most the last ones, which no valid frame depends on, since nothing is padded.
+    It makes one row of every whole group of `stride` rows. The last rows out may be invalid, because their taps reach
+    past the end; no valid frame depends on them.
 
     Args:
-        graph: where what all stretches share is computed.
+        graph: the graph outside the loop, for values that all chunks share.
         index: of the layer.
         layer: its dimensions.
-        channels: of a row that goes in.
-        per_frame: rows that go in for every frame of a stretch,
-        surplus: and for all of them together in addition.
-        size: frames of a stretch.
+        channels: of an input row.
+        per_frame: input rows for each frame of a chunk.
+        surplus: input rows beyond those.
+        size: frames of a chunk.
 
     Attributes:
-        surplus: rows that come out beyond those for the frames.
+        surplus: output rows beyond those for the frames.
     """
 
     def __init__(
@@ -87,17 +87,17 @@ class _Layer:
     ) -> None:
         self.surplus = surplus // layer.stride
         self._index, self._layer, self._channels = index, layer, channels
-        # Groups must be whole; where they are, cutting would copy all rows for nothing.
+        # Only whole groups are used. Where all are whole there is no slice, which would copy all rows.
         kept = surplus - surplus % layer.stride
         rows = graph.op("Add", graph.op("Mul", size, graph.ints(per_frame)), graph.ints(kept))
         self._cut = rows if kept < surplus else None
-        # Of a waveform all taps are gathered: single samples are too narrow to be put side by side.
+        # All taps of a waveform are gathered, since reshaping rows of one sample each gains nothing.
         self._group = 0 if channels == 1 else layer.stride
         self._beyond = layer.kernel - self._group
         self._taps = self._indices(graph, rows) if self._beyond else ""
 
     def _indices(self, graph: Graph, rows: str) -> str:
-        """Which rows the taps past the group look at, for one group after the other; none past the end."""
+        """The rows of the taps past the group, group after group; limited to the last row."""
         begin = graph.op("Squeeze", graph.op("Add", rows, graph.ints(self._group)))
         starts = graph.op("Range", graph.scalar(self._group), begin, graph.scalar(self._layer.stride))
         taps = graph.weight(f"taps_{self._beyond}", np.arange(self._beyond, dtype=np.int64))
@@ -106,7 +106,7 @@ class _Layer:
         return graph.op("Reshape", indices, graph.ints(-1))
 
     def apply(self, body: Graph, x: str, weights: Weights) -> str:
-        """Rows (time, channel) in, fewer of them out."""
+        """Map rows (time, channel) to the layer's output rows."""
         name = f"{AUDIO}local_encoder.conv_layers.{self._index}"
         own = f"conv{self._index}"
         if self._cut:

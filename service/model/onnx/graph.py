@@ -1,10 +1,10 @@
 """Write an emotion2vec encoder as an ONNX graph for ONNX Runtime on the CPU.
 
-The graph is built by hand rather than exported, to control what costs time and memory. Front end and attention run in
-stretches that fit the caches, so that memory grows with the length of a clip and not with its square.
+The graph is built rather than exported, to control its cost in time and memory. Front end and attention run in chunks
+that fit the caches, so that memory grows with the length of a clip and not with its square.
 
-One or more clips a run, laid out by `service.model.onnx.inputs`; answers `features` (token, width) and `logits`
-(token, label), of the extra tokens too. Source of the arithmetic: FunASR, `funasr/models/emotion2vec`.
+A run takes one or more clips, laid out by `service.model.onnx.inputs`. Outputs are `features` (token, width) and
+`logits` (token, label), of the extra tokens too. Source of the arithmetic: FunASR, `funasr/models/emotion2vec`.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from service.model.onnx.operators import AUDIO, MICROSOFT, Graph, Precision, Wei
 OPSET = 20
 
 EMBED_LIMIT = 64 * 2**20
-"""Bytes up to which the weights are kept inside the graph's file."""
+"""Bytes of weights up to which they are stored inside the graph's file."""
 
 
 def build(config: ModelConfig, weights: Weights, precision: Precision = "fp32") -> onnx.ModelProto:
-    """The graph of an encoder and its head.
+    """Build the graph of an encoder and its head.
 
     Args:
         config: the dimensions.
         weights: float32 by checkpoint name without `d2v_model.`, as `service.model.weights` lists them.
-        precision: `int8` quantises the transformer's products with weights, three quarters of the work; the front
-            end, the positions, attention itself and the head stay in FP32, where bytes would cost labels.
+        precision: `int8` quantises the transformer's products with weights, three quarters of all operations; the
+            front end, the positional convolutions, attention itself and the head stay in FP32, since quantising
+            them changes labels.
     """
     graph = Graph()
     x = front_end(graph, config, weights)
@@ -55,11 +56,11 @@ def build(config: ModelConfig, weights: Weights, precision: Precision = "fp32") 
 
 
 def write_onnx(config: ModelConfig, weights: Weights, path: Path, precision: Precision = "fp32") -> None:
-    """Write `build(...)` to `path`; weights of more than 64 MiB go to `<path>.data` beside it, to be memory-mapped."""
+    """Write the graph to `path`; weights of more than `EMBED_LIMIT` go to `<path>.data`, which can be memory-mapped."""
     model = build(config, weights, precision)
     external = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > EMBED_LIMIT
     data = path.with_name(path.name + ".data")
-    data.unlink(missing_ok=True)  # onnx appends to what is there
+    data.unlink(missing_ok=True)  # onnx appends to an existing file
     onnx.save(model, path, save_as_external_data=external, location=data.name, size_threshold=4096)
 
 
@@ -85,9 +86,9 @@ def _model(graph: Graph, config: ModelConfig, labels: int) -> onnx.ModelProto:
 
 
 def _positions(graph: Graph, config: ModelConfig, weights: Weights, x: str) -> str:
-    """Add the output of the grouped convolutions over time to the `rows` of `x` (frame, width).
+    """Add the output of the positional convolutions to the `rows` of `x` (frame, width).
 
-    What lies between clips is zero for each of the convolutions, as what lies before and behind a single clip is.
+    Rows between clips are zeroed before each convolution, like the padding around a single clip.
     """
     count = graph.length(x)
     x = graph.op("Concat", x, graph.weight("no_row", np.zeros((1, config.embed_dim), np.float32)), axis=0)
@@ -125,12 +126,12 @@ def _scaled_slopes(config: ModelConfig, weights: Weights) -> NDArray[np.float32]
 
 
 class _Tokens:
-    """Shared by all blocks of the transformer: how many clips there are, and which tokens are frames."""
+    """Values that all transformer blocks share: the number of clips, and which tokens are frames."""
 
     def __init__(self, graph: Graph) -> None:
         self.clips = graph.length("plan")
-        self.alone = graph.op("Equal", graph.op("Squeeze", self.clips), graph.scalar(1))
-        # Extra tokens are at no distance from anything: their rows and columns of the bias are zero.
+        self.is_single = graph.op("Equal", graph.op("Squeeze", self.clips), graph.scalar(1))
+        # The bias is zero for pairs with an extra token, as if their distance were zero.
         zero = graph.weight("zero", np.array(0, np.float32))
         self.is_frame = graph.op("Cast", graph.op("GreaterOrEqual", "places", zero), to=TensorProto.FLOAT)
 
@@ -170,14 +171,14 @@ def _block(
 
 
 def _attention(graph: Graph, tokens: _Tokens, q: str, k: str, v: str, name: str, slopes: NDArray[np.float32]) -> str:
-    """Attention over (head, token, size), clip by clip: each is answered as it would be alone, to the last bit."""
+    """Attention over (head, token, size), clip by clip, in the same shapes as for a single clip."""
     slope = graph.weight(f"{name}.slopes", -slopes.reshape(-1, 1, 1))
 
-    def alone(body: Graph) -> str:
+    def single(body: Graph) -> str:
         plan = body.op("Gather", "plan", body.scalar(0))
         return _attend(body, plan, q, k, v, "places", tokens.is_frame, name, slope)
 
-    def one_by_one(body: Graph) -> str:
+    def clip_by_clip(body: Graph) -> str:
         def clip(inner: Graph, index: str) -> str:
             plan = inner.op("Gather", "plan", index)
             start, end = (
@@ -188,14 +189,14 @@ def _attention(graph: Graph, tokens: _Tokens, q: str, k: str, v: str, name: str,
             places, is_frame = (inner.slice(x, start, end) for x in ("places", tokens.is_frame))
             return _attend(inner, plan, queries, keys, values, places, is_frame, f"{name}.clip", slope)
 
-        nothing = body.slice(v, body.ints(0), body.ints(0), axis=1)
-        return body.loop_along(tokens.clips, f"{name}.clips", clip, nothing, axis=1)
+        empty = body.slice(v, body.ints(0), body.ints(0), axis=1)
+        return body.loop_concat(tokens.clips, f"{name}.clips", clip, empty, axis=1)
 
-    return graph.either(tokens.alone, name, alone, one_by_one)  # since nothing must be cut out where a clip is alone
+    return graph.branch(tokens.is_single, name, single, clip_by_clip)  # a single clip needs no slices
 
 
 def _attend(graph: Graph, plan: str, q: str, k: str, v: str, places: str, is_frame: str, name: str, slope: str) -> str:
-    """Attention with symmetric ALiBi over the tokens of one clip, in a loop over blocks of queries."""
+    """Attention with symmetric ALiBi over the tokens of one clip, one block of queries at a time."""
     _, _, size, steps, padding = graph.ops("Split", plan, outputs=5, axis=0, num_outputs=5)
     queries = graph.pad_end(q, padding, axis=1, rank=3)
     rows, row_is_frame = (

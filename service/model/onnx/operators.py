@@ -1,4 +1,8 @@
-"""The words in which ONNX graphs are written here: a collector of nodes, and the layers that all parts share."""
+"""A small ONNX graph builder, and layers that several parts of the graph use.
+
+The builder of `onnxscript` 0.7 is no substitute: it casts the operands of `com.microsoft` operators' results, whose
+types it does not know, and names values uniquely within one graph only, not over nested graphs.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,16 @@ Precision = Literal["fp32", "int8"]
 Weights = Mapping[str, NDArray[np.float32]]
 
 AUDIO = "modality_encoders.AUDIO."
-MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators: fused bias and activation, transposed products
+MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
 
 
 class Graph:
-    """Collects nodes; `op` returns the name of its output. Weights belong to the outermost graph."""
+    """Builds a graph, node by node. Values are referred to by name; constants are stored in the outermost graph.
+
+    Args:
+        prefix: of the names of values, which must be unique over all nested graphs.
+        outer: the graph whose loop or branch this one is; its values can be used here.
+    """
 
     def __init__(self, prefix: str = "", outer: Graph | None = None) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -27,72 +36,72 @@ class Graph:
         self._count = 0
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """Add a node with one output."""
+        """Add a node; returns the name of its output."""
         return self.ops(kind, *inputs, outputs=1, domain=domain, **attributes)[0]
 
     def ops(self, kind: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any) -> list[str]:
-        """Add a node; returns the names of its outputs."""
+        """Add a node with several outputs; returns their names."""
         self._count += 1
         names = [f"{self._prefix}{kind}_{self._count}" + (f"_{i}" if i else "") for i in range(outputs)]
         self.nodes.append(helper.make_node(kind, inputs, names, name=names[0], domain=domain, **attributes))
         return names
 
     def weight(self, name: str, values: NDArray[Any]) -> str:
-        """A constant, stored once under its name."""
+        """A constant, which is stored once for each name."""
         if name not in self.initializers:
             self.initializers[name] = numpy_helper.from_array(values.copy(order="C"), name)
         return name
 
     def ints(self, *values: int) -> str:
-        """A constant list of integers."""
+        """A constant tensor (n,) of integers."""
         return self.weight("ints_" + "_".join(map(str, values)).replace("-", "m"), np.array(values, np.int64))
 
     def scalar(self, value: int) -> str:
-        """A constant integer without dimensions."""
+        """A constant integer scalar."""
         return self.weight(f"int_{value}", np.array(value, np.int64))
 
     def length(self, x: str) -> str:
-        """Rows of `x`, a one-element int64 tensor as all lengths here."""
+        """The length of the first axis of `x`: int64 (1,)."""
         return self.op("Shape", x, start=0, end=1)
 
     def ceil_div(self, a: str, b: str) -> str:
-        """`a / b`, rounded up."""
+        """`a / b`, rounded up, of integers."""
         return self.op("Div", self.op("Sub", self.op("Add", a, b), self.ints(1)), b)
 
-    def slice(self, x: str, start: str, end: str, axis: int = 0, step: int = 1) -> str:
-        """Some of `x` along one axis; always a copy."""
-        return self.op("Slice", x, start, end, self.ints(axis), self.ints(step))
+    def slice(self, x: str, start: str, end: str, axis: int = 0) -> str:
+        """A copy of `x` from `start` to `end` along one axis."""
+        return self.op("Slice", x, start, end, self.ints(axis), self.ints(1))
 
     def pad_end(self, x: str, count: str, axis: int, rank: int) -> str:
-        """Zeros behind `x` along one axis."""
+        """Append `count` zeros to `x`, a tensor of `rank` axes, along one axis."""
         zeros = [self.ints(*[0] * n) for n in (rank + axis, rank - axis - 1) if n]
         return self.op("Pad", x, self.op("Concat", *zeros[:1], count, *zeros[1:], axis=0))
 
     def loop(self, steps: str, name: str, body: Callable[[Graph, str], str]) -> str:
-        """Run `body(graph, step)` for each step, and stack what it returns along a new first axis."""
+        """Run `body(graph, step)` for each step, and stack its results along a new first axis."""
         inner = Graph(prefix=f"{name}.", outer=self)
         return self._loop(steps, name, inner, body(inner, f"{name}.step"))
 
-    def loop_along(self, steps: str, name: str, body: Callable[[Graph, str], str], nothing: str, axis: int) -> str:
-        """Run `body(graph, step)` for each step, and put what it returns one after another along an axis.
+    def loop_concat(self, steps: str, name: str, body: Callable[[Graph, str], str], empty: str, axis: int) -> str:
+        """Run `body(graph, step)` for each step, and concatenate its results along an axis.
 
-        `nothing` is what there is before the first step: a tensor without any elements along that axis.
+        `empty` is a tensor of length zero along that axis, to which the first result is appended.
         """
         inner = Graph(prefix=f"{name}.", outer=self)
         so_far = inner.op("Concat", f"{name}.before", body(inner, f"{name}.step"), axis=axis)
-        return self._loop(steps, name, inner, so_far, nothing)
+        return self._loop(steps, name, inner, so_far, empty)
 
-    def either(self, condition: str, name: str, yes: Callable[[Graph], str], no: Callable[[Graph], str]) -> str:
-        """What `yes` returns where the condition holds, else what `no` returns; only that one is computed."""
+    def branch(self, condition: str, name: str, yes: Callable[[Graph], str], no: Callable[[Graph], str]) -> str:
+        """The result of `yes` if the condition is true, else of `no`; only that one is computed."""
         branches = {}
-        for branch, body in (("then_branch", yes), ("else_branch", no)):
-            inner = Graph(prefix=f"{name}.{branch}.", outer=self)
+        for attribute, body in (("then_branch", yes), ("else_branch", no)):
+            inner = Graph(prefix=f"{name}.{attribute}.", outer=self)
             result = helper.make_tensor_value_info(body(inner), TensorProto.FLOAT, None)
-            branches[branch] = helper.make_graph(inner.nodes, f"{name}.{branch}", [], [result])
+            branches[attribute] = helper.make_graph(inner.nodes, f"{name}.{attribute}", [], [result])
         return self.op("If", condition, **branches)
 
     def _loop(self, steps: str, name: str, inner: Graph, result: str, *carried: str) -> str:
-        """A loop with one result: carried from step to step as `before`, or one of each step."""
+        """A loop with one result: a value carried from step to step as `before`, or the stacked values of all steps."""
         more = inner.op("Identity", f"{name}.more")
         inputs = [
             helper.make_tensor_value_info(f"{name}.step", TensorProto.INT64, []),
@@ -118,7 +127,8 @@ def linear(
 ) -> str:
     """`x` (row, in) times a constant `matrix` (in, out), plus `bias` (out,).
 
-    `int8` stores the matrix as signed bytes with one scale an output, and brings `x` to unsigned bytes at run time.
+    `int8` stores the matrix as signed bytes with a scale for each output, and quantises `x` to unsigned bytes at run
+    time.
     """
     if precision == "fp32":
         weight = graph.weight(name, matrix)
@@ -135,6 +145,6 @@ def linear(
 
 
 def layer_norm(graph: Graph, x: str, name: str, eps: float, weights: Weights, prefix: str) -> str:
-    """Layer norm over the last axis, with the weights called `prefix`.weight and `prefix`.bias."""
+    """Layer norm over the last axis, with the weights `prefix`.weight and `prefix`.bias."""
     gamma, beta = (graph.weight(f"{name}.{part}", weights[f"{prefix}.{part}"]) for part in ("weight", "bias"))
     return graph.op("LayerNormalization", x, gamma, beta, axis=-1, epsilon=eps)

@@ -1,1 +1,1 @@
-"""What only a GPU can show. Everything else about the torch backend is tested on the CPU."""
+"""Tests that need a GPU. Everything else about the torch backend is tested on the CPU."""

@@ -1,4 +1,4 @@
-"""Which tests run where, the clips that are run, and how near answers of a GPU must be to those of the CPU."""
+"""Marks and clips of the tests on a GPU, and the comparison of its answers with those of the CPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from service.inference.backends.compilation import Compilation
+from service.inference.backends.compile_options import CompileOptions
 from service.model.synthetic_speech import speech_like
 from service.results import Clip, ClipOutput, Floats
 from tests.checkpoints import real_clips
@@ -18,19 +18,19 @@ MARKS = [
     pytest.mark.torch,
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
-    # Warnings inside torch's compiler depend on the GPU and are no business of ours.
+    # Warnings inside torch's compiler depend on the GPU.
     pytest.mark.filterwarnings("default"),
 ]
 
-FEW = Compilation(clips=4, seconds=5.0)
-OFF = Compilation(choice="off")
+FEW = CompileOptions(clips=4, seconds=5.0)
+OFF = CompileOptions(choice="off")
 MIXED = [
     *CLIPS,
     *(Clip(samples, 16_000) for samples in real_clips()),
     *(Clip(speech_like(0.3 + 0.37 * index, index), 16_000, frame_embeddings=index % 4 == 0) for index in range(16)),
     Clip(speech_like(12.0, 3), 48_000),
 ]
-"""Clips that take programs and clips that take none, in many groups."""
+"""Clips with and without compiled programs, in many groups."""
 
 
 def scores(logits: Floats) -> Floats:
@@ -40,7 +40,7 @@ def scores(logits: Floats) -> Floats:
 def check(found: Sequence[ClipOutput], expected: Sequence[ClipOutput], tolerance: float) -> None:
     for one, other in zip(found, expected, strict=True):
         assert (one.speech is None) == (other.speech is None)
-        # Speech may begin or end one hop of 8 ms apart, where the threshold meets rounding.
+        # Where an energy is at the threshold, rounding may move a bound of speech by one hop of 8 ms.
         assert one.scored.start == pytest.approx(other.scored.start, abs=0.0081)
         assert one.scored.end == pytest.approx(other.scored.end, abs=0.0081)
         difference = np.abs(scores(one.logits) - scores(other.logits)).max()

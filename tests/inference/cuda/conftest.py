@@ -1,4 +1,4 @@
-"""The backends of these tests; torch is imported where a test needs it."""
+"""Fixtures of the tests on a GPU. They import torch only when used."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from service.model.store import find
 from service.results import ClipOutput
 
 if TYPE_CHECKING:
-    from service.inference.backends.torch import TorchBackend
+    from service.inference.backends.torch_backend import TorchBackend
 
 
 @pytest.fixture(scope="module")
 def tiny() -> tuple[Path, Manifest]:
-    """The embedded model: trained, so that its scores do not make much of the smallest differences."""
+    """The embedded model, which is trained, so that small errors stay small in its scores."""
     stored = find("tiny", cache=Path("/nonexistent"), offline=True)
     return stored.directory, stored.manifest
 
@@ -26,7 +26,7 @@ def tiny() -> tuple[Path, Manifest]:
 @pytest.fixture(scope="module")
 def expected(tiny: tuple[Path, Manifest]) -> list[ClipOutput]:
     """The CPU's answers to `MIXED`, clip by clip."""
-    from service.inference.backends.torch import TorchBackend
+    from service.inference.backends.torch_backend import TorchBackend
     from tests.inference.cuda.comparing import MIXED
 
     return list(TorchBackend(*tiny).run(MIXED).clips)
@@ -34,11 +34,11 @@ def expected(tiny: tuple[Path, Manifest]) -> list[ClipOutput]:
 
 @pytest.fixture
 def compiled(tiny: tuple[Path, Manifest]) -> Iterator[TorchBackend]:
-    """The service on a GPU as it is by default, with fewer programs; there may be no other at the same time."""
-    from service.inference.backends.torch import TorchBackend
+    """The backend with default settings but fewer programs; only one may exist at a time."""
+    from service.inference.backends.torch_backend import TorchBackend
     from tests.inference.cuda.comparing import FEW
 
-    backend = TorchBackend(*tiny, device="cuda", compilation=FEW)
+    backend = TorchBackend(*tiny, device="cuda", compile_options=FEW)
     backend.warm_up()
     yield backend
     backend.close()

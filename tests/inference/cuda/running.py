@@ -1,4 +1,4 @@
-"""The encoder in its published dimensions on a GPU, and programs in processes of their own."""
+"""The encoder in its published dimensions on a GPU, and Python programs in separate processes."""
 
 from __future__ import annotations
 

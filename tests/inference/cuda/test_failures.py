@@ -1,4 +1,4 @@
-"""Errors of a GPU: those that stick, and those that pass."""
+"""Errors of a GPU after which the process cannot use it any more, and errors of one batch."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ pytest.importorskip("torch")
 
 import torch
 
-from service.inference.backends.torch import TorchBackend
+from service.inference.backends.torch_backend import TorchBackend
 from tests.inference.cuda.comparing import MARKS, MIXED, check
 from tests.inference.cuda.running import run_program
 
 pytestmark = MARKS
 
 
-STICKY = """
+LASTING_ERROR = """
 import sys
 from pathlib import Path
 import torch
 from service.errors import BackendBroken
-from service.inference.backends.torch import TorchBackend
+from service.inference.backends.torch_backend import TorchBackend
 from service.model.synthetic_speech import speech_like
 from service.model.store import find
 from service.results import Clip
@@ -60,9 +60,9 @@ os._exit(0)
 """
 
 
-def test_an_error_that_sticks_breaks_the_backend_and_the_process() -> None:
-    """What the process cannot do any more, another one can: this one, for instance."""
-    assert run_program(STICKY).splitlines() == [
+def test_after_a_lasting_error_only_another_process_can_use_the_gpu() -> None:
+    """The process of the test itself can still use the GPU."""
+    assert run_program(LASTING_ERROR).splitlines() == [
         "broken",
         "broken",
         "broken for good",
@@ -71,7 +71,7 @@ def test_an_error_that_sticks_breaks_the_backend_and_the_process() -> None:
     assert torch.zeros(1, device="cuda").item() == 0
 
 
-def test_an_error_that_passes_concerns_its_batch_alone(
+def test_a_passing_error_concerns_its_batch_only(
     compiled: TorchBackend, expected: list[ClipOutput], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: object) -> object:

@@ -1,4 +1,4 @@
-"""What a GPU has in memory, and what becomes of clips that do not fit."""
+"""Memory of a GPU, and clips that do not fit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from service.inference.backends.torch import TorchBackend
+from service.inference.backends.torch_backend import TorchBackend
 from tests.inference.cuda.comparing import FEW, MARKS, MIXED, check
 from tests.inference.cuda.running import large_encoder
 
@@ -56,7 +56,7 @@ def test_the_memory_of_a_backend_is_given_back(tiny: tuple[Path, Manifest]) -> N
     gc.collect()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
-    backend = TorchBackend(*tiny, device="cuda", compilation=FEW)
+    backend = TorchBackend(*tiny, device="cuda", compile_options=FEW)
     backend.warm_up()
     used = backend.memory()
     assert before < used["allocated"] <= used["reserved"]
@@ -65,7 +65,7 @@ def test_the_memory_of_a_backend_is_given_back(tiny: tuple[Path, Manifest]) -> N
     backend.close()
     del backend
     gc.collect()
-    # What stays is the filters of resampling, some megabytes for each rate.
+    # The filters of resampling stay, some megabytes for each rate.
     assert torch.cuda.memory_allocated() < before + 2e7
 
 

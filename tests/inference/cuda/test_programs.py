@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.inference.backends.compilation import Compilation
+from service.inference.backends.compile_options import CompileOptions
 from service.model.manifest import Manifest
 from service.results import ClipOutput
 
@@ -20,7 +20,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from service.inference.backends.torch import TorchBackend
+from service.inference.backends.torch_backend import TorchBackend
 from tests.inference.cuda.comparing import FEW, MARKS, MIXED, check
 from tests.inference.cuda.running import large_encoder, run_program
 
@@ -31,7 +31,7 @@ def test_every_program_is_a_cuda_graph(tiny: tuple[Path, Manifest]) -> None:
     from torch._dynamo.utils import counters
 
     counters.clear()
-    backend = TorchBackend(*tiny, device="cuda", compilation=FEW)
+    backend = TorchBackend(*tiny, device="cuda", compile_options=FEW)
     backend.warm_up()
     assert [(shape.rows, shape.frames) for shape in backend._encoder.programs] == [
         (1, 102),
@@ -40,7 +40,7 @@ def test_every_program_is_a_cuda_graph(tiny: tuple[Path, Manifest]) -> None:
         (4, 262),
     ]
     assert counters["inductor"]["cudagraph_skips"] == 0
-    # Only the waveforms and the frames are copied for a replay; the weights are where they were.
+    # Only the waveforms and the frames are copied for a replay, not the weights.
     assert counters["inductor"]["cudagraph_recorded_non_static_inputs"] == 2 * 4
     compiled, recorded = counters["stats"]["unique_graphs"], counters["inductor"].copy()
     for number in range(20):
@@ -51,12 +51,12 @@ def test_every_program_is_a_cuda_graph(tiny: tuple[Path, Manifest]) -> None:
 
 
 def test_all_default_programs_of_the_published_dimensions_fit() -> None:
-    """Random weights of the real dimensions: each program must answer as the encoder, or it would be left out."""
+    """With random weights; a program whose results differ from the encoder's would not be used."""
     from service.inference.backends.buckets import program_shapes
-    from service.inference.backends.compiled import CompiledEncoder
+    from service.inference.backends.compiled_encoder import CompiledEncoder
 
     encoder, config = large_encoder(torch.float16)
-    default = Compilation()
+    default = CompileOptions()
     shapes = program_shapes(config.num_extra_tokens, clips=default.clips, seconds=default.seconds)
     gc.collect()
     torch.cuda.empty_cache()
@@ -90,7 +90,7 @@ def test_a_worker_that_is_restarted_compiles_in_another_thread(
     tiny: tuple[Path, Manifest], expected: list[ClipOutput]
 ) -> None:
     def life() -> tuple[Sequence[ClipOutput], int]:
-        backend = TorchBackend(*tiny, device="cuda", compilation=FEW)
+        backend = TorchBackend(*tiny, device="cuda", compile_options=FEW)
         backend.warm_up()
         programs = len(backend._encoder.programs)
         found = backend.run(MIXED).clips
@@ -106,13 +106,13 @@ def test_a_worker_that_is_restarted_compiles_in_another_thread(
 PROGRAM = """
 import json, sys, time
 from pathlib import Path
-from service.inference.backends.compilation import Compilation
+from service.inference.backends.compile_options import CompileOptions
 from service.inference.backends.select import open_backend
 from service.model.store import find
 
 stored = find("tiny", cache=Path("/nonexistent"), offline=True)
-compilation = Compilation(clips=4, seconds=5.0, cache=Path(sys.argv[1]))
-backend = open_backend(stored.directory, stored.manifest, device="cuda", compilation=compilation)
+compile_options = CompileOptions(clips=4, seconds=5.0, cache=Path(sys.argv[1]))
+backend = open_backend(stored.directory, stored.manifest, device="cuda", compile_options=compile_options)
 began = time.monotonic()
 backend.warm_up()
 seconds = time.monotonic() - began

@@ -1,4 +1,4 @@
-"""The graph against itself: in stretches and whole, in bytes and in floats. Parity is tested in test_parity.py."""
+"""The graph compared with itself: in chunks and whole, INT8 and FP32. Parity is tested in test_parity.py."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from service.model.config import ConvLayer, ModelConfig
 from service.model.onnx import inputs
 from service.model.onnx.inputs import lay_out
 from service.model.weights import expected_shapes
+from tests.rounding import feature_tolerance, logit_tolerance, product_tolerance
 
 onnx_graph = pytest.importorskip("service.model.onnx.graph")
 onnx_front_end = pytest.importorskip("service.model.onnx.front_end")
@@ -60,7 +61,7 @@ def run(path: Path, waveform: NDArray[np.float32]) -> tuple[NDArray[np.float32],
 
 
 @pytest.fixture
-def small_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "ATTENTION_ELEMENTS", 1)
     monkeypatch.setattr(inputs, "MIN_QUERIES", 7)
     monkeypatch.setattr(onnx_front_end, "FRAMES", 11)
@@ -71,23 +72,23 @@ def test_the_shapes_are_those_of_the_configuration(tmp_path: Path, waveform: NDA
     features, logits = run(tmp_path / "model.onnx", waveform)
     assert features.shape == (CONFIG.frames(waveform.size), CONFIG.embed_dim)
     assert logits.shape == (CONFIG.frames(waveform.size), LABELS)
-    np.testing.assert_allclose(logits, features @ WEIGHTS["proj.weight"].T + WEIGHTS["proj.bias"], atol=1e-5)
+    head, bias = WEIGHTS["proj.weight"], WEIGHTS["proj.bias"]
+    expected = features.astype(np.float64) @ head.T + bias
+    np.testing.assert_allclose(logits, expected, atol=product_tolerance(features, head, bias), rtol=0)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 8, 11, 12, 22, 23, 90])
-def test_stretches_change_nothing(
-    tmp_path: Path,
-    frames: int,
-    request: pytest.FixtureRequest,
-) -> None:
+def test_chunks_change_nothing_but_rounding(tmp_path: Path, frames: int, request: pytest.FixtureRequest) -> None:
     waveform = np.random.default_rng(frames).standard_normal(CONFIG.samples(frames) + frames % 3).astype(np.float32)
     onnx_graph.write_onnx(CONFIG, WEIGHTS, tmp_path / "whole.onnx")
-    request.getfixturevalue("small_stretches")
+    request.getfixturevalue("small_chunks")
     onnx_graph.write_onnx(CONFIG, WEIGHTS, tmp_path / "parts.onnx")
     whole, parts = run(tmp_path / "whole.onnx", waveform), run(tmp_path / "parts.onnx", waveform)
     assert whole[0].shape[0] == frames
-    np.testing.assert_allclose(parts[0], whole[0], atol=2e-6)
-    np.testing.assert_allclose(parts[1], whole[1], atol=2e-6)
+    tokens = frames + CONFIG.num_extra_tokens
+    np.testing.assert_allclose(parts[0], whole[0], atol=feature_tolerance(CONFIG, tokens), rtol=0)
+    of_logits = logit_tolerance(CONFIG, tokens, WEIGHTS["proj.weight"])
+    np.testing.assert_allclose(parts[1], whole[1], atol=of_logits, rtol=0)
 
 
 def test_int8_is_close_to_fp32_and_smaller(tmp_path: Path, waveform: NDArray[np.float32]) -> None:

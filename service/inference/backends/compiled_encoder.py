@@ -1,15 +1,14 @@
 """The encoder as compiled programs, one for each of a few shapes; on CUDA each is recorded as a CUDA graph.
 
-    before ready, largest shape first    compile ▶ run ▶ record ▶ replay; every answer compared with the encoder's
-    later                                a shape with a program: copy in ▶ replay ▶ copy out; any other: the encoder
+    warm-up, largest shape first    compile ▶ run ▶ record ▶ replay; each result is compared with the encoder's
+    serving                         shape with a program: copy in ▶ replay ▶ copy out; other shapes: the encoder
 
-What decides the order of things here, as of torch 2.14 (`torch/_inductor/cudagraph_trees.py`):
-- The first call of a program compiles it and runs it once, the second records it, and only the third replays it.
-- All programs share one pool of memory. The largest comes first, so that the others fit into what it has left.
-- A replay overwrites what any program has answered before. So answers are copied before anybody else sees them.
-- Inputs may lie anywhere: a replay begins by copying them to where the graph reads them. Weights must stay where they
-  are.
-- The graphs belong to the thread that recorded them.
+What the code relies on, as of torch 2.14 (`torch/_inductor/cudagraph_trees.py`):
+- The first call of a program compiles and runs it, the second records it, and only the third replays it.
+- All programs share one memory pool. The largest comes first, so that the others fit into the memory it has freed.
+- A replay overwrites the outputs of earlier replays of any program. So outputs are copied at once.
+- A replay first copies its inputs to the addresses that the graph reads. The addresses of weights must not change.
+- CUDA graphs belong to the thread that recorded them.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.inference.backends.buckets import Shape
+from service.inference.backends.buckets import BatchShape
 from service.inference.backends.check_clips import long_clip
 from service.inference.backends.precision import TOLERANCE
 from service.model.config import ModelConfig
 from service.model.network.encoder import Encoded, Encoder
-from service.model.synthetic_speech import normalized
+from service.model.normalize import normalized
 from service.results import SAMPLING_RATE
 
 logger = logging.getLogger(__name__)
@@ -35,46 +34,46 @@ logger = logging.getLogger(__name__)
 _Answer = Callable[[Tensor, Tensor], Encoded]
 
 _CALLS = 3
-"""Calls until a program replays."""
+"""The number of the first call of a program that is a replay."""
 
 _LIMIT = 1024
-"""Programs that torch may keep for one function; by default it stops at eight."""
+"""Programs that torch may keep for one function; its default is eight."""
 
 
 class CompileFailed(Exception):
-    """A program could not be made; the cause says why."""
+    """A program could not be compiled; `__cause__` holds the error."""
 
 
 class CompiledEncoder:
-    """Answers like the encoder that it holds, by a compiled program where there is one.
+    """An encoder, and compiled programs of it that are used for batches of certain shapes.
 
     Args:
-        encoder: what is compiled.
+        encoder: the encoder to compile.
         config: its dimensions.
-        shapes: the padded batches to make programs for.
+        shapes: the shapes of padded batches to compile programs for.
     """
 
-    def __init__(self, encoder: Encoder, config: ModelConfig, shapes: Sequence[Shape]) -> None:
+    def __init__(self, encoder: Encoder, config: ModelConfig, shapes: Sequence[BatchShape]) -> None:
         self._encoder = encoder
         self._config = config
         self._shapes = sorted(shapes, key=lambda shape: shape.area, reverse=True)
-        self._ready: list[Shape] = []
+        self._ready: list[BatchShape] = []
         weight = encoder.get_parameter("blocks.0.mlp.fc1.weight")
         self._device, self._dtype = weight.device, weight.dtype
         self._program: _Answer = encoder.answer
 
     @property
-    def programs(self) -> Sequence[Shape]:
+    def programs(self) -> Sequence[BatchShape]:
         """The shapes that have a program, smallest first; none before `compile`."""
         return self._ready
 
     def compile(self) -> None:
-        """Make all programs; takes seconds for each, or much longer where torch has not kept them.
+        """Compile all programs; takes seconds for each from the cache, else much longer.
 
-        A program that does not answer as the encoder does is left out, with a warning.
+        A program whose results differ from the encoder's is not used, and a warning is logged.
 
         Raises:
-            CompileFailed: if one cannot be made; there are none then.
+            CompileFailed: if a program cannot be compiled; no program is used then.
         """
         began = time.monotonic()
         self._program = _compiled(self._encoder.answer, self._device)
@@ -86,30 +85,32 @@ class CompiledEncoder:
             for number, shape in enumerate(self._shapes, 1):
                 started = time.monotonic()
                 try:
-                    difference = self._rehearse(shape)
+                    difference = self._record(shape)
                 except Exception as error:
                     raise CompileFailed(f"no program for {_named(shape)}") from error
-                if difference <= 2 * TOLERANCE[self._dtype]:  # each of the two may be off by one tolerance
+                if difference <= 2 * TOLERANCE[self._dtype]:  # the error of each of the two may be one tolerance
                     ready.append(shape)
                 else:
-                    logger.warning("the program for %s is wrong by %.1e and left out", _named(shape), difference)
+                    logger.warning(
+                        "the program for %s differs by %.1e in scores and is not used", _named(shape), difference
+                    )
                 seconds = time.monotonic() - started
                 logger.info("program %d of %d, %s: %.1f s", number, len(self._shapes), _named(shape), seconds)
-        # Only now: a failure half-way leaves none.
+        # Set at the end, so that a failure half-way leaves no programs.
         self._ready = ready[::-1]
         logger.info("%d programs are ready after %.1f s", len(ready), time.monotonic() - began)
 
     def answer(self, waveforms: Tensor, frames: Tensor | None = None) -> Encoded:
-        """Encode a batch; arguments as in `Encoder.forward`. What is answered stays valid after later calls."""
-        shape = Shape(waveforms.shape[0], self._config.frames(waveforms.shape[1]))
+        """Encode a batch; arguments as in `Encoder.forward`. The result stays valid after later calls."""
+        shape = BatchShape(waveforms.shape[0], self._config.frames(waveforms.shape[1]))
         if frames is None or shape not in self._ready:
             return self._encoder.answer(waveforms, frames)
-        # Nothing may ever be compiled between two requests: what the program does not take, the encoder answers.
+        # Never compile while serving: where torch would compile again, it runs the encoder instead.
         with torch.compiler.set_stance("eager_on_recompile"):
             return self._run(waveforms, frames)
 
     def close(self) -> None:
-        """Let go of all programs and of their memory."""
+        """Release all programs and their memory."""
         self._ready = []
         if self._program != self._encoder.answer:
             self._program = self._encoder.answer
@@ -119,11 +120,11 @@ class CompiledEncoder:
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call] # torch has no types there
         return Encoded(*(values.clone() for values in self._program(waveforms, frames)))
 
-    def _rehearse(self, shape: Shape) -> float:
-        """Call the program of a shape until it replays, with other speech each time: its largest error in scores."""
+    def _record(self, shape: BatchShape) -> float:
+        """Call the program of a shape on different speech until it replays; returns its largest error in scores."""
         differences = []
         for seed in range(_CALLS):
-            waveforms, frames = self._speech(shape, seed)
+            waveforms, frames = self._check_batch(shape, seed)
             found = self._run(waveforms, frames)
             expected = self._encoder.answer(waveforms, frames)
             differences += [
@@ -132,8 +133,8 @@ class CompiledEncoder:
             ]
         return float(torch.stack(differences).max())
 
-    def _speech(self, shape: Shape, seed: int) -> tuple[Tensor, Tensor]:
-        """A batch of speech, the first row whole, others up to half padding, and the frames of each row."""
+    def _check_batch(self, shape: BatchShape, seed: int) -> tuple[Tensor, Tensor]:
+        """A batch of speech and the frames of each row; the first row has no padding, the last is half padding."""
         counts = [max(1, shape.frames * (2 * shape.rows - row) // (2 * shape.rows)) for row in range(shape.rows)]
         batch = np.zeros((shape.rows, self._config.samples(shape.frames)), np.float32)
         for row, count in enumerate(counts):
@@ -152,5 +153,5 @@ def _scores(answer: Encoded, row: int, frames: int) -> Tensor:
     return answer.logits[row, :frames].mean(dim=0).softmax(dim=-1)
 
 
-def _named(shape: Shape) -> str:
+def _named(shape: BatchShape) -> str:
     return f"{shape.rows} x {shape.frames / 50:g} s"

@@ -2,7 +2,7 @@
 
     upload ▶ resample ▶ find speech ▶ group by length ▶ normalise, pad, encode ▶ download
 
-Everything from resampling on happens on the device. Two copies come back: where speech is, and the results.
+Everything from resampling on runs on the device. Two copies come back: the bounds of speech, and the results.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch.nn.utils.rnn import pad_sequence
 from service.errors import BackendBroken, SettingsInvalid
 from service.inference.backend import BatchLimits
 from service.inference.backends.buckets import Group, bucketed, one_by_one, program_shapes
-from service.inference.backends.compilation import Compilation
-from service.inference.backends.compiled import CompiledEncoder, CompileFailed
+from service.inference.backends.compile_options import CompileOptions
+from service.inference.backends.compiled_encoder import CompiledEncoder, CompileFailed
 from service.inference.backends.cuda import open_device, usable
 from service.inference.backends.precision import DTYPES, Dtype, load_encoder
 from service.inference.backends.transfer import Transfer
@@ -38,10 +38,10 @@ logger = logging.getLogger(__name__)
 
 CUDA_LIMITS = BatchLimits(clips=32, seconds=320.0)
 CPU_LIMITS = BatchLimits(clips=8, seconds=10.0)
-"""Clips run one by one on the CPU: a batch only saves hand-overs between threads."""
+"""On the CPU clips run one by one; a batch only saves hand-overs between threads."""
 
 _COMMON_RATES = (8000, 44_100, 48_000)
-"""Whose filters are made before the first request needs them."""
+"""Sampling rates whose resampling filters the warm-up makes."""
 
 
 class TorchBackend:
@@ -52,12 +52,11 @@ class TorchBackend:
         manifest: its manifest.
         device: `cpu`, `cuda` or `cuda:N`.
         dtype: `auto` is FP32 on the CPU; on CUDA the first of FP16, BF16 and FP32 that keeps the model's scores.
-        threads: of the CPU; 0 leaves them to torch.
-        padded: whether clips are put together into padded batches; None does so on CUDA and for compiled programs.
-        compilation: whether the warm-up compiles the encoder, and for which batches.
+        threads: on the CPU; 0 leaves the number to torch.
+        compile_options: whether the warm-up compiles the encoder, and for which batches.
 
     Raises:
-        SettingsInvalid: if the device is not there, or the precision asked for changes the model's scores.
+        SettingsInvalid: if there is no such device, or the precision asked for changes the model's scores.
         CheckpointInvalid: if the weights are not those that the manifest describes.
     """
 
@@ -69,8 +68,7 @@ class TorchBackend:
         device: str = "cpu",
         dtype: Dtype = "auto",
         threads: int = 0,
-        padded: bool | None = None,
-        compilation: Compilation = Compilation(),  # noqa: B008 - immutable
+        compile_options: CompileOptions = CompileOptions(),  # noqa: B008 - immutable
     ) -> None:
         self._device = open_device(device)
         self._cuda = self._device.type == "cuda"
@@ -79,19 +77,19 @@ class TorchBackend:
         self._config = manifest.config
         encoder, precision = load_encoder(directory / WEIGHTS, manifest, self._device, dtype)
         if self._cuda:
-            torch.cuda.empty_cache()  # the other precisions that were tried
+            torch.cuda.empty_cache()  # the weights in precisions that were tried and dropped
         self._dtype = DTYPES[precision]
-        self._compilation = compilation
-        compiles = compilation.wanted(self._device.type)
+        self._compile_options = compile_options
+        compiles = compile_options.wanted(self._device.type)
         extra = self._config.num_extra_tokens
-        shapes = program_shapes(extra, clips=compilation.clips, seconds=compilation.seconds) if compiles else []
+        shapes = program_shapes(extra, clips=compile_options.clips, seconds=compile_options.seconds) if compiles else []
         self._encoder = CompiledEncoder(encoder, self._config, shapes)
-        self._padded = (self._cuda or compiles) if padded is None else padded
+        self._padded = self._cuda or compiles
         self._info = manifest.info(backend="torch", device=device, dtype=precision)
 
     @property
     def info(self) -> ModelInfo:
-        """Which model answers."""
+        """The model, the device and the precision."""
         return self._info
 
     @property
@@ -100,16 +98,15 @@ class TorchBackend:
         return CUDA_LIMITS if self._cuda else CPU_LIMITS
 
     def warm_up(self) -> None:
-        """The largest batch, then the compiled programs, then one clip of every common rate.
+        """Run the largest batch, then compile, then run one clip of each common sampling rate.
 
         Raises:
-            SettingsInvalid: if programs are asked for and cannot be made; where they are not asked for but usual, a
-                warning says so.
+            SettingsInvalid: if compilation was set to `on` and fails; with `auto` a warning is logged instead.
             BackendBroken: if the device fails meanwhile.
         """
         limits = self.limits
         self.run([Clip(speech_like(limits.seconds / limits.clips), SAMPLING_RATE)] * limits.clips)
-        if self._compilation.wanted(self._device.type):
+        if self._compile_options.wanted(self._device.type):
             self._compile()
         for rate in _COMMON_RATES:
             self.run([Clip(speech_like(2.0), rate)])
@@ -118,7 +115,7 @@ class TorchBackend:
         """Answer a batch; see `Backend.run`.
 
         Raises:
-            MemoryError: if the device has too little memory for this batch; its memory is free again then.
+            MemoryError: if the device has too little memory for this batch; the batch's memory is freed.
             BackendBroken: if the device does not work any more.
         """
         try:
@@ -130,7 +127,7 @@ class TorchBackend:
             if usable(self._device):
                 raise
             raise BackendBroken(f"{self._info.device} does not work any more") from error
-        # Outside the handler: an exception that is being handled keeps its frames and so the batch's memory.
+        # Outside the handler, since the exception being handled refers to frames that hold the batch's memory.
         torch.cuda.empty_cache()
         raise MemoryError(f"{len(clips)} clips do not fit: {reason}")
 
@@ -139,22 +136,22 @@ class TorchBackend:
         transfer = Transfer(self._device)
         waveforms = self._upload(transfer, clips)
         bounds = self._speech(transfer, waveforms)
-        # The cut decides the shapes of all that follows, so it must be known here. Without one, it only is to be told.
-        cut = any(clip.trim for clip in clips)
-        speech = _pairs(transfer.to_host(bounds)) if cut else []
-        stretches = [
+        # Where a clip is trimmed, the bounds decide all later shapes, so they are fetched now; else with the results.
+        trim = any(clip.trim for clip in clips)
+        speech = _pairs(transfer.to_host(bounds)) if trim else []
+        scored = [
             speech[index] if clip.trim and speech[index][1] else (0, waveform.shape[0])
             for index, (clip, waveform) in enumerate(zip(clips, waveforms, strict=True))
         ]
         prepared = time.perf_counter()
-        frames = [self._config.frames(end - start) for start, end in stretches]
+        frames = [self._config.frames(end - start) for start, end in scored]
         groups = self._groups(frames)
-        answers = [self._encode(transfer, group, waveforms, stretches, frames) for group in groups]
+        answers = [self._encode(transfer, group, waveforms, scored, frames) for group in groups]
         results = self._download(transfer, clips, groups, answers, frames)
         speech = speech or _pairs(transfer.to_host(bounds))
         outputs = tuple(
-            ClipOutput(*results[index], speech=_span(found) if found[1] else None, scored=_span(scored))
-            for index, (found, scored) in enumerate(zip(speech, stretches, strict=True))
+            ClipOutput(*results[index], speech=_span(found) if found[1] else None, scored=_span(scored[index]))
+            for index, found in enumerate(speech)
         )
         return BatchOutput(
             clips=outputs,
@@ -175,29 +172,29 @@ class TorchBackend:
         }
 
     def close(self) -> None:
-        """Release the weights, the programs, and the memory that torch keeps for later."""
+        """Release the weights, the programs, and the memory that torch caches."""
         self._encoder.close()
         del self._encoder
         if self._cuda:
-            gc.collect()  # what the programs leave behind refers to itself, and so keeps their memory
+            gc.collect()  # compiled programs leave reference cycles that hold device memory
             torch.cuda.empty_cache()
 
     def _compile(self) -> None:
         if self._cuda:
-            torch.cuda.empty_cache()  # what the largest batch leaves would only lie beside the programs' own memory
+            torch.cuda.empty_cache()  # programs have a memory pool of their own and cannot use what torch caches
         try:
             self._encoder.compile()
         except CompileFailed as error:
             if not usable(self._device):
                 raise BackendBroken(f"{self._info.device} does not work any more") from error
             logger.warning("%s runs without compiled programs: %s", self._info.id, error, exc_info=error)
-            asked = self._compilation.choice == "on"
+            required = self._compile_options.choice == "on"
         else:
             return
-        self._encoder.close()
-        if asked:
+        self._encoder.close()  # outside the handler, where the exception no longer holds the programs' memory
+        if required:
             raise SettingsInvalid(
-                "the model cannot be compiled; the log says why. With compile=off it runs all the same."
+                "the model cannot be compiled; the log says why. With compile=off it runs uncompiled."
             )
 
     def _groups(self, frames: Sequence[int]) -> list[Group]:
@@ -206,7 +203,7 @@ class TorchBackend:
         return bucketed(frames, self._config.num_extra_tokens, self._encoder.programs)
 
     def _upload(self, transfer: Transfer, clips: Sequence[Clip]) -> list[Tensor]:
-        """Copy all clips to the device at once, and resample there."""
+        """Copy all clips to the device in one transfer, and resample them there."""
         sizes = [clip.samples.shape[0] for clip in clips]
         host = transfer.buffer(sum(sizes))
         np.concatenate([clip.samples for clip in clips], out=host.numpy())
@@ -214,13 +211,13 @@ class TorchBackend:
         return [resample(part, clip.sampling_rate) for part, clip in zip(parts, clips, strict=True)]
 
     def _speech(self, transfer: Transfer, waveforms: Sequence[Tensor]) -> Tensor:
-        """Begin and end of speech in samples, (0, 0) in silent clips: int64 (clip, 2), on the device."""
-        # Together only where lengths are within a factor of two: one long clip must not blow up all others.
+        """Start and end of speech in samples, (0, 0) for silent clips: int64 (clip, 2), on the device."""
+        # Only clips whose lengths are within a factor of two are padded together, so that padding stays bounded.
         alike: dict[int, list[int]] = defaultdict(list)
         for index, waveform in enumerate(waveforms):
             alike[waveform.shape[0].bit_length()].append(index)
         order = [index for indices in alike.values() for index in indices]
-        # All lengths, and then the places from which the rows are brought back into order, in one copy.
+        # One copy for both: the lengths, and the indices that restore the order of the clips.
         small = transfer.to_device(torch.tensor([waveforms[index].shape[0] for index in order] + _inverse(order)))
         lengths, places = small[: len(order)], small[len(order) :]
         bounds, done = [], 0
@@ -235,20 +232,19 @@ class TorchBackend:
         transfer: Transfer,
         group: Group,
         waveforms: Sequence[Tensor],
-        stretches: Sequence[tuple[int, int]],
+        scored: Sequence[tuple[int, int]],
         frames: Sequence[int],
     ) -> Encoded:
-        """Normalise each clip of a group in FP32, pad, and encode."""
+        """Normalise each clip of a group in FP32, pad the group, and encode it."""
         shape = group.shape
         samples = self._config.samples(shape.frames)
         batch = torch.zeros(shape.rows, samples, dtype=self._dtype, device=self._device)
         for row, index in enumerate(group.clips):
-            start, end = stretches[index]
+            start, end = scored[index]
             x = waveforms[index][start:end]
             if self._config.normalize:
                 x = functional.layer_norm(x, x.shape)
-            # Samples that make no further frame are not needed any more.
-            x = x[:samples]
+            x = x[:samples]  # without a remainder that makes no frame
             batch[row, : x.shape[0]] = x
         counts = [frames[index] for index in group.clips] + [0] * (shape.rows - len(group.clips))
         unpadded = counts == [shape.frames] * shape.rows
@@ -264,7 +260,7 @@ class TorchBackend:
         answers: Sequence[Encoded],
         frames: Sequence[int],
     ) -> dict[int, tuple[Floats, Floats, Floats | None]]:
-        """Copy all results back at once: logits, embedding and perhaps features by clip, in arrays of their own."""
+        """Copy all results back in one transfer: by clip, its logits, embedding, and features if asked for."""
         parts: list[Tensor] = []
         for group, answer in zip(groups, answers, strict=True):
             parts += [answer.logits, answer.embeddings]
@@ -282,6 +278,7 @@ class TorchBackend:
             for row, index in enumerate(group.clips):
                 wanted = clips[index].frame_embeddings
                 features = next(arrays).reshape(next(shapes)).copy() if wanted else None
+                # Copies, so that an answer does not keep the whole batch in memory.
                 results[index] = logits[row, : frames[index]].copy(), embeddings[row].copy(), features
         for found in results.values():
             if not all(np.isfinite(array).all() for array in found if array is not None):
@@ -290,7 +287,7 @@ class TorchBackend:
 
 
 def _inverse(order: Sequence[int]) -> list[int]:
-    """Where each number stands in a permutation."""
+    """The inverse of a permutation."""
     return sorted(range(len(order)), key=order.__getitem__)
 
 

@@ -1,8 +1,9 @@
-"""The CPU backend: ONNX Runtime on a prepared model. Nothing here imports torch.
+"""The CPU backend: ONNX Runtime on a prepared model. It does not import torch.
 
-A clip of two seconds already keeps every core busy, so it runs by itself. Shorter ones share a run in FP32: one after
-another, since padding them to one length would lose more than it gains. Their answers are those of single clips, to the
-last bit. In INT8 every clip runs by itself, because the scales of its bytes are those of all that is in a run.
+A clip of two seconds already keeps every core busy, so it runs alone. In FP32 shorter clips share a run, laid one after
+another: padding them to one length would cost more than it saves. Sharing changes no answer by more than rounding; on
+x86-64 it changes no bit, since the kernels there add up a row's products with packed weights in an order that does not
+depend on the number of rows. In INT8 every clip runs alone, because quantisation scales are those of a whole run.
 """
 
 from __future__ import annotations
@@ -20,41 +21,40 @@ import onnxruntime
 from service.errors import ModelNotFound
 from service.inference.backend import BatchLimits
 from service.model.manifest import Manifest
+from service.model.normalize import normalized
 from service.model.onnx.inputs import lay_out
 from service.preprocess import resample_trim
 from service.results import SAMPLING_RATE, BatchOutput, Clip, ClipOutput, Floats, ModelInfo, Span
 
 LIMITS = BatchLimits(clips=8, seconds=10.0)
-"""Small: all of a batch is answered when the last of it is, and larger ones are no faster."""
+"""Small, because a batch is answered when its last clip is done, and larger batches are no faster."""
 
 SHARING_BELOW = 1.5
-"""Seconds up to which clips share a run; longer ones gain nothing by it, as `loadtests.sharing` shows."""
+"""Seconds up to which clips share a run; longer clips gain nothing, as `loadtests.sharing` measures."""
 
 SHARED_SECONDS = 5.0
-"""What the clips of one run add up to at most; more rows are no faster."""
+"""The most seconds over all clips of a shared run; more rows are no faster."""
 
 _SHRINK_ABOVE = 30.0
-"""Seconds from which on a clip's working memory is given back after the run."""
-
-_NORM_EPS = 1e-5
+"""Seconds above which the memory arena is shrunk after a clip's run."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A clip as the model takes it; the other fields are for its answer."""
+    """A clip as the model takes it (`samples`), and fields of its answer."""
 
     samples: Floats
     speech: Span | None
     scored: Span
-    keep_frames: bool
+    frame_embeddings: bool
 
 
 def runs(lengths: Sequence[int], sharing_below: float) -> list[list[int]]:
-    """Which clips share a run of the model.
+    """Group clips into runs of the model.
 
     Args:
         lengths: of the clips, in samples at 16 kHz.
-        sharing_below: seconds up to which clips may share one.
+        sharing_below: seconds up to which clips may share a run.
 
     Returns:
         For each run, the indices of its clips.
@@ -80,10 +80,10 @@ class OnnxBackend:
         directory: a prepared model.
         manifest: its manifest.
         dtype: `fp32`, or `int8` where the model was prepared with it.
-        threads: of one inference; 0 takes every core that this process may use.
+        threads: of one inference; 0 takes all cores that this process may use.
         sharing_below: seconds up to which clips of a batch share a run, in FP32 and with packed weights.
-        few: whether only a few clips will be answered. Then weights are used as they lie in the file: nothing is
-            packed at the start, and each clip takes somewhat longer.
+        few: whether only a few clips will be run. Weights are then not packed at the start, so that loading is
+            faster and each run slower.
 
     Raises:
         ModelNotFound: if the model was not prepared in this precision.
@@ -105,10 +105,10 @@ class OnnxBackend:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
         options.inter_op_num_threads = 1
-        # Idle threads must not burn the cores that the event loop and the decoders need between two runs.
+        # Idle threads must not spin on cores that the event loop and the decoders need between two runs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        # Packing on all threads halves the time to load. All weights are then mapped at once, but those pages are the
-        # file's: the system takes them back when it needs them.
+        # Packing on all threads halves the time to load. It maps all weights at once, but as pages of the file, which
+        # the system can reclaim.
         options.add_session_config_entry(
             "session.disable_prepacking" if few else "session.prepack.enable_parallel", "1"
         )
@@ -117,13 +117,13 @@ class OnnxBackend:
         self._shrink = onnxruntime.RunOptions()
         self._shrink.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._config = manifest.config
-        # Products with weights that are not packed add up in an order that depends on the number of rows.
+        # With unpacked weights the order of summation depends on the number of rows.
         self._sharing_below = sharing_below if dtype == "fp32" and not few else 0.0
         self._info = manifest.info(backend="onnx", device="cpu", dtype=dtype)
 
     @property
     def info(self) -> ModelInfo:
-        """Which model answers."""
+        """The model, the device and the precision."""
         return self._info
 
     @property
@@ -132,13 +132,13 @@ class OnnxBackend:
         return LIMITS
 
     def warm_up(self) -> None:
-        """Two runs: the first allocates, the second is as fast as any."""
+        """Two runs: the first allocates memory, the second runs at full speed."""
         noise = np.random.default_rng(0).standard_normal(2 * SAMPLING_RATE).astype(np.float32)
         for _ in range(2):
             self.run([Clip(noise, SAMPLING_RATE)])
 
     def run(self, clips: Sequence[Clip]) -> BatchOutput:
-        """As `Backend.run` says, the short ones together."""
+        """Answer a batch; see `Backend.run`. Short clips share runs."""
         began = time.perf_counter()
         prepared = [self._prepare(clip) for clip in clips]
         ready = time.perf_counter()
@@ -157,15 +157,7 @@ class OnnxBackend:
             start, end = 0, samples.size
         samples = samples[start:end]
         if self._config.normalize:
-            # Moments in float64: over a long clip float32 sums would drift from the reference.
-            centred = samples.astype(np.float64)
-            mean = centred.mean()
-            centred -= mean
-            # Not `dot`: the threads of OpenBLAS go on spinning after it, on the cores that the model is about to need.
-            variance = np.einsum("i,i->", centred, centred) / centred.size
-            scale = 1.0 / np.sqrt(variance + _NORM_EPS)
-            samples = samples - np.float32(mean)
-            samples *= np.float32(scale)
+            samples = normalized(samples)
         return _Prepared(samples, speech, Span(start / SAMPLING_RATE, end / SAMPLING_RATE), clip.frame_embeddings)
 
     def _infer(self, clips: Sequence[_Prepared]) -> Iterator[ClipOutput]:
@@ -174,11 +166,11 @@ class OnnxBackend:
         features, logits = self._session.run(["features", "logits"], inputs.tensors, options)
         for clip, frames in zip(clips, inputs.frames, strict=True):
             embedding = features[frames].mean(axis=0, dtype=np.float64).astype(np.float32)
-            kept = features[frames] if clip.keep_frames else None
-            yield ClipOutput(logits[frames], embedding, kept, clip.speech, clip.scored)
+            frame_embeddings = features[frames] if clip.frame_embeddings else None
+            yield ClipOutput(logits[frames], embedding, frame_embeddings, clip.speech, clip.scored)
 
     def memory(self) -> dict[str, int]:
-        """Empty: there is no device memory."""
+        """Empty: the CPU has no device memory."""
         return {}
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether the encoder is compiled, for which batches, and where the programs are kept. Nothing here imports torch."""
+"""Options of compilation: whether, for which batches, and where programs are cached. It does not import torch."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ logger = logging.getLogger(__name__)
 CompileChoice = Literal["auto", "on", "off"]
 
 _CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
-"""Where torch and Triton look for the directory that they keep programs in, and its name below ours."""
+"""The variables that name the cache directories of torch and Triton, and their subdirectories of our own cache."""
 
 
 @dataclass(frozen=True, slots=True)
-class Compilation:
-    """What is asked for.
+class CompileOptions:
+    """How the encoder is compiled.
 
     Attributes:
         choice: `auto` compiles on CUDA only; on the CPU compiled programs were not faster.
-        clips: most clips that a compiled program takes at once.
-        seconds: of the longest clip that one takes; what is longer runs as it is.
-        cache: directory in which programs outlive the process; None leaves that to torch.
+        clips: the most clips in a batch of a compiled program.
+        seconds: length of the longest clip of a compiled program; longer clips run uncompiled.
+        cache: directory in which programs are kept for later processes; None leaves that to torch.
     """
 
     choice: CompileChoice = "auto"
@@ -33,18 +33,18 @@ class Compilation:
     cache: Path | None = None
 
     def wanted(self, device: str) -> bool:
-        """Whether to compile on a device, `cpu` or `cuda`."""
+        """Whether to compile on a type of device, `cpu` or `cuda`."""
         return self.choice == "on" or (self.choice == "auto" and device == "cuda")
 
-    def keep_programs(self) -> None:
-        """Tell torch and Triton where to keep programs, unless the environment names a place already.
+    def set_cache_variables(self) -> None:
+        """Set the cache directories of torch and Triton, unless the environment sets them already.
 
-        Comes before torch's compiler is imported, which would name a place itself.
+        Call it before torch's compiler is imported, which sets them itself.
         """
         if self.cache is None:
             return
         try:
-            # Programs are loaded and run: nobody else may write there.
+            # Cached programs are executed, so no other user may write there.
             self.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             logger.warning(
