@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from emotion2vec_client import CallFailed, Client, Problem, Retries, Unreachable
-from emotion2vec_client.retries import may_be_repeated
+from emotion2vec_client import Client, Problem, RequestFailed, Retries, Unreachable
+from emotion2vec_client.retries import is_retryable
 
 from service.api.schemas import ModelSummary
 from service.errors import SetupError
@@ -51,7 +51,7 @@ class ServerSource:
                 self.model = _summary(impatient.models()[0])
         except ValueError as error:
             raise SetupError(str(error)) from None
-        except CallFailed as error:
+        except RequestFailed as error:
             raise SetupError(f"{url}: {error.detail}") from error
         # Refusals come back here, where fewer calls can be made of them; the client still holds all calls back.
         once = Retries(attempts=1, seconds=_PATIENCE)
@@ -76,7 +76,7 @@ class ServerSource:
                     answer = self._client.recognize(path, **self._options)
                 except OSError as error:
                     return unreadable(error)
-                except CallFailed as error:
+                except RequestFailed as error:
                     turn.refused = isinstance(error, Problem) and error.status == HTTPStatus.TOO_MANY_REQUESTS
                     if not self._may_be_waited_out(error):
                         return self._problem_of(error)
@@ -89,14 +89,14 @@ class ServerSource:
             raise SetupError("The server answers with another model than when the run began.")
         return {name: value for name, value in answer.items() if name != "id"}
 
-    def _may_be_waited_out(self, error: CallFailed) -> bool:
+    def _may_be_waited_out(self, error: RequestFailed) -> bool:
         """Whether the call was not taken and may be later; within the call's turn."""
-        if not may_be_repeated(error, changes_nothing=False) or _asked_to_wait(error) > _PATIENCE:
+        if not is_retryable(error, idempotent=False) or _asked_to_wait(error) > _PATIENCE:
             return False
         # While another call is under way, the server may be busy with nothing but that.
         return time.monotonic() - self._answered_at < _PATIENCE or not self._throttle.alone
 
-    def _problem_of(self, error: CallFailed) -> Outcome:
+    def _problem_of(self, error: RequestFailed) -> Outcome:
         self._answered_at = time.monotonic()
         if _is_about_the_file(error):
             title = error.title if isinstance(error, Problem) else "There was no answer"
@@ -108,11 +108,11 @@ def _summary(model: ModelSummary) -> ModelSummary:
     return cast(ModelSummary, {name: model[name] for name in ModelSummary.__annotations__})  # type: ignore[literal-required]
 
 
-def _asked_to_wait(error: CallFailed) -> float:
+def _asked_to_wait(error: RequestFailed) -> float:
     return error.retry_after or 0.0 if isinstance(error, Problem) else 0.0
 
 
-def _is_about_the_file(error: CallFailed) -> bool:
+def _is_about_the_file(error: RequestFailed) -> bool:
     if isinstance(error, Problem):
         of_all_files = any(each["field"] == "labels" for each in error.errors)
         return error.status in _ABOUT_THE_FILE and not of_all_files

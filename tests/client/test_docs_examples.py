@@ -1,4 +1,4 @@
-"""The programs in docs/client.md run."""
+"""The Python examples in docs/client.md and the client's README run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import listening
 from tests.audio_samples import encode, speech
-from tests.client.test_service import app_of
+from tests.client.test_with_service import app_of
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "client.md"
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
