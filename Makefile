@@ -1,59 +1,66 @@
-# `make run` serves the embedded model, `make test` passes the tests; both start from nothing but Python 3.11+.
+# `make run` serves the embedded model, `make test` runs the tests; both need only Python 3.11+ and a package index.
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 BIN := $(VENV)/bin
 INSTALL := pyproject.toml client/pyproject.toml constraints.txt
+DIST := dist
 
-.PHONY: run test test-page test-slow test-gpu lint lint-page vendor-page screenshots format setup bench gpu-report faults soak capacity golden clean
+.PHONY: run test test-page test-slow test-gpu client lint lint-page vendor-page screenshots format setup release bench gpu-report faults soak capacity golden clean
 
 run: $(VENV)/.core ## serve the embedded model on 127.0.0.1:8000
 	$(BIN)/emotion2vec-service serve
 
-# Tests wait much of the time, so three processes are of use on two cores; files stay together, since their tests share
-# what is costly to start.
-test: $(VENV)/.dev ## the core suite
+# Tests often wait, so that three processes are faster than two on two cores. The tests of a file share expensive
+# fixtures, so they run in one process.
+test: $(VENV)/.dev ## the default tests; CONTRIBUTING.md describes them
 	$(BIN)/python -m pytest -m "not slow and not gpu and not page" -n 3 --dist loadfile
 
-test-page: $(VENV)/.dev ## the web page, in an installed Chromium
+test-page: $(VENV)/.dev ## tests of the web page, in an installed Chromium
 	$(BIN)/python -m pytest -m "page and not slow"
 
-test-slow: $(VENV)/.dev ## what takes minutes
+test-slow: $(VENV)/.dev ## tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
-test-gpu: $(VENV)/.dev ## everything that needs CUDA
+test-gpu: $(VENV)/.dev ## tests that need CUDA
 	$(BIN)/python -m pytest -m gpu
 
-lint: $(VENV)/.dev ## style and types
+client: $(VENV)/.dev ## generate the blocking client from the async one
+	$(BIN)/python client/generate_sync_client.py
+
+lint: $(VENV)/.dev ## style, types, imports between modules, and declared dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	cd client && $(abspath $(BIN))/deptry emotion2vec_client
 
 lint-page: tools/page/node_modules ## style and types of the web page's scripts; needs node 20 or newer
 	npm --prefix tools/page run lint
 
-vendor-page: tools/page/node_modules ## copy the chart library into the web page from the version that is locked
+vendor-page: tools/page/node_modules ## copy the locked version of the chart library into the web page
 	npm --prefix tools/page run vendor
 
-screenshots: $(VENV)/.dev ## the pictures of the web page in the README; needs Chromium
+screenshots: $(VENV)/.dev ## take the README's screenshots of the web page; needs Chromium
 	$(BIN)/python -m tests.page.screenshots
 
-bench: $(VENV)/.dev ## measure against FunASR on this machine (some 25 minutes)
+bench: $(VENV)/.dev ## compare with FunASR on this machine (about 25 minutes)
 	$(BIN)/python -m loadtests.bench
 
-gpu-report: $(VENV)/.dev ## all that only a GPU can show, its tests and the benchmark included, in one report
+gpu-report: $(VENV)/.dev ## one report of everything that needs a GPU: tests, benchmark, soak test
 	$(BIN)/python -m loadtests.gpu_report
 
-faults: $(VENV)/.dev ## what happens when something goes wrong; writes docs/reliability.md (some 10 minutes)
+faults: $(VENV)/.dev ## inject faults; writes docs/reliability.md (about 10 minutes)
 	$(BIN)/python -m tests.faults.report
 
-soak: $(VENV)/.dev ## ten minutes at 80 % load; writes docs/reliability.md
+soak: $(VENV)/.dev ## soak test: ten minutes at 80 % load; writes docs/reliability.md
 	$(BIN)/python -m loadtests.soak --document docs/reliability.md
 
-capacity: $(VENV)/.dev ## how much a server on this machine can take; writes docs/capacity.md (some 5 minutes)
+capacity: $(VENV)/.dev ## measure a server's capacity on this machine; writes docs/capacity.md (about 5 minutes)
 	$(BIN)/python -m loadtests.capacity --document docs/capacity.md
 
-golden: $(VENV)/.dev ## renew what tests compare with: the OpenAPI document, docs/configuration.md, the answers stored for the page
+golden: $(VENV)/.dev ## regenerate what tests compare with: the OpenAPI document, docs/configuration.md, the answers stored for the page
 	$(BIN)/python -m tests.api.golden
 	$(BIN)/python docs/configuration.py
 	$(BIN)/python -m tests.page.stored_answers
@@ -63,6 +70,19 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 setup: $(VENV)/.dev ## everything for development, extras included
+
+# Links of the README and the project's URLs point to REPOSITORY, at the tag v<version>: push that tag before uploading.
+release: $(VENV)/.dev ## build and check both distributions: make release REPOSITORY=https://…
+	$(if $(filter https://%,$(REPOSITORY)),,$(error the package index needs the public address of the repository: make release REPOSITORY=https://…))
+	rm -rf $(DIST)
+	RELEASE_REPOSITORY=$(REPOSITORY) $(BIN)/python -m build --no-isolation --outdir $(DIST) client
+	RELEASE_REPOSITORY=$(REPOSITORY) $(BIN)/python -m build --no-isolation --outdir $(DIST) .
+	$(BIN)/twine check --strict $(DIST)/*
+	check=$$(mktemp -d) && trap 'rm -rf "$$check"' EXIT && \
+	$(BIN)/python -m venv $$check && \
+	$$check/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt $(DIST)/*.whl && \
+	$$check/bin/emotion2vec-service --version && \
+	$$check/bin/python -I -c "import emotion2vec_client"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -80,4 +100,4 @@ tools/page/node_modules: tools/page/package-lock.json
 	touch $@
 
 clean:
-	rm -rf tools/page/node_modules $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(DIST) tools/page/node_modules $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,6 +1,7 @@
-"""Print what pyproject.toml asks for, one requirement a line: the dependencies, or those of the extra that is named.
+"""Print the requirements of the service and its client, one per line: the dependencies, or those of one extra.
 
-The Dockerfile installs them in layers of their own, before the code is there.
+The Dockerfile installs them before it copies the code, so that a change of code does not install them again. The client
+itself is left out: the Dockerfile builds it from this repository.
 """
 
 import sys
@@ -9,10 +10,16 @@ from pathlib import Path
 
 
 def requirements(extra: str | None = None) -> list[str]:
-    """The requirements in the `pyproject.toml` of the current directory."""
-    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-    named: list[str] = project["optional-dependencies"][extra] if extra else project["dependencies"]
-    return named
+    """The requirements in `pyproject.toml` and `client/pyproject.toml` of the current directory."""
+    service, client = (
+        tomllib.loads(Path(folder, "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        for folder in (".", "client")
+    )
+    if extra:
+        named: list[str] = service["optional-dependencies"][extra]
+        return named
+    named = [each for each in service["dependencies"] if not each.startswith(client["name"])]
+    return sorted({*named, *client["dependencies"]})
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import soxr
-from emotion2vec_client import CallFailed, open_stream
+from emotion2vec_client import RequestFailed, open_stream
 
 from loadtests import clips, documents, machine
 from loadtests.capacity import described, server
@@ -123,7 +123,7 @@ async def _stream(url: str, samples: np.ndarray[tuple[int], np.dtype[np.int16]],
                     step.delays.append(now - sent[-(-round(event["end"] * RATE) // size) - 1])
                 elif event["type"] == "utterance":
                     step.utterances += 1
-    except (CallFailed, BaseExceptionGroup) as error:
+    except (RequestFailed, BaseExceptionGroup) as error:
         print(f"a stream has failed: {error}", file=sys.stderr)
         step.failed_streams += 1
 

@@ -1,7 +1,7 @@
-"""How a call fails: the service said why (`Problem`), or nobody answered.
+"""How a request fails: the server reported a problem, or there was no complete response.
 
-CallFailed
-├── Problem                    an answer that is no success
+RequestFailed
+├── Problem                    the server answered with an error
 └── Unreachable · Disconnected · TimedOut
 """
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from emotion2vec_client.types import FieldProblem
 
 
-class CallFailed(Exception):
-    """A call without an answer.
+class RequestFailed(Exception):
+    """A request failed.
 
     Attributes:
-        detail: what went wrong, for people.
-        request_id: as in the server's log, should it have got there.
+        detail: what went wrong, as a sentence.
+        request_id: the request's ID in the server's log, if it arrived there.
     """
 
     code = "failed"
@@ -33,15 +33,15 @@ class CallFailed(Exception):
         self.request_id = request_id
 
 
-class Problem(CallFailed):
-    """The server answered, but not with what was asked for.
+class Problem(RequestFailed):
+    """The server, or a proxy before it, answered with an error.
 
     Attributes:
         status: the HTTP status.
-        code: stable and for programs, as in the table of docs/api.md; that of a proxy's answer is made of its status.
-        title: what kind of problem it is.
-        errors: one entry for each bad option.
-        retry_after: seconds after which the server takes calls again, where it says so.
+        code: a stable name for programs, from the table in docs/api.md; made of the status if a proxy answered.
+        title: the kind of problem.
+        errors: one entry for each invalid option.
+        retry_after: seconds after which the server accepts requests again, if it says so.
     """
 
     def __init__(
@@ -66,27 +66,27 @@ class Problem(CallFailed):
         return f"{self.status} {self.code}: {self.detail}"
 
 
-class Unreachable(CallFailed):
-    """No connection came about: the server cannot have seen the request."""
+class Unreachable(RequestFailed):
+    """No connection could be opened: the server has not seen the request."""
 
     code = "unreachable"
 
 
-class Disconnected(CallFailed):
-    """The connection ended before the answer did; the server may have worked on the request."""
+class Disconnected(RequestFailed):
+    """The connection ended before the response did; the server may have processed the request."""
 
     code = "disconnected"
 
 
-class TimedOut(CallFailed):
-    """The time allowed was over before the answer was there."""
+class TimedOut(RequestFailed):
+    """There was no response within the timeout."""
 
     code = "timed_out"
 
 
 @contextmanager
-def named_failures(request_id: str) -> Iterator[None]:
-    """Around everything that uses the connection: its errors become those of this module."""
+def translate_httpx_errors(request_id: str) -> Iterator[None]:
+    """Raise httpx's errors as those of this module."""
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -94,5 +94,5 @@ def named_failures(request_id: str) -> Iterator[None]:
     except httpx.TimeoutException as error:
         raise TimedOut("The server did not answer in time.", request_id) from error
     except (httpx.TransportError, httpx.StreamError, httpx.DecodingError) as error:
-        detail = f"The connection ended before the answer: {error or type(error).__name__}"
+        detail = f"The connection ended before the response: {error or type(error).__name__}"
         raise Disconnected(detail, request_id) from error

@@ -1,7 +1,7 @@
-"""When a call is made again, and how long everybody waits before that.
+"""Decides which failed requests are sent again, and after how long.
 
-Nothing is made again that may have been worked on: only calls that the server refused unread (429, 503), and those for
-which no connection came about; calls that change nothing on the server (GET) also after a lost connection.
+A request that the server may have processed is not sent again. A request is sent again if the server refused it (429,
+503), if no connection could be opened or, for GET requests, which are idempotent, if the connection was lost.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from tenacity import RetryCallState
 from emotion2vec_client.errors import Disconnected, Problem, Unreachable
 
 REFUSALS = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
-"""Statuses of calls that were not taken, and may be made again."""
+"""Statuses of requests that the server did not process, and that may be sent again."""
 
 _JITTER = 0.25
-"""Share of a wait that is added by chance, so that callers who were refused together do not come back together."""
+"""Random share added to a delay, so that clients that were refused together do not return together."""
 
-_LEAST_JITTER = 0.1
-_LONGEST_HOLD = 86_400.0
-_FIRST_BACKOFF = 0.5
-_LONGEST_BACKOFF = 8.0
+_MIN_JITTER_SECONDS = 0.1
+_MAX_RETRY_AFTER_SECONDS = 86_400.0
+_FIRST_BACKOFF_SECONDS = 0.5
+_MAX_BACKOFF_SECONDS = 8.0
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often a call is made in all, and in how many seconds from its beginning.
+    """How often a request is sent at most, and within how many seconds.
 
-    A wait that would not end within `seconds` is not begun. `attempts=1` makes every call once.
+    A delay that would end after `seconds` is not started. `attempts=1` sends every request once.
     """
 
     attempts: int = 5
@@ -47,14 +47,14 @@ class Retries:
 
     @classmethod
     def for_seconds(cls, seconds: float) -> Self:
-        """As often as it takes, within so many seconds."""
+        """Any number of attempts within `seconds`."""
         return cls(attempts=1_000_000_000, seconds=seconds)
 
 
-class Pace:
-    """How long all calls of one client hold back: a server that says when to come back means the caller, not the call.
+class SharedDelay:
+    """The delay that a server asked for, shared by all requests of one client: Retry-After limits the caller.
 
-    Threads share it.
+    Thread-safe.
     """
 
     def __init__(self) -> None:
@@ -62,22 +62,26 @@ class Pace:
         self._refusal: Problem | None = None
         self._lock = threading.Lock()
 
-    def hold(self, refusal: Problem) -> None:
-        """Make no call before the moment that a refusal names."""
+    def extend(self, refusal: Problem) -> None:
+        """Delay all requests for as long as a refusal asks; never shortens the delay."""
         until = time.monotonic() + (refusal.retry_after or 0.0)
         with self._lock:
             if until > self._until:
                 self._until, self._refusal = until, refusal
 
-    def pause(self, longest: float, request_id: str) -> float:
-        """Seconds to wait before a call, with some more by chance; 0 while nobody holds back.
+    def seconds(self, longest: float, request_id: str) -> float:
+        """Seconds to wait before a request is sent, jitter included; 0 if no delay is in force.
+
+        Args:
+            longest: seconds that this request may wait.
+            request_id: the ID of this request, for the problem.
 
         Raises:
-            Problem: the refusal, if the call may not wait as long.
+            Problem: the refusal that caused the delay, if the delay is longer than `longest`.
         """
         with self._lock:
-            pause, refusal = _scattered(self._until - time.monotonic()), self._refusal
-        if pause > longest and refusal is not None:
+            delay, refusal = _with_jitter(self._until - time.monotonic()), self._refusal
+        if delay > longest and refusal is not None:
             raise Problem(
                 refusal.detail,
                 request_id,
@@ -85,44 +89,49 @@ class Pace:
                 code=refusal.code,
                 title=refusal.title,
                 errors=[],
-                retry_after=pause,
+                retry_after=delay,
             )
-        return pause
+        return delay
 
-    def wait(self, state: RetryCallState) -> float:
-        """Seconds until the next attempt, as tenacity asks for it."""
+    def before_retry(self, state: RetryCallState) -> float:
+        """Seconds from a failed attempt to the next one; tenacity's `wait`."""
         error = state.outcome.exception() if state.outcome is not None else None
         if isinstance(error, Problem) and error.retry_after is not None:
-            self.hold(error)
-            return _scattered(error.retry_after)
-        backoff = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(state.attempt_number - 1, 10))
-        return backoff * random.uniform(0.5, 1)  # noqa: S311 - spreads load, guards nothing
+            self.extend(error)
+            return _with_jitter(error.retry_after)
+        backoff = min(_MAX_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0 ** min(state.attempt_number - 1, 10))
+        return backoff * random.uniform(0.5, 1)  # noqa: S311 - spreads load; not used for security
 
 
-def may_be_repeated(error: BaseException, *, changes_nothing: bool) -> bool:
-    """Whether a call that failed so may be made again."""
+def is_retryable(error: BaseException, *, idempotent: bool) -> bool:
+    """Whether a request that failed with `error` may be sent again.
+
+    Args:
+        error: why it failed.
+        idempotent: whether the server may process the request twice.
+    """
     if isinstance(error, Problem):
         return error.status in REFUSALS
-    return isinstance(error, Unreachable) or (changes_nothing and isinstance(error, Disconnected))
+    return isinstance(error, Unreachable) or (idempotent and isinstance(error, Disconnected))
 
 
-def seconds_until(retry_after: str | None) -> float | None:
-    """What a Retry-After header says, in seconds from now; None where it says nothing that can be understood."""
-    if retry_after is None:
+def parse_retry_after(value: str | None) -> float | None:
+    """Seconds from now that a Retry-After header names, at most a day; None if it is absent or malformed."""
+    if value is None:
         return None
-    text = retry_after.strip()
+    text = value.strip()
     if text.isascii() and text.isdecimal():
-        return min(float(text), _LONGEST_HOLD)
+        return min(float(text), _MAX_RETRY_AFTER_SECONDS)
     try:
         moment = parsedate_to_datetime(text)
     except ValueError:
         return None
-    if moment.tzinfo is None:  # "-0000": the time is UTC, says RFC 5322
+    if moment.tzinfo is None:  # "-0000": the time is UTC (RFC 5322, section 3.3)
         moment = moment.replace(tzinfo=UTC)
-    return min(max(0.0, (moment - datetime.now(UTC)).total_seconds()), _LONGEST_HOLD)
+    return min(max(0.0, (moment - datetime.now(UTC)).total_seconds()), _MAX_RETRY_AFTER_SECONDS)
 
 
-def _scattered(seconds: float) -> float:
+def _with_jitter(seconds: float) -> float:
     if seconds <= 0:
         return 0.0
-    return seconds + random.uniform(0, max(_LEAST_JITTER, _JITTER * seconds))  # noqa: S311 - as above
+    return seconds + random.uniform(0, max(_MIN_JITTER_SECONDS, _JITTER * seconds))  # noqa: S311 - as above

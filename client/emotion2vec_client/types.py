@@ -1,7 +1,6 @@
-"""The shapes of options and answers, as JSON has them; a key that was not asked for is absent.
+"""The JSON of options and answers; a key that was not requested is absent.
 
-The server's own are in `service.api.schemas`: those hold numpy arrays, and make the OpenAPI document. Tests hold both
-against each other.
+The server has types of its own, which hold numpy arrays and generate the OpenAPI document; the tests compare both.
 """
 
 from __future__ import annotations
@@ -9,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NotRequired, TypeAlias
 
-from typing_extensions import TypedDict  # typing's own cannot be checked by pydantic before Python 3.12
+from typing_extensions import TypedDict  # pydantic rejects typing.TypedDict before Python 3.12
 
 
 class Options(TypedDict, total=False):
-    """The options of a recognition, as in the table of docs/api.md; None is as good as absent."""
+    """The options of a recognition, as in the table of docs/api.md; None means absent."""
 
     granularity: Literal["utterance", "frame", "segment"] | None
     embedding: Literal["none", "utterance", "frame"] | None
@@ -29,7 +28,7 @@ class Options(TypedDict, total=False):
 
 
 class FieldProblem(TypedDict):
-    """What is wrong with one option."""
+    """Why one option is invalid."""
 
     field: str
     message: str
@@ -49,7 +48,7 @@ class ProblemDocument(TypedDict):
 
 
 class ModelSummary(TypedDict):
-    """The model that answered; `demonstration` is true for the embedded one."""
+    """The model that computed the answer; `demonstration` is true for the embedded one."""
 
     id: str
     revision: str
@@ -60,7 +59,7 @@ class ModelSummary(TypedDict):
 
 
 class LabelNames(TypedDict):
-    """One emotion in its three spellings."""
+    """The three names of one emotion: English, Chinese and the checkpoint's own."""
 
     en: str
     zh: str
@@ -68,26 +67,26 @@ class LabelNames(TypedDict):
 
 
 class ModelDetails(ModelSummary):
-    """A model that the service answers with; its labels in the order of scores."""
+    """A model that the service has loaded; `labels` are in the order of scores."""
 
     labels: list[LabelNames]
     embedding_size: int
 
 
-class Stretch(TypedDict):
-    """A stretch of the file, in seconds."""
+class TimeRange(TypedDict):
+    """A part of the file, in seconds."""
 
     start: float
     end: float
 
 
 class Audio(TypedDict):
-    """The file as it was decoded: seconds, Hz, and what of it is speech (null where nothing is)."""
+    """The decoded file: duration in seconds, sampling rate in Hz, and the range with speech (null if there is none)."""
 
     duration: float
     sampling_rate: int
     channels: int
-    speech: NotRequired[Stretch | None]
+    speech: NotRequired[TimeRange | None]
     speech_seconds: NotRequired[float]
     narrow_band: NotRequired[bool]
 
@@ -111,7 +110,7 @@ Embedding: TypeAlias = list[float] | list[list[float]] | EncodedArray
 
 
 class Frames(TypedDict):
-    """Scores over time: row i covers `start + i * hop` up to `+ window` seconds of the file."""
+    """Scores over time: row i covers `window` seconds of the file from `start + i * hop` on."""
 
     start: float
     hop: float
@@ -121,7 +120,7 @@ class Frames(TypedDict):
 
 
 class Segment(TypedDict):
-    """One utterance of a file, with granularity=segment; `channel` where the channels were split."""
+    """One utterance of a file, with granularity=segment; `channel` is present if the channels were split."""
 
     start: float
     end: float
@@ -133,7 +132,7 @@ class Segment(TypedDict):
 
 
 class _Result(TypedDict):
-    """Label and score are null where granularity=segment found no speech."""
+    """Label and score are null if granularity=segment found no speech."""
 
     label: NotRequired[str | None]
     score: NotRequired[float | None]
@@ -147,26 +146,26 @@ class ChannelResult(_Result):
     """The result for one channel, counted from 0."""
 
     channel: int
-    speech: NotRequired[Stretch | None]
+    speech: NotRequired[TimeRange | None]
     speech_seconds: NotRequired[float]
 
 
 class FileResult(_Result):
-    """The result for one file: of one waveform, or one for each channel under `channels`."""
+    """The result for one file; if the channels were split, `channels` has one result for each."""
 
     audio: Audio
     channels: NotRequired[list[ChannelResult]]
 
 
 class Answer(FileResult):
-    """The answer for one file; `id` is that of the request."""
+    """The answer for one file; `id` is the request ID."""
 
     id: str
     model: ModelSummary
 
 
 class BatchItem(TypedDict):
-    """One file of a batch: a result or a problem."""
+    """One file of a batch, with a result or a problem."""
 
     index: int
     filename: str
@@ -175,7 +174,7 @@ class BatchItem(TypedDict):
 
 
 class BatchAnswer(TypedDict):
-    """The answer for several files: one item for each, in their order."""
+    """The answer for several files: one item for each, in the same order."""
 
     id: str
     model: ModelSummary
@@ -183,7 +182,7 @@ class BatchAnswer(TypedDict):
 
 
 class StartedAudio(TypedDict):
-    """What is known of a file before all of it has been read."""
+    """What is known about a file before all of it has been decoded."""
 
     sampling_rate: int
     channels: int
@@ -199,13 +198,13 @@ class StartEvent(TypedDict):
 
 
 class SegmentEvent(Segment):
-    """One utterance, as soon as it is known."""
+    """One utterance, sent as soon as it is recognised."""
 
     type: Literal["segment"]
 
 
 class StageSeconds(TypedDict):
-    """Seconds that the server spent in each stage, over all segments; they go on at the same time."""
+    """Seconds that the server spent in each stage, summed over all segments; stages overlap in time."""
 
     decode: float
     queue: float
@@ -214,7 +213,7 @@ class StageSeconds(TypedDict):
 
 
 class ResultEvent(FileResult):
-    """The last event: the result over all of the file, without its segments."""
+    """The last event: the result for the whole file, without its segments."""
 
     type: Literal["result"]
     timings: StageSeconds

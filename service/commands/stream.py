@@ -56,11 +56,11 @@ def run(options: argparse.Namespace) -> int:
         SetupError: if there is no microphone.
         InvalidRequest: if the file is not usable.
     """
-    from emotion2vec_client import CallFailed
+    from emotion2vec_client import RequestFailed
 
     try:
         asyncio.run(_stream(options, os.environ.get(CLIENT_KEY_VARIABLE)))
-    except CallFailed as failure:
+    except RequestFailed as failure:
         print(f"emotion2vec-service: {failure}", file=sys.stderr)
         return 1
     except OSError as error:

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from emotion2vec_client import CallFailed, Client, Problem, Retries, Unreachable
-from emotion2vec_client.retries import may_be_repeated
+from emotion2vec_client import Client, Problem, RequestFailed, Retries, Unreachable
+from emotion2vec_client.retries import is_retryable
 
 from service.errors import SetupError
 from service.folders.source import FileOutcome, identity, problem, unreadable
@@ -54,7 +54,7 @@ class ServerSource:
                 self.model = _summary(client.models()[0])
         except ValueError as error:
             raise SetupError(str(error)) from None
-        except CallFailed as error:
+        except RequestFailed as error:
             raise SetupError(f"{url}: {error.detail}") from error
         # The client does not retry, because the throttle below must see refusals; it still delays all calls after one.
         no_retries = Retries(attempts=1, seconds=_MAX_OUTAGE_SECONDS)
@@ -79,7 +79,7 @@ class ServerSource:
                     answer = self._client.recognize(path, **self._options)
                 except OSError as error:
                     return unreadable(error)
-                except CallFailed as error:
+                except RequestFailed as error:
                     call.refused = isinstance(error, Problem) and error.status == HTTPStatus.TOO_MANY_REQUESTS
                     if not self._may_be_retried(error):
                         return self._problem_of(error)
@@ -92,14 +92,14 @@ class ServerSource:
             raise SetupError("The server answers with another model than at the beginning of the run.")
         return {name: value for name, value in answer.items() if name != "id"}
 
-    def _may_be_retried(self, error: CallFailed) -> bool:
+    def _may_be_retried(self, error: RequestFailed) -> bool:
         """Whether the server has not processed the call and may accept it later. Called within the throttled call."""
-        if not may_be_repeated(error, changes_nothing=False) or _retry_after(error) > _MAX_OUTAGE_SECONDS:
+        if not is_retryable(error, idempotent=False) or _retry_after(error) > _MAX_OUTAGE_SECONDS:
             return False
         # While another call is in progress, the server may be busy with that call alone.
         return time.monotonic() - self._answered_at < _MAX_OUTAGE_SECONDS or not self._throttle.alone
 
-    def _problem_of(self, error: CallFailed) -> FileOutcome:
+    def _problem_of(self, error: RequestFailed) -> FileOutcome:
         self._answered_at = time.monotonic()
         if _concerns_one_file(error):
             title = error.title if isinstance(error, Problem) else "There was no answer"
@@ -111,11 +111,11 @@ def _summary(model: ModelSummary) -> ModelSummary:
     return cast(ModelSummary, {name: model[name] for name in ModelSummary.__annotations__})  # type: ignore[literal-required]
 
 
-def _retry_after(error: CallFailed) -> float:
+def _retry_after(error: RequestFailed) -> float:
     return error.retry_after or 0.0 if isinstance(error, Problem) else 0.0
 
 
-def _concerns_one_file(error: CallFailed) -> bool:
+def _concerns_one_file(error: RequestFailed) -> bool:
     if isinstance(error, Problem):
         wrong_labels = any(each["field"] == "labels" for each in error.errors)  # the same for every file
         return error.status in _FILE_STATUSES and not wrong_labels

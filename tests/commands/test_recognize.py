@@ -21,7 +21,7 @@ import pytest
 from service.cli import main
 from service.data import EXAMPLES
 from tests.api.server.test_server import serving
-from tests.client.scripted import refusal, scripted
+from tests.client.scripted_server import refusal, scripted
 from tests.folders.served import ANSWER, MODELS
 
 
@@ -176,7 +176,7 @@ def test_a_server_is_called_with_the_key_of_the_environment(
         assert main(["recognize", str(EXAMPLES), "--url", server.url, "--json"]) == 0
     documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [document["label"] for document in documents] == ["sad"] * 6
-    assert {asked.headers["x-api-key"] for asked in server.asked} == {"0123456789abcdef"}
+    assert {request.headers["x-api-key"] for request in server.received} == {"0123456789abcdef"}
 
 
 def test_local_recognition_ignores_the_key_for_a_server(monkeypatch: pytest.MonkeyPatch) -> None:

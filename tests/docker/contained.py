@@ -1,9 +1,9 @@
-"""Run a built image nearly as a container does; to be started by `unshare`, in namespaces of its own.
+"""Run a built image with the restrictions of a container; started by `unshare`, in namespaces of its own.
 
-The root file system is read-only but for one directory for temporary files, there is no network but the loopback, and
-the service runs as the user of the image, without a home directory. Writes what the service answered.
+The root file system is read-only except for one directory for temporary files, the loopback is the only network, and
+the service runs as the user of the image, without a home directory. Writes the service's answers as JSON.
 
-Needs only the standard library: it runs in the image's own Python.
+Uses only the standard library, because it runs in the image's Python.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 PORT = 8000
-"""The one that the image exposes; nobody else is in this network."""
+"""The port that the image exposes; nothing else runs in this network namespace."""
 
 _WRITABLE = ["find", "/tmp", "/var/tmp", "-xdev", "-writable", "-not", "-type", "l"]
 
 
 def main() -> None:
-    """Serve, ask, stop."""
+    """Start the service, send requests, stop it."""
     order = json.loads(sys.stdin.read())
     shut_off(Path(order["temporary"]), Path(order["prefix"]), Path(order["aside"]))
     user = int(order["user"])
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def report(order: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
-    """What can be seen of the service from outside."""
+    """Run the service and report its answers, output and exit status."""
     with subprocess.Popen(order["command"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **run) as server:
         try:
             until_ready(server)
@@ -65,7 +65,7 @@ def until_ready(server: subprocess.Popen[str]) -> None:
 
 
 def ask(method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
-    """Status and document of an answer."""
+    """The status and the JSON of a response."""
     connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
     connection.request(method, path, body, {"Content-Type": "application/octet-stream"} if body else {})
     response = connection.getresponse()
@@ -73,12 +73,12 @@ def ask(method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
 
 
 def shut_off(temporary: Path, prefix: Path, aside: Path) -> None:
-    """Make all but `temporary` read-only and bring the loopback up.
+    """Make everything except `temporary` read-only, and bring the loopback up.
 
     Args:
-        temporary: gets a file system of its own, in memory.
-        prefix: of the Python installation, which the image's Python needs.
-        aside: where to keep that while its parent is covered, if other users may not pass there.
+        temporary: gets a file system in memory.
+        prefix: the Python installation that the image's Python needs.
+        aside: a mount point for `prefix` while its parent is hidden, if other users cannot enter that parent.
     """
     system("ip", "link", "set", "lo", "up")
     system("mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", str(temporary))
@@ -92,7 +92,7 @@ def shut_off(temporary: Path, prefix: Path, aside: Path) -> None:
 
 
 def system(*command: str) -> None:
-    """Run a command that must work."""
+    """Run a command that must succeed."""
     subprocess.run(command, check=True)
 
 

@@ -1,8 +1,8 @@
-"""What `docker build` would do with the Dockerfile, as far as directories and virtual environments can stand in for it.
+"""Runs the steps of the Dockerfile in directories and virtual environments, without a container engine.
 
-Each `FROM` with an image becomes a directory, for the working directory of the image, and a clean virtual environment,
-for its Python. `COPY` and the `RUN` steps that call python or pip are done there; the others concern the system of the
-image and are only listed.
+Each `FROM` with an image becomes a directory (the working directory of the image) and a clean virtual environment (its
+Python). `COPY` and the `RUN` steps that call python or pip are run there; other steps change the system of the image
+and are only listed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PYTHON_STEP = re.compile(r"(pip|python) ")
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One instruction: its `--flags`, and what follows them as the parser splits it."""
+    """One instruction: its `--flags` and its arguments, as the parser splits them."""
 
     name: str
     flags: tuple[str, ...]
@@ -36,7 +36,7 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What stands between one `FROM` and the next; `parent` is the stage or image that it begins with."""
+    """The instructions from one `FROM` to the next; `parent` is the stage or image that it names."""
 
     name: str
     parent: str
@@ -44,7 +44,7 @@ class Stage:
 
 
 def stages() -> dict[str, Stage]:
-    """The stages of the Dockerfile by name, in their order."""
+    """The stages of the Dockerfile by name, in the order of the file."""
     found: dict[str, Stage] = {}
     head: tuple[str, str] | None = None
     body: list[Instruction] = []
@@ -62,7 +62,7 @@ def stages() -> dict[str, Stage]:
 
 
 def chain(target: str) -> list[Instruction]:
-    """All instructions that lead from the image to `target`."""
+    """All instructions that `target` consists of, those of its parent stages first."""
     known = stages()
     instructions: list[Instruction] = []
     name = target
@@ -73,7 +73,7 @@ def chain(target: str) -> list[Instruction]:
 
 
 def environment(target: str) -> dict[str, str]:
-    """What the `ENV` instructions of an image set."""
+    """The variables that the `ENV` instructions of an image set."""
     variables: dict[str, str] = {}
     for instruction in chain(target):
         if instruction.name == "ENV":
@@ -82,7 +82,7 @@ def environment(target: str) -> dict[str, str]:
 
 
 def last(target: str, name: str) -> tuple[str, ...]:
-    """The value of the instruction that counts where several set the same."""
+    """The arguments of the last instruction of this name."""
     return [instruction.value for instruction in chain(target) if instruction.name == name][-1]
 
 
@@ -91,10 +91,10 @@ class Image:
     """A built image.
 
     Attributes:
-        directory: stands for its working directory.
+        directory: replaces its working directory.
         python: the directory of its virtual environment.
-        workdir: the working directory as the Dockerfile has it.
-        left_out: steps that were not run, since they concern the system of the image.
+        workdir: the working directory in the Dockerfile.
+        left_out: steps that were not run, because they change the system of the image.
     """
 
     directory: Path
@@ -103,16 +103,16 @@ class Image:
     left_out: list[str] = field(default_factory=list)
 
     def local(self, text: str) -> str:
-        """`text` with paths under the working directory led to where it is here."""
+        """`text` with paths under the working directory replaced by local ones."""
         return re.sub(rf"(?<![\w./]){re.escape(self.workdir)}(?=/|$)", str(self.directory), text)
 
     def path(self, name: str) -> Path:
-        """Where a path of the image is here."""
+        """The local path of a path in the image."""
         return self.directory / self.local(name)
 
 
 def build(target: str, scratch: Path) -> Image:
-    """Build `target` in `scratch`, and what it copies from first."""
+    """Build `target`, and the stages that it mounts, in `scratch`."""
     image = Image(scratch / target / "app", scratch / target / "python")
     image.directory.mkdir(parents=True)
     subprocess.run([sys.executable, "-m", "venv", str(image.python)], check=True)
@@ -124,7 +124,7 @@ def build(target: str, scratch: Path) -> Image:
         elif instruction.name == "ENV":
             variables |= dict(zip(instruction.value[::2], instruction.value[1::2], strict=True))
         elif instruction.name == "COPY":
-            assert not flags, "copying from stages is done by mounts"
+            assert not flags, "stages are mounted, not copied from"
             _copy(instruction.value, image)
         elif instruction.name == "RUN":
             (command,) = instruction.value
@@ -143,16 +143,19 @@ def _flag(flag: str) -> tuple[str, str]:
 
 def _copy(value: tuple[str, ...], image: Image) -> None:
     *sources, target = value
+    if target.endswith("/"):
+        image.path(target).mkdir(exist_ok=True)
     for source in sources:
         if (ROOT / source).is_dir():
-            shutil.copytree(ROOT / source, image.path(target), ignore=shutil.ignore_patterns("__pycache__"))
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / source, image.path(target), ignore=ignore, dirs_exist_ok=True)
         else:
             shutil.copy(ROOT / source, image.path(target))
 
 
 @contextmanager
 def _mounted(mount: str | None, image: Image, scratch: Path) -> Iterator[None]:
-    """A directory of another stage, which is there for one step."""
+    """A directory of another stage, mounted during one step."""
     if mount is None:
         yield
         return
@@ -166,7 +169,7 @@ def _mounted(mount: str | None, image: Image, scratch: Path) -> Iterator[None]:
 
 
 def _run(command: str, image: Image, variables: dict[str, str]) -> None:
-    # What pip is told about indexes on this machine holds; nothing else of the environment does.
+    # Keep pip's own variables, which may name a package index, and drop the rest of the environment.
     kept = {name: value for name, value in os.environ.items() if name.startswith("PIP_") or name in ("HOME", "TMPDIR")}
     subprocess.run(
         ["/bin/sh", "-c", image.local(command)],

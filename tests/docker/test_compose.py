@@ -33,7 +33,7 @@ def test_the_file_is_valid_compose(tmp_path: Path) -> None:
     assert validate(wrong).returncode == 1
 
 
-def test_each_profile_has_one_service_where_prometheus_looks_and_the_cpu_is_the_default() -> None:
+def test_each_profile_has_one_service_that_prometheus_scrapes_and_cpu_is_the_default() -> None:
     assert {profile: name for name in ANSWERING for profile in SERVICES[name]["profiles"]} == {
         "cpu": "service-cpu",
         "gpu": "service-gpu",
@@ -52,14 +52,14 @@ def test_each_profile_has_one_service_where_prometheus_looks_and_the_cpu_is_the_
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_our_containers_build_from_the_dockerfile_and_may_do_little(name: str) -> None:
+def test_our_containers_build_from_the_dockerfile_with_few_privileges(name: str) -> None:
     service = SERVICES[name]
     assert service["build"]["target"] in stages()
     assert (COMPOSE.parent / service["build"]["context"]).resolve() == ROOT
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    # All that is writable: the volumes of the image.
+    # Only the volumes of the image are writable.
     targets = {volume.split(":")[1] for volume in service["volumes"]} | {
         mount.split(":")[0] for mount in service["tmpfs"]
     }
@@ -78,19 +78,19 @@ def test_the_variables_are_settings(name: str) -> None:
     assert {variable.removeprefix(ENV_PREFIX).lower() for variable in variables} <= Settings.model_fields.keys()
 
 
-def test_nothing_is_reached_from_outside_this_machine() -> None:
+def test_ports_are_published_on_the_loopback_only() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert len(ports) >= 4
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_images_of_others_are_pinned() -> None:
+def test_third_party_images_are_pinned() -> None:
     images = [service["image"] for name, service in SERVICES.items() if name not in OURS]
     assert len(images) == 2
     assert all(re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", image) for image in images)
 
 
-def test_monitoring_finds_its_files_where_the_containers_look() -> None:
+def test_monitoring_files_are_mounted_where_the_containers_read_them() -> None:
     prometheus, grafana = SERVICES["prometheus"], SERVICES["grafana"]
     assert "--config.file=/etc/prometheus/prometheus.yaml" in prometheus["command"]
     assert "./prometheus:/etc/prometheus:ro" in prometheus["volumes"]

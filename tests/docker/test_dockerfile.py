@@ -1,4 +1,4 @@
-"""What can be said of the Dockerfile without building it."""
+"""The Dockerfile, checked without building it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import threading
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -21,7 +22,7 @@ from tests.docker.image import DOCKERFILE, ROOT, chain, environment, last, stage
 TARGETS = ("cpu", "cuda")
 
 
-def test_the_linter_finds_nothing() -> None:
+def test_hadolint_reports_nothing() -> None:
     hadolint = Path(sysconfig.get_path("scripts")) / "hadolint"
     run = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True, check=False, timeout=60)
     assert (run.returncode, run.stdout) == (0, "")
@@ -37,7 +38,7 @@ def test_only_the_cuda_image_has_torch() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_code_comes_after_all_that_is_downloaded(target: str) -> None:
+def test_dependencies_are_installed_before_the_code(target: str) -> None:
     names = [
         "download" if step.name == "RUN" and "--requirement" in step.value[0] else "code"
         for step in chain(target)
@@ -48,14 +49,24 @@ def test_code_comes_after_all_that_is_downloaded(target: str) -> None:
     assert "--no-index --no-deps" in code or "--no-deps --no-index" in code
 
 
+def test_the_requirements_are_those_of_the_service_and_the_client_without_the_client() -> None:
+    command = [sys.executable, "docker/requirements.py"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    listed = run.stdout.split("\n")
+    for pyproject in (ROOT / "pyproject.toml", ROOT / "client" / "pyproject.toml"):
+        declared = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["dependencies"]
+        assert {each for each in declared if not each.startswith("emotion2vec-")} <= set(listed)
+    assert not any(each.startswith("emotion2vec-") for each in listed)
+
+
 @pytest.mark.parametrize("name", list(stages()))
-def test_every_install_is_held_to_the_pins(name: str) -> None:
+def test_every_install_uses_the_constraints(name: str) -> None:
     for step in stages()[name].instructions:
         if step.name == "RUN" and "pip install" in step.value[0] and "--no-index" not in step.value[0]:
             assert "--constraint constraints.txt" in step.value[0]
 
 
-def test_what_is_copied_is_there_and_is_all_that_the_build_sees() -> None:
+def test_copied_files_exist_and_dockerignore_admits_only_them() -> None:
     copied = {
         source
         for stage in stages().values()
@@ -67,11 +78,12 @@ def test_what_is_copied_is_there_and_is_all_that_the_build_sees() -> None:
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     patterns = [line for line in ignored if line and not line.startswith("#")]
     assert patterns[0] == "*"
-    assert {pattern.removeprefix("!") for pattern in patterns if pattern.startswith("!")} == copied
+    seen = {pattern.removeprefix("!") for pattern in patterns if pattern.startswith("!")}
+    assert seen == {source for source in copied if not any(source.startswith(f"{folder}/") for folder in copied)}
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_image_runs_as_a_user_that_kubernetes_can_see_is_not_root(target: str) -> None:
+def test_the_image_runs_as_a_numeric_user_that_is_not_root(target: str) -> None:
     user, _, group = last(target, "USER")[0].partition(":")
     assert min(int(user), int(group)) > 0
     assert any(f"--uid {user} " in step.value[0] for step in chain(target) if step.name == "RUN")
@@ -88,7 +100,7 @@ def test_the_environment_names_settings_and_files_that_exist(target: str) -> Non
 
 @contextmanager
 def answering(status: int) -> Iterator[int]:
-    """A server that answers `/livez`, and nothing else, with `status`; its port."""
+    """The port of a server that answers `/livez` with `status`, and other paths with 404."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -110,17 +122,17 @@ def answering(status: int) -> Iterator[int]:
 
 def health(port: int) -> int:
     command = [sys.executable, str(ROOT / "docker" / "health.py")]
-    # A proxy that does not exist, which the check must not ask.
+    # The check must not use a proxy; this one does not exist.
     env = os.environ | {"SER_PORT": str(port), "http_proxy": "http://127.0.0.1:9"}
     return subprocess.run(command, env=env, check=False, timeout=30).returncode
 
 
 @pytest.mark.parametrize(("status", "expected"), [(200, 0), (503, 1)])
-def test_the_health_check_asks_whether_the_service_lives(status: int, expected: int) -> None:
+def test_the_health_check_calls_livez(status: int, expected: int) -> None:
     with answering(status) as port:
         assert health(port) == expected
 
 
-def test_the_health_check_fails_where_nobody_listens() -> None:
+def test_the_health_check_fails_without_a_server() -> None:
     with held_port() as port:
         assert health(port) == 1

@@ -1,4 +1,4 @@
-"""The Dockerfile's install steps, run in clean virtual environments, and the service that comes of them."""
+"""The Dockerfile's install steps, run in clean virtual environments, and the service that they install."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONTAINED = Path(__file__).with_name("contained.py")
 
 @pytest.fixture(scope="module")
 def scratch() -> Iterator[Path]:
-    """A directory that other users may enter, unlike those of pytest."""
+    """A directory that other users can enter, unlike those of pytest."""
     with tempfile.TemporaryDirectory(prefix="image-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -36,16 +36,16 @@ def image(scratch: Path) -> Image:
 
 
 def python(image: Image, program: str) -> str:
-    """What a program prints that the image's Python runs."""
+    """The output of a program that the image's Python runs."""
     command = [str(image.python / "bin" / "python"), "-I", "-c", program]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
-def test_only_what_concerns_the_system_of_the_image_is_left_out(image: Image) -> None:
+def test_only_system_steps_are_left_out(image: Image) -> None:
     assert [step.split()[0] for step in image.left_out] == ["useradd"]
 
 
-def test_what_is_installed_is_pinned_and_without_torch(image: Image) -> None:
+def test_installed_packages_are_pinned_and_without_torch(image: Image) -> None:
     command = [str(image.python / "bin" / "python"), "-m", "pip", "list", "--format=json"]
     listed = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
     installed = {each["name"].lower().replace("_", "-"): each["version"] for each in listed}
@@ -54,12 +54,12 @@ def test_what_is_installed_is_pinned_and_without_torch(image: Image) -> None:
         for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
         if "==" in line
     )
-    assert installed.keys() - pinned.keys() == {"emotion2vec-service", "pip", "setuptools"}
+    assert installed.keys() - pinned.keys() == {"emotion2vec-client", "emotion2vec-service", "pip", "setuptools"}
     assert {name: version for name, version in installed.items() if name in pinned and version != pinned[name]} == {}
     assert not {"torch", "torchaudio", "funasr", "onnx", "hatchling", "pytest"} & installed.keys()
 
 
-def test_modules_are_compiled_since_the_container_cannot_keep_what_it_compiles(image: Image) -> None:
+def test_modules_are_compiled_because_the_container_is_read_only(image: Image) -> None:
     package = Path(python(image, "import service; print(service.__path__[0])"))
     assert package.is_relative_to(image.python)
     sources = {path.relative_to(package).with_suffix("") for path in package.rglob("*.py")}
@@ -71,7 +71,7 @@ def test_modules_are_compiled_since_the_container_cannot_keep_what_it_compiles(i
 
 
 def contained(image: Image, scratch: Path, clips: dict[str, bytes]) -> dict[str, Any]:
-    """Run the image's command nearly as a container would; see `contained.py`."""
+    """Run the image's command with the restrictions of a container; see `contained.py`."""
     temporary, aside = scratch / "tmp", scratch / "aside"
     for directory in (temporary, aside):
         directory.mkdir()
@@ -106,7 +106,7 @@ def contained(image: Image, scratch: Path, clips: dict[str, bytes]) -> dict[str,
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root, for namespaces")
-def test_the_service_answers_without_root_home_network_or_a_place_to_write(image: Image, scratch: Path) -> None:
+def test_the_service_works_without_root_home_network_or_writable_folders(image: Image, scratch: Path) -> None:
     clips = {
         "example": (ROOT / "service" / "data" / "examples" / "happy.wav").read_bytes(),
         "spooled to a file": encode("wav-f32", np.tile(speech(), 12), 16_000),

@@ -28,7 +28,7 @@ from tests.observability.test_metrics import STATE
 MANIFESTS = ROOT / "docker" / "kubernetes"
 OVERLAYS = ("base", "large-model", "gpu")
 OLDEST = "1.34"
-"""The first version in which all that is used is there without a feature gate (the sleep before stopping)."""
+"""The first version that supports every used feature without a feature gate (the sleep before stopping)."""
 
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl, to render kustomizations")
 
@@ -43,7 +43,7 @@ def kustomization(overlay: str) -> dict[str, Any]:
 
 
 def manifests() -> list[dict[str, Any]]:
-    """Every document that is whole by itself."""
+    """Every document that is not a patch."""
     return [
         document
         for overlay in OVERLAYS
@@ -73,7 +73,7 @@ def container(deployment: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(documents: Iterable[dict[str, Any]], version: str) -> None:
-    """Compare what Kubernetes itself knows with its schemas; fields that they do not know are errors."""
+    """Validate documents of Kubernetes' own kinds against its schemas; unknown fields are errors."""
     for document in documents:
         if document["kind"] != "ServiceMonitor":
             kubernetes_validate.validate(document, version, strict=True)
@@ -95,7 +95,7 @@ def test_every_manifest_fits_its_schema(version: str) -> None:
     check(found, version)
 
 
-def test_the_schemas_refuse_what_they_do_not_know() -> None:
+def test_unknown_fields_fail_validation() -> None:
     document = by_kind("Deployment")
     with pytest.raises(kubernetes_validate.ValidationError, match="selectors"):
         check([{**document, "spec": {**document["spec"], "selectors": {}}}], OLDEST)
@@ -113,12 +113,12 @@ def test_the_monitor_fits_the_schema_of_the_prometheus_operator() -> None:
 
 @needs_kubectl
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_what_is_applied_fits_the_schemas(overlay: str) -> None:
+def test_rendered_overlays_fit_the_schemas(overlay: str) -> None:
     check(rendered(overlay), OLDEST)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_no_file_is_forgotten(overlay: str) -> None:
+def test_every_file_is_listed_in_its_kustomization(overlay: str) -> None:
     listed = kustomization(overlay)
     names = [*listed["resources"], *(patch["path"] for patch in listed.get("patches", []))]
     files = {path.name for path in (MANIFESTS / overlay).iterdir()} - {"kustomization.yaml"}
@@ -126,7 +126,7 @@ def test_no_file_is_forgotten(overlay: str) -> None:
     assert all((MANIFESTS / overlay / name).exists() for name in names)
 
 
-def test_everything_finds_the_pods() -> None:
+def test_selectors_match_the_pods() -> None:
     labels = by_kind("Deployment")["spec"]["template"]["metadata"]["labels"]
     service = by_kind("Service")
     selectors = [
@@ -151,7 +151,7 @@ def test_the_pod_has_time_to_drain() -> None:
     assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > pause + drain + 10
 
 
-def test_probes_and_monitor_ask_for_paths_that_are_served() -> None:
+def test_probes_and_monitor_use_paths_that_are_served() -> None:
     app = create_app(RecognizerDouble(), Settings(), Metrics(CollectorRegistry()))
     paths = {
         name: container(by_kind("Deployment"))[f"{name}Probe"]["httpGet"]["path"]
@@ -162,7 +162,7 @@ def test_probes_and_monitor_ask_for_paths_that_are_served() -> None:
     assert {*paths.values(), endpoint["path"]} <= app.openapi()["paths"].keys()
 
 
-def test_the_environment_is_one_that_the_settings_take() -> None:
+def test_the_environment_is_valid_for_the_settings() -> None:
     deployment = by_kind("Deployment")
     assert deployment["spec"]["template"]["spec"]["enableServiceLinks"] is False
     variables = {each["name"]: each for each in container(deployment)["env"]}
@@ -212,7 +212,7 @@ def test_overlays_serve_the_large_model_from_the_image_that_fits() -> None:
         assert job["args"] == ["models", "pull", "iic/emotion2vec_plus_large"]
         volumes = by_kind("Deployment", rendered(overlay))["spec"]["template"]["spec"]["volumes"]
         (cache,) = [volume for volume in volumes if volume["name"] == "cache"]
-        # What torch compiles for a GPU is kept beside the model.
+        # Programs that torch compiles for a GPU are stored next to the model, so the volume is writable there.
         claim = {"claimName": "emotion2vec-models", "readOnly": overlay != "gpu"}
         assert cache == {"name": "cache", "persistentVolumeClaim": claim}
 
@@ -222,7 +222,7 @@ def test_pods_wait_until_the_model_is_prepared(tmp_path: Path) -> None:
     (waiting,) = patch["spec"]["template"]["spec"]["initContainers"]
     shell, flag, loop = waiting["command"]
     (condition,) = re.findall("until (.*?); do", loop)
-    # The embedded model is there, so a loop that waits for it ends; one that waits for the large one does not.
+    # The embedded model is present, so a loop that waits for it ends; the large model is not.
     for model, status in (("tiny", 0), ("iic/emotion2vec_plus_large", 1)):
         command = condition.replace("iic/emotion2vec_plus_large", model)
         command = command.replace("emotion2vec-service", f"{sys.executable} -m service.cli")
@@ -241,7 +241,7 @@ def test_the_autoscaler_and_its_adapter_read_a_metric_that_exists(tmp_path: Path
     (rule,) = values["rules"]["custom"]
     assert rule["seriesQuery"].startswith(name + "{")
     assert rule["name"] == {"matches": name, "as": name}
-    # As the adapter fills its template in.
+    # The adapter fills in its template like this.
     filled = {"Series": name, "LabelMatchers": 'namespace="default",pod=~"a|b"', "GroupBy": "pod"}
     query = re.sub(r"<<\.(\w+)>>", lambda found: filled[found[1]], rule["metricsQuery"])
     assert "<<" not in query
@@ -255,5 +255,5 @@ def test_the_autoscaler_and_its_adapter_read_a_metric_that_exists(tmp_path: Path
     assert run.returncode == 0, run.stdout
 
 
-def test_the_image_of_the_job_has_what_preparing_needs() -> None:
+def test_the_image_of_the_job_has_torch_for_preparing() -> None:
     assert any("requirements.py torch" in step.value[0] for step in chain("cuda") if step.name == "RUN")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.api.sounds import wav
-from tests.client.scripted import Reply
+from tests.client.scripted_server import Reply
 from tests.folders.double import MODEL
 
 MODELS = Reply(body=json.dumps({"models": [{**MODEL, "labels": [], "embedding_size": 8}]}).encode())

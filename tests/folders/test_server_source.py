@@ -14,7 +14,7 @@ from service.folders import server_source
 from service.folders.server_source import ServerSource
 from service.folders.thread_pool import map_in_threads
 from service.recognition.options import Options, parse_options
-from tests.client.scripted import Reply, refusal, scripted
+from tests.client.scripted_server import Reply, refusal, scripted
 from tests.folders.double import MODEL
 from tests.folders.served import ANSWER, MODELS, code_of, files
 
@@ -25,8 +25,8 @@ def test_the_server_gets_the_options_and_its_answers_have_the_format_of_local_re
         outcome = source.recognize(*files(tmp_path, 1))
     assert outcome == {"model": MODEL, "audio": {"duration": 1.0}, "label": "sad"}
     assert source.model == MODEL
-    assert server.asked[1].path == "/recognize?labels=sad%2Chappy&channels=1&trim=false"
-    assert {asked.headers["x-api-key"] for asked in server.asked} == {"0123456789abcdef"}
+    assert server.received[1].path == "/recognize?labels=sad%2Chappy&channels=1&trim=false"
+    assert {request.headers["x-api-key"] for request in server.received} == {"0123456789abcdef"}
 
 
 def test_refused_calls_are_retried_and_all_threads_wait(tmp_path: Path) -> None:
@@ -34,8 +34,8 @@ def test_refused_calls_are_retried_and_all_threads_wait(tmp_path: Path) -> None:
     with scripted(*replies) as server, ServerSource(server.url, None, Options()) as source:
         done = list(map_in_threads(source.recognize, files(tmp_path, 12), 4, in_order=False))
     assert [outcome["label"] for _, outcome in done] == ["sad"] * 12
-    assert len(server.asked) == 1 + 8 + 12
-    moments = [asked.moment - server.asked[1].moment for asked in server.asked[1:]]
+    assert len(server.received) == 1 + 8 + 12
+    moments = [request.moment - server.received[1].moment for request in server.received[1:]]
     assert sum(moment < 0.9 for moment in moments) <= 4
 
 
@@ -87,7 +87,7 @@ def test_a_very_long_retry_after_ends_the_run(tmp_path: Path) -> None:
         for _ in range(2):
             with pytest.raises(SetupError, match="503 draining"):
                 source.recognize(*files(tmp_path, 1))
-    assert len(server.asked) == 2
+    assert len(server.received) == 2
 
 
 def test_a_server_that_is_busy_with_another_file_does_not_end_the_run(

@@ -1,4 +1,4 @@
-"""The client of `/stream` against a real server."""
+"""`open_stream` against the real application, over sockets."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from emotion2vec_client import Disconnected, Problem, Stream, TimedOut, Unreachable, open_stream, streams
-from emotion2vec_client.streams import ReadyEvent, StreamEvent
+from emotion2vec_client import Disconnected, Problem, Stream, TimedOut, Unreachable, live_stream, open_stream
+from emotion2vec_client.live_stream import ReadyEvent, StreamEvent
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from pydantic import TypeAdapter
@@ -46,7 +46,7 @@ async def events_of(stream: Stream, samples: bytes) -> list[StreamEvent]:
     return events
 
 
-async def test_a_stream() -> None:
+async def test_a_stream_yields_its_events_up_to_the_result() -> None:
     async with serving(RecognizerDouble()) as url:
         samples = words(2.5).tobytes() * 10
         async with open_stream(url, sampling_rate=RATE, late="wait", window=2, embedding="utterance") as stream:
@@ -65,21 +65,20 @@ async def test_a_stream() -> None:
         assert [channel["channel"] for channel in last["channels"]] == [0, 1]
 
 
-async def test_every_member_of_an_event_is_known() -> None:
-    """What is validated above has nothing beside it."""
-    for mine, theirs in (
-        (streams.ReadyEvent, messages.ReadyEvent),
-        (streams.WindowEvent, stream.WindowEvent),
-        (streams.UtteranceEvent, stream.UtteranceEvent),
-        (streams.StreamResultEvent, stream.ResultEvent),
-        (streams.StreamOverall, stream.ChannelOverall),
+async def test_events_and_options_have_the_keys_of_the_server() -> None:
+    for client_type, server_type in (
+        (live_stream.ReadyEvent, messages.ReadyEvent),
+        (live_stream.WindowEvent, stream.WindowEvent),
+        (live_stream.UtteranceEvent, stream.UtteranceEvent),
+        (live_stream.StreamResultEvent, stream.ResultEvent),
+        (live_stream.StreamOverall, stream.ChannelOverall),
     ):
-        assert mine.__annotations__.keys() == theirs.__annotations__.keys()
+        assert client_type.__annotations__.keys() == server_type.__annotations__.keys()
     start = {"type", "sampling_rate", "encoding", "channels"}
-    assert streams.StreamOptions.__annotations__.keys() == messages.Start.model_fields.keys() - start
+    assert live_stream.StreamOptions.__annotations__.keys() == messages.Start.model_fields.keys() - start
 
 
-async def test_what_the_service_says_is_a_problem() -> None:
+async def test_errors_of_the_service_are_raised_as_problems() -> None:
     recognizer = RecognizerDouble()
     async with serving(recognizer) as url:
         recognizer.refusals.append(TooManyStreams("Full.", 7))
@@ -105,7 +104,7 @@ async def test_what_the_service_says_is_a_problem() -> None:
                 await stream.end()
 
 
-async def test_a_stream_that_is_cut_short_has_a_result_and_a_reason() -> None:
+async def test_a_draining_server_sends_a_result_and_then_a_problem() -> None:
     recognizer = RecognizerDouble()
     async with serving(recognizer) as url, open_stream(url, sampling_rate=RATE) as stream:
         recognizer.draining.set()
@@ -116,7 +115,7 @@ async def test_a_stream_that_is_cut_short_has_a_result_and_a_reason() -> None:
         assert caught.value.code == "draining"
 
 
-async def test_keys_and_prefixes() -> None:
+async def test_api_keys_and_a_path_prefix() -> None:
     async with serving(RecognizerDouble(), api_keys=KEY, root_path="/emotion") as url:
         async with open_stream(url, sampling_rate=RATE, api_key=KEY) as stream:
             await events_of(stream, b"")
@@ -127,7 +126,7 @@ async def test_keys_and_prefixes() -> None:
             assert caught.value.status == 401
 
 
-async def test_nobody_answers() -> None:
+async def test_no_server_raises_unreachable_and_a_bad_url_value_error() -> None:
     with pytest.raises(Unreachable):
         async with open_stream("http://127.0.0.1:1", sampling_rate=RATE):
             pass
@@ -144,8 +143,10 @@ async def test_nobody_answers() -> None:
         (b"", TimedOut),
     ],
 )
-async def test_something_else_answers(answer: bytes, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emotion2vec_client.streams._CONNECT_SECONDS", 10.0 if answer else 0.3)
+async def test_a_response_that_is_not_a_websocket_handshake(
+    answer: bytes, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emotion2vec_client.live_stream._CONNECT_TIMEOUT", 10.0 if answer else 0.3)
     answered: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -164,7 +165,7 @@ async def test_something_else_answers(answer: bytes, error: type[Exception], mon
             writer.close()
 
 
-async def test_a_service_that_goes_away() -> None:
+async def test_a_server_that_closes_the_connection_raises_disconnected() -> None:
     recognizer = RecognizerDouble()
     recognizer.gate.clear()
     async with serving(recognizer) as url:

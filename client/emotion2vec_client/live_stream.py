@@ -1,11 +1,11 @@
-"""Live audio over a WebSocket: samples out, what is heard in them back.
+"""Live audio over a WebSocket: sends samples and receives scores.
 
     async with open_stream("http://127.0.0.1:8000", sampling_rate=8000) as stream:
         sending = asyncio.create_task(send_all(stream))  # await stream.send(samples) …, then await stream.end()
         async for event in stream:
             print(event["type"], event.get("label"))
 
-Sending and reading go on at the same time: a client that does not read is closed.
+Send and read at the same time: the server closes the connection of a client that does not read.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Literal, NotRequired, TypeAlias, cast
+from typing import Literal, NotRequired, TypeAlias, Unpack, cast
 
 import httpx
 import orjson
-from typing_extensions import TypedDict, Unpack
+from typing_extensions import TypedDict
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from emotion2vec_client.answers import problem_in, problem_of
-from emotion2vec_client.calls import connection_settings
+from emotion2vec_client.api_request import connection_settings
 from emotion2vec_client.errors import Disconnected, TimedOut, Unreachable
+from emotion2vec_client.response_parser import problem_from_document, problem_from_response
 from emotion2vec_client.types import Embedding, LabelScore, ModelSummary, Segment
 
-_CONNECT_SECONDS = 10.0
-_PIECE = 64 * 1024
-"""Bytes of one message; what is more goes as several."""
+_CONNECT_TIMEOUT = 10.0
+_MESSAGE_BYTES = 64 * 1024
+"""Longer audio is sent as several messages."""
 
 
 class StreamOptions(TypedDict, total=False):
-    """What may be wished for, as in the start message of docs/api.md; None is as good as absent."""
+    """The options of a stream, as in the start message of docs/api.md; None means absent."""
 
     select: Literal["mix", "split"] | int | None
     window: float | None
@@ -45,7 +45,7 @@ class StreamOptions(TypedDict, total=False):
 
 
 class ReadyEvent(TypedDict):
-    """The first event: the model that answers, and what was agreed on."""
+    """The first event: the model, and the window and hop in seconds."""
 
     type: Literal["ready"]
     id: str
@@ -55,20 +55,20 @@ class ReadyEvent(TypedDict):
 
 
 class WindowEvent(Segment):
-    """The scores of one window; `skipped` windows were left out before it."""
+    """The scores of one window; the server skipped `skipped` windows before it."""
 
     type: Literal["window"]
     skipped: int
 
 
 class UtteranceEvent(Segment):
-    """The scores of what was said until somebody paused."""
+    """The scores of one utterance, which ended with a pause."""
 
     type: Literal["utterance"]
 
 
 class StreamOverall(TypedDict):
-    """The mean of the utterances; null where there was no speech. `channel` where the channels were split."""
+    """The mean over the utterances; null if there was no speech. `channel` is present if the channels were split."""
 
     channel: NotRequired[int]
     speech_seconds: float
@@ -79,7 +79,7 @@ class StreamOverall(TypedDict):
 
 
 class StreamResultEvent(TypedDict):
-    """The last event: the whole stream, by channel where those were split."""
+    """The last event: the scores of the whole stream, for each channel if the channels were split."""
 
     type: Literal["result"]
     duration: float
@@ -95,47 +95,48 @@ StreamEvent: TypeAlias = WindowEvent | UtteranceEvent | StreamResultEvent
 
 
 class Stream:
-    """An open stream; `open_stream` makes it.
+    """An open stream; created by `open_stream`.
 
     Attributes:
-        ready: what the service said of itself before the first sample.
-        request_id: as in the server's log.
+        ready: the first event, with the model, window and hop.
+        request_id: the stream's ID in the server's log.
     """
 
-    def __init__(self, connection: ClientConnection, ready: ReadyEvent, request_id: str, sample_bytes: int) -> None:
+    def __init__(self, connection: ClientConnection, ready: ReadyEvent, request_id: str, frame_bytes: int) -> None:
         self.ready = ready
         self.request_id = request_id
         self._connection = connection
-        self._piece = max(1, _PIECE // sample_bytes) * sample_bytes
+        self._message_bytes = max(1, _MESSAGE_BYTES // frame_bytes) * frame_bytes
 
     async def send(self, samples: bytes | bytearray | memoryview) -> None:
-        """Send interleaved samples, any number of whole ones over all channels.
+        """Send interleaved samples; waits while the network or, with late=wait, the service is busy.
 
-        Waits where the network or, with late=wait, the service cannot take more.
+        Args:
+            samples: whole samples, in the stream's encoding, for all channels.
 
         Raises:
-            Disconnected: if the stream is over; iterating over it tells why.
+            Disconnected: if the stream has ended; iterating over it raises the reason.
         """
         data = memoryview(samples).cast("B")
-        with _named_failures(self.request_id):
-            for begin in range(0, len(data), self._piece):
-                await self._connection.send(data[begin : begin + self._piece])
+        with _translate_websocket_errors(self.request_id):
+            for begin in range(0, len(data), self._message_bytes):
+                await self._connection.send(data[begin : begin + self._message_bytes])
 
     async def end(self) -> None:
-        """Say that nothing more comes; the rest of the events and the result follow.
+        """Tell the service that there is no more audio; it then sends the remaining events and the result.
 
         Raises:
-            Disconnected: if the stream is over; iterating over it tells why.
+            Disconnected: if the stream has ended; iterating over it raises the reason.
         """
-        with _named_failures(self.request_id):
+        with _translate_websocket_errors(self.request_id):
             await self._connection.send('{"type":"end"}')
 
     async def __aiter__(self) -> AsyncIterator[StreamEvent]:
-        """The events up to the result.
+        """Yield the events up to the result.
 
         Raises:
-            Problem: if the service ends the stream; `docs/api.md` has the codes. With `draining` it comes after the
-                result of what was heard by then.
+            Problem: if the service ends the stream; docs/api.md lists the codes. `draining` is raised after the result
+                of the audio received so far.
             Disconnected: if the connection ends before the result.
         """
         finished = False
@@ -161,54 +162,55 @@ async def open_stream(
     request_id: str | None = None,
     **options: Unpack[StreamOptions],
 ) -> AsyncIterator[Stream]:
-    """Open a stream, and close it in the end.
+    """Open a stream, and close it at the end of the context.
 
     Args:
-        url: where the service is, such as `http://127.0.0.1:8000`.
+        url: the service's URL, such as `http://127.0.0.1:8000`.
         sampling_rate: in Hz.
-        encoding: what the samples are: 16-bit integers or 32-bit floats, little-endian.
-        channels: how many are interleaved.
-        api_key: a key, where the service asks for one.
-        request_id: to be found in the server's log; by default a new one.
-        options: what is wished for.
+        encoding: of the samples: 16-bit integers or 32-bit floats, little-endian.
+        channels: number of interleaved channels.
+        api_key: an API key, if the service requires one.
+        request_id: the stream's ID in the server's log; generated by default.
+        options: as in docs/api.md.
 
     Raises:
-        Problem: if the service refuses.
-        Unreachable, TimedOut, Disconnected: if it does not answer.
-        ValueError: if the URL is none, or the key cannot be one.
+        Problem: if the service answers with an error.
+        Unreachable, TimedOut, Disconnected: if there is no response.
+        ValueError: if the URL or the key is malformed.
     """
-    settings = connection_settings(url, api_key, _CONNECT_SECONDS)
+    settings = connection_settings(url, api_key, _CONNECT_TIMEOUT)
     request_id = request_id or uuid.uuid4().hex
     start = {"type": "start", "sampling_rate": sampling_rate, "encoding": encoding, "channels": channels}
     start |= {name: value for name, value in options.items() if value is not None}
     async with _connected(settings["base_url"], settings["headers"], request_id) as connection:
-        with _named_failures(request_id):
+        with _translate_websocket_errors(request_id):
             await connection.send(orjson.dumps(start).decode())
         ready = cast(ReadyEvent, await _receive(connection, request_id))
-        width = channels * (2 if encoding == "s16le" else 4)
-        yield Stream(connection, ready, request_id, width)
+        frame_bytes = channels * (2 if encoding == "s16le" else 4)
+        yield Stream(connection, ready, request_id, frame_bytes)
 
 
 @asynccontextmanager
 async def _connected(base: httpx.URL, headers: dict[str, str], request_id: str) -> AsyncIterator[ClientConnection]:
+    """An open WebSocket connection; raises as `open_stream` does."""
     address = base.copy_with(scheme={"http": "ws", "https": "wss"}[base.scheme], path=base.path.rstrip("/") + "/stream")
-    own = {**headers, "X-Request-ID": request_id}
-    agent = own.pop("User-Agent")
+    other_headers = {**headers, "X-Request-ID": request_id}
+    user_agent = other_headers.pop("User-Agent")
     try:
         connection = await connect(
             str(address),
-            additional_headers=own,
-            user_agent_header=agent,
+            additional_headers=other_headers,
+            user_agent_header=user_agent,
             compression=None,
-            open_timeout=_CONNECT_SECONDS,
-            ping_timeout=None,  # the answer may wait behind audio that the service has not read yet
+            open_timeout=_CONNECT_TIMEOUT,
+            ping_timeout=None,  # the server's pong may be delayed by audio that it has not read yet
         )
     except InvalidStatus as error:
-        answer = error.response
+        refusal = error.response
         response = httpx.Response(
-            answer.status_code, headers=list(answer.headers.raw_items()), content=bytes(answer.body)
+            refusal.status_code, headers=list(refusal.headers.raw_items()), content=bytes(refusal.body)
         )
-        raise problem_of(response, request_id) from error
+        raise problem_from_response(response, request_id) from error
     except TimeoutError as error:
         raise TimedOut("The server did not open the stream in time.", request_id) from error
     except InvalidHandshake as error:
@@ -223,17 +225,19 @@ async def _receive(connection: ClientConnection, request_id: str) -> dict[str, o
     """The next event.
 
     Raises:
-        Problem, Disconnected: if there is none.
+        Problem: if the service reports one.
+        Disconnected: if the connection has ended.
     """
-    with _named_failures(request_id):
+    with _translate_websocket_errors(request_id):
         event = orjson.loads(await connection.recv())
     if event["type"] == "problem":
-        raise problem_in(event, request_id)
+        raise problem_from_document(event, request_id)
     return cast(dict[str, object], event)
 
 
 @contextmanager
-def _named_failures(request_id: str) -> Iterator[None]:
+def _translate_websocket_errors(request_id: str) -> Iterator[None]:
+    """Raise errors of websockets as `Disconnected`."""
     try:
         yield
     except (ConnectionClosed, OSError) as error:

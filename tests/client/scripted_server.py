@@ -1,4 +1,4 @@
-"""A server that answers as a test has written it down, whatever it is asked."""
+"""A server that sends prepared replies, whatever the request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer; `fault` cuts it off, or leaves it out."""
+    """One reply; `fault` cuts it off or omits it."""
 
     status: int = 200
     body: bytes = b'{"label": "happy"}'
@@ -25,7 +25,7 @@ class Reply:
 
 
 def refusal(status: int = 429, retry_after: str | None = "0", code: str = "queue_full") -> Reply:
-    """A problem document that may ask to come back."""
+    """A problem document, with a Retry-After header by default."""
     document = {
         "type": f"urn:emotion2vec-service:problem:{code}",
         "title": "No",
@@ -42,8 +42,8 @@ def refusal(status: int = 429, retry_after: str | None = "0", code: str = "queue
 
 
 @dataclass
-class Asked:
-    """One request that came."""
+class ReceivedRequest:
+    """One request that the server received."""
 
     method: str
     path: str
@@ -52,34 +52,34 @@ class Asked:
     moment: float
 
 
-class Scripted:
-    """What was asked so far, and what is answered next; the last reply stays.
+class ScriptedServer:
+    """The requests received so far, and the next replies; the last reply is repeated.
 
     Attributes:
-        url: where it listens.
-        asked: every request, in order.
+        url: the server's address.
+        received: every request, in order.
     """
 
     def __init__(self, replies: Sequence[Reply]) -> None:
         self._replies = list(replies)
         self._lock = threading.Lock()
-        self.asked: list[Asked] = []
+        self.received: list[ReceivedRequest] = []
         self.url = ""
 
-    def take(self, asked: Asked) -> Reply:
+    def reply_to(self, request: ReceivedRequest) -> Reply:
         with self._lock:
-            self.asked.append(asked)
+            self.received.append(request)
             return self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
 
     def moments(self) -> list[float]:
         """Seconds from the first request to each."""
-        return [asked.moment - self.asked[0].moment for asked in self.asked]
+        return [request.moment - self.received[0].moment for request in self.received]
 
 
 @contextmanager
-def scripted(*replies: Reply, port: int = 0) -> Iterator[Scripted]:
-    """Listen on this port, or a free one, and answer with one reply after the other."""
-    script = Scripted(replies)
+def scripted(*replies: Reply, port: int = 0) -> Iterator[ScriptedServer]:
+    """Listen on this port, or a free one, and send one reply after the other."""
+    state = ScriptedServer(replies)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -93,7 +93,7 @@ def scripted(*replies: Reply, port: int = 0) -> Iterator[Scripted]:
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            reply = script.take(Asked(self.command, self.path, headers, body, time.monotonic()))
+            reply = state.reply_to(ReceivedRequest(self.command, self.path, headers, body, time.monotonic()))
             if reply.fault == "no answer":
                 self.close_connection = True
                 return
@@ -118,14 +118,14 @@ def scripted(*replies: Reply, port: int = 0) -> Iterator[Scripted]:
         daemon_threads = True
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """Callers that leave early are part of the tests."""
+            """Clients that disconnect early are part of the tests."""
 
     with Server(("127.0.0.1", port), Handler) as server:
-        script.url = f"http://127.0.0.1:{server.server_address[1]}"
+        state.url = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
-            yield script
+            yield state
         finally:
             server.shutdown()
             thread.join()

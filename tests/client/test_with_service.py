@@ -1,4 +1,4 @@
-"""The clients against the real application: what they say to each other fits."""
+"""Both clients against the real application: options, answers and errors match."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ async def client_of(app: FastAPI) -> AsyncIterator[AsyncClient]:
         yield client
 
 
-def check(kind: Any, answer: Any) -> None:
-    """Every value is of its type, and every key is declared: undeclared ones would be lost on the way."""
-    assert TypeAdapter(kind).validate_python(answer, strict=True) == answer
+def check(expected_type: Any, answer: Any) -> None:
+    """Every value has its declared type, and every key is declared: validation drops undeclared keys."""
+    assert TypeAdapter(expected_type).validate_python(answer, strict=True) == answer
 
 
-def test_the_options_are_those_of_the_service() -> None:
+def test_options_have_the_names_of_the_service() -> None:
     assert {*Options.__annotations__, "timeout"} >= server_options.Options.model_fields.keys()
 
 
@@ -62,7 +62,7 @@ def test_the_options_are_those_of_the_service() -> None:
         {"granularity": "segment", "channels": "split"},
     ],
 )
-async def test_answers_have_the_shape_that_their_type_says(options: Any) -> None:
+async def test_answers_match_their_types(options: Any) -> None:
     async with client_of(app_of(RecognizerDouble())) as client:
         answer = await client.recognize(HAPPY, timeout=30, request_id="mine", **options)
         check(Answer, answer)
@@ -76,17 +76,17 @@ async def test_answers_have_the_shape_that_their_type_says(options: Any) -> None
 
 
 @pytest.mark.parametrize("channels", ["mix", "split"])
-async def test_events_have_the_shape_that_their_type_says(channels: Any) -> None:
+async def test_events_match_their_types(channels: Any) -> None:
     async with client_of(app_of(RecognizerDouble())) as client:
         events = [event async for event in client.segments(HAPPY, channels=channels)]
         assert [event["type"] for event in events] == ["start", "segment", "result"]
-        for kind, event in zip((StartEvent, SegmentEvent, ResultEvent), events, strict=True):
-            check(kind, event)
+        for event_type, event in zip((StartEvent, SegmentEvent, ResultEvent), events, strict=True):
+            check(event_type, event)
         with pytest.raises(Problem, match="415 audio_not_decodable"):
             await anext(client.segments(b"no audio"))
 
 
-async def test_models_and_readiness_of_the_service() -> None:
+async def test_models_and_readiness() -> None:
     recognizer = RecognizerDouble()
     async with client_of(app_of(recognizer)) as client:
         models = await client.models()
@@ -97,7 +97,7 @@ async def test_models_and_readiness_of_the_service() -> None:
         assert not await client.ready()
 
 
-async def test_a_refusal_of_the_service_is_waited_out_and_an_error_told() -> None:
+async def test_a_refusal_is_retried_and_an_error_is_raised() -> None:
     recognizer = RecognizerDouble(refusals=[QueueFull("Full.", retry_after=0.1)])
     async with client_of(app_of(recognizer)) as client:
         assert (await client.recognize(HAPPY))["audio"]["channels"] == 1
@@ -110,21 +110,21 @@ async def test_a_refusal_of_the_service_is_waited_out_and_an_error_told() -> Non
         assert "did you mean granularity" in caught.value.detail
 
 
-async def test_a_key_opens_the_service() -> None:
+async def test_the_api_key_is_required_and_accepted() -> None:
     app = app_of(RecognizerDouble(), api_keys=KEY)
     async with (
-        client_of(app) as stranger,
+        client_of(app) as client_without_key,
         AsyncClient("http://service", api_key=KEY, transport=httpx.ASGITransport(app)) as client,
     ):
         with pytest.raises(Problem, match="401 key_missing"):
-            await stranger.recognize(HAPPY)
+            await client_without_key.recognize(HAPPY)
         assert await client.recognize(HAPPY)
 
 
-async def test_the_blocking_client_talks_to_the_service_over_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_blocking_client_over_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.api.middleware.body_timeout._LINGER", 20.0)
 
-    def talk(port: int) -> None:
+    def use_client(port: int) -> None:
         with Client(f"http://127.0.0.1:{port}", retries=Retries(attempts=2)) as client:
             client.wait_ready(10)
             check(Answer, client.recognize(HAPPY))
@@ -134,4 +134,4 @@ async def test_the_blocking_client_talks_to_the_service_over_sockets(monkeypatch
             check(list[ModelDetails], client.models())
 
     async with listening(app_of(RecognizerDouble(), max_body_bytes=1024 * 1024)) as port:
-        await asyncio.to_thread(talk, port)
+        await asyncio.to_thread(use_client, port)
