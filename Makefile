@@ -42,13 +42,13 @@ bench: $(VENV)/.dev ## measure against FunASR on this machine (some 25 minutes)
 	$(BIN)/python -m loadtests.bench
 
 gpu-report: $(VENV)/.dev ## all that only a GPU can show, its tests and the benchmark included, in one report
-	$(BIN)/python -m loadtests.gpu_report
+	$(BIN)/python -m loadtests.gpu
 
 faults: $(VENV)/.dev ## what happens when something goes wrong; writes docs/reliability.md (some 10 minutes)
 	$(BIN)/python -m tests.faults.report
 
 soak: $(VENV)/.dev ## ten minutes at 80 % load; writes docs/reliability.md
-	$(BIN)/python -m loadtests.soak --document docs/reliability.md
+	$(BIN)/python -m loadtests.capacity.soak --document docs/reliability.md
 
 capacity: $(VENV)/.dev ## how much a server on this machine can take; writes docs/capacity.md (some 5 minutes)
 	$(BIN)/python -m loadtests.capacity --document docs/capacity.md

@@ -14,7 +14,7 @@ import pytest
 from emotion2vec_client import Client, Disconnected, Problem, Retries, TimedOut, Unreachable
 from emotion2vec_client.retries import Pace, seconds_until
 
-from loadtests.ports import held_port
+from loadtests.common.ports import held_port
 from tests.client.either import KINDS, call, calls
 from tests.client.scripted import Reply, refusal, scripted
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loadtests.common.hub_checkpoints import LABELS
 from service.errors import BackendBroken, SettingsInvalid
 from service.inference.backends.compilation import Compilation
 from service.model.manifest import Manifest
 from service.model.synthetic_speech import speech_like
 from service.results import BatchOutput, Clip, ClipOutput, Span
-from tests.checkpoints import LABELS
 from tests.inference.small_model import CLIPS, prepare_small, silence_around
 
 pytest.importorskip("torch")

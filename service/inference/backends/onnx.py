@@ -28,7 +28,7 @@ LIMITS = BatchLimits(clips=8, seconds=10.0)
 """Small: all of a batch is answered when the last of it is, and larger ones are no faster."""
 
 SHARING_BELOW = 1.5
-"""Seconds up to which clips share a run; longer ones gain nothing by it, as `loadtests.sharing` shows."""
+"""Seconds up to which clips share a run; longer ones gain nothing by it, as `loadtests.bench.shared_runs` shows."""
 
 SHARED_SECONDS = 5.0
 """What the clips of one run add up to at most; more rows are no faster."""

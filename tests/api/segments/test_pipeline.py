@@ -18,7 +18,7 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from loadtests.holdings import children
+from loadtests.common.process_resources import children
 from service.api.app import create_app
 from service.api.server.answer_timeout import AnswerTimeoutProtocol
 from service.errors import DeadlineExceeded, QueueFull

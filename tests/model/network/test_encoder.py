@@ -7,12 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from loadtests.common.hub_checkpoints import make_weights, model_conf, odd_model_conf, spread_labels
 from service.errors import CheckpointInvalid
 from service.model.config import ModelConfig
 from service.model.synthetic_speech import normalized, speech_like
 from service.model.weights import expected_shapes
 from service.results import Floats
-from tests.checkpoints import make_weights, model_conf, odd_model_conf, spread_labels
 from tests.rounding import EXACT, feature_tolerance, logit_tolerance
 
 pytest.importorskip("torch")
