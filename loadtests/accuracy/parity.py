@@ -139,7 +139,9 @@ def compare(checkpoint: Path, audio: Path, names: Sequence[str], limit: int | No
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.accuracy.parity", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("audio", type=Path)
     parser.add_argument("--backend", action="append", choices=BACKENDS, help="may be repeated; default onnx and torch")

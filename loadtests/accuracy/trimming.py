@@ -19,7 +19,9 @@ from service.settings.sources import load_settings
 
 def main() -> None:
     """Run every clip with and without trimming, and print the numbers."""
-    parser = argparse.ArgumentParser(description="Counts the labels that trimming changes.")
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.accuracy.trimming", description="Counts the labels that trimming changes."
+    )
     parser.add_argument("audio", type=Path)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--manifest", type=Path)

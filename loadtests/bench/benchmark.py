@@ -5,7 +5,8 @@
     in_process       measurements inside those processes
     with_processes   measurements of whole processes: programs, and servers with callers
     tables, goals    the values measured, and the performance goals
-    report, chart    JSON, Markdown and a bar chart of the results
+    bench_report     JSON and Markdown of the results
+    chart            a bar chart of the ratios
 
 Every value is measured in rounds: FunASR, service, FunASR, service, and so on. A ratio compares the two values of one
 round, so that a temporary slowdown of the machine affects both.
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from loadtests.bench import goals, in_process, report, with_processes
+from loadtests.bench import bench_report, goals, in_process, with_processes
 from loadtests.bench.bench_models import BenchModel, ModelName, bench_model, default_cache
 from loadtests.bench.flops import MatrixProducts, operations
 from loadtests.bench.implementations import CPU_IMPLEMENTATIONS, CUDA_IMPLEMENTATIONS, Implementation
@@ -194,13 +195,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             bench.report.goals[:] = goals.evaluate(bench.report)
         # After each section, so that no result is lost if a later one fails.
         bench.report.header["duration"] = f"{(time.monotonic() - began) / 60:.0f} minutes"
-        report.save(bench.report, options.out / "bench.json")
-        (options.out / "bench.md").write_text(report.markdown(bench.report), encoding="utf-8")
+        bench_report.save(bench.report, options.out / "bench.json")
+        (options.out / "bench.md").write_text(bench_report.markdown(bench.report), encoding="utf-8")
     if chart:
         from loadtests.bench.chart import draw
 
         draw(bench.report.tables[0], bench.report.header["CPU"], options.out / "bench.png")
-    print(report.markdown(bench.report))
+    print(bench_report.markdown(bench.report))
 
 
 def _parser() -> argparse.ArgumentParser:

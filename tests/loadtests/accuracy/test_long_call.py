@@ -21,12 +21,12 @@ def spoken(channel: int, start: float, end: float) -> SpokenClip:
     return SpokenClip("clip", channel, start, end, NONE)
 
 
-def test_segments_are_compared_with_what_was_said() -> None:
+def test_segments_are_compared_with_the_clips_of_a_call() -> None:
     clips = [spoken(0, 1, 4), spoken(0, 6, 8), spoken(1, 2, 5), spoken(1, 7, 9), spoken(1, 12, 14)]
     segments = [
         LabelledSegment(0, 1.2, 3.8, "sad"),  # found
         LabelledSegment(0, 5.5, 8.0, "sad"),  # too early
-        LabelledSegment(0, 20, 21, "sad"),  # nobody
+        LabelledSegment(0, 20, 21, "sad"),  # stray
         LabelledSegment(1, 2, 3, "sad"),  # in pieces
         LabelledSegment(1, 3.8, 5, "sad"),
         LabelledSegment(1, 7.25, 9.25, "happy"),  # found
@@ -42,7 +42,7 @@ def test_segments_are_compared_with_what_was_said() -> None:
     assert SegmentationCounts(clips=20, found=19, same=18).met
 
 
-def test_the_command_writes_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_its_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page, figures = tmp_path / "page.md", tmp_path / "some" / "calls.json"
     page.write_text("<!-- calls -->\nold\n<!-- end of calls -->\n")
     arguments = ["--seconds", "20", "--noise", "-60", "-55", "--codec", "a-law", "--document", str(page)]
@@ -59,7 +59,7 @@ def test_the_command_writes_what_it_found(tmp_path: Path, capsys: pytest.Capture
     assert result["cutting"] > 0
 
 
-def test_what_is_said_in_a_call_is_found() -> None:
+def test_clips_of_a_call_are_found() -> None:
     call = make_call(source_clips(None), 300, seed=6)
     with open_reader(encode(call.samples, "mu-law"), max_duration=400) as reader:
         found = list(cut_file(reader, channels="split", start=None, end=None))
@@ -73,7 +73,7 @@ def test_what_is_said_in_a_call_is_found() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("codec", ["mu-law", "gsm", "opus"])
-def test_what_is_found_in_a_call_is_labelled_as_alone(codec: str) -> None:
+def test_segments_of_a_call_have_the_labels_of_their_clips_alone(codec: str) -> None:
     """Five minutes of the bundled clips; `docs/accuracy.md` has the figures of an hour."""
     noise = (-60.0, -50.0)
     call = make_call(source_clips(None), 300, seed=5, noise=noise)

@@ -14,7 +14,7 @@ from loadtests.accuracy.synthetic_calls import GAPS, RATE
 CLIPS = calls.source_clips(None)
 
 
-def test_a_call_is_always_the_same_for_a_seed() -> None:
+def test_a_seed_always_gives_the_same_call() -> None:
     one, other = (calls.make_call(CLIPS, 30, seed=3) for _ in range(2))
     np.testing.assert_array_equal(one.samples, other.samples)
     assert one.samples.shape == (2, 30 * RATE)
@@ -49,13 +49,13 @@ def test_clips_are_where_the_call_says() -> None:
 
 
 @pytest.mark.parametrize("levels", [(-60.0, -45.0), (-50.0, -70.0)])
-def test_noise_has_its_level(levels: tuple[float, float]) -> None:
+def test_noise_has_the_level_asked_for(levels: tuple[float, float]) -> None:
     start = calls.make_call(CLIPS, 10, seed=0, noise=levels).samples[:, : RATE // 2]
     assert 20 * np.log10(start.std(axis=1)) == pytest.approx(levels, abs=1.0)
 
 
 @pytest.mark.parametrize("codec", list(calls.CODECS))
-def test_codecs_keep_what_is_said(codec: str) -> None:
+def test_codecs_preserve_the_waveform(codec: str) -> None:
     call = calls.make_call(CLIPS, 12, seed=0)
     decoded, rate = soundfile.read(io.BytesIO(calls.encode(call.samples, codec)), dtype="float32")
     assert rate == RATE

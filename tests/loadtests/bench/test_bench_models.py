@@ -27,7 +27,7 @@ def test_every_dimension_is_written_back() -> None:
 
 
 @pytest.mark.torch
-def test_the_embedded_model_survives_the_way_back(embedded: StoredModel, tmp_path: Path) -> None:
+def test_the_embedded_model_is_written_back_unchanged(embedded: StoredModel, tmp_path: Path) -> None:
     from service.model.checkpoint import load_hub_directory
 
     bench_models.write_embedded(embedded.directory, tmp_path / "hub")

@@ -1,4 +1,4 @@
-"""The whole benchmark, as briefly as it can be run."""
+"""The whole benchmark, in its quick mode."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.bench import goals, report
+from loadtests.bench import bench_report, goals
 from loadtests.bench.tables import Report
 
 pytestmark = [pytest.mark.slow, pytest.mark.torch]
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scratch = tmp_path_factory.mktemp("bench")
     command = [sys.executable, "-m", "loadtests.bench", "--quick"]
-    environment = {**os.environ, "SER_MODEL": "/nowhere"}  # must not reach what is measured
+    environment = {**os.environ, "SER_MODEL": "/nowhere"}  # must not reach the processes that are measured
     subprocess.run(
         [*command, "--out", str(scratch / "results"), "--cache", str(scratch)],
         check=True,
@@ -34,10 +34,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(results: Path) -> Report:
-    return report.load(results / "bench.json")
+    return bench_report.load(results / "bench.json")
 
 
-def test_every_side_is_measured_in_every_row(found: Report) -> None:
+def test_every_implementation_is_measured_in_every_row(found: Report) -> None:
     main = found.tables[0]
     assert list(main.columns) == ["funasr", "fp32", "int8"]
     for row in main.rows:
@@ -47,7 +47,7 @@ def test_every_side_is_measured_in_every_row(found: Report) -> None:
 
 def test_goals_find_their_rows(found: Report) -> None:
     unmeasured = {goal.name.partition(": ")[2] for goal in goals.evaluate(found) if goal.found is None}
-    # The brief run leaves these lengths, numbers of callers and the large model out.
+    # The quick mode does not measure these lengths and numbers of callers, nor the large model.
     assert unmeasured == {
         *(f"utterance of {seconds} s, times as fast" for seconds in (5, 30, 60)),
         "P99 of 20 callers, in times of that of 5",

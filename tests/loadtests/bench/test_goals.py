@@ -10,7 +10,7 @@ def verdicts(report: Report) -> dict[str, bool | None]:
     return {goal.name: goal.met for goal in evaluate(report)}
 
 
-def test_nothing_is_claimed_of_what_was_not_measured() -> None:
+def test_goals_without_a_measurement_are_neither_met_nor_missed() -> None:
     assert set(verdicts(report_of()).values()) == {None}
 
 

@@ -5,7 +5,7 @@ from loadtests.common.subprocess_worker import SubprocessWorker
 
 
 class Counter:
-    """Says how often it was called, in a worker."""
+    """Returns how often it was called, in a subprocess."""
 
     def __init__(self, start: int) -> None:
         self._calls = start
@@ -15,7 +15,7 @@ class Counter:
         return self._calls
 
 
-def test_sides_are_measured_in_turn_after_one_call_that_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_measured_in_turn_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(in_process, "_PAUSE", 0)
     with SubprocessWorker(Counter, 0) as one, SubprocessWorker(Counter, 100) as other:
         found = in_process.in_turn({"one": one, "other": other}, "count", rounds=3)

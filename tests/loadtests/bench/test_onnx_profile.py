@@ -1,4 +1,4 @@
-"""The table of operators, on the embedded model."""
+"""The table of operators, with the embedded model."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from service.data import MODELS
 TINY = MODELS / "tiny"
 
 
-def test_the_least_of_several_runs_counts_and_loops_do_not_count_twice() -> None:
+def test_the_least_of_several_runs_is_taken_and_loops_are_not_counted_twice() -> None:
     def event(operator: str, microseconds: int) -> dict[str, object]:
         return {"args": {"op_name": operator}, "dur": microseconds}
 

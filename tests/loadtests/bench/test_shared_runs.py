@@ -1,4 +1,4 @@
-"""What clips gain by sharing a run, on the embedded model."""
+"""Speed-up of clips that share a run, with the embedded model."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from service.data import MODELS
 TINY = MODELS / "tiny"
 
 
-def test_both_are_called_in_every_round_and_the_first_does_not_count() -> None:
+def test_both_are_called_in_every_round_after_a_warm_up() -> None:
     called: list[str] = []
     one, other = shared_runs.times_in_turn(lambda: called.append("one"), lambda: called.append("other"), rounds=3)
     assert called == ["one", "other"] * 4

@@ -9,18 +9,18 @@ def test_ratio_is_taken_round_by_round() -> None:
     assert row.spread("a") == Spread(2.0, 1.0, 10.0)
 
 
-def test_ratio_of_rates_is_the_other_way_round() -> None:
+def test_ratio_of_rates_is_inverse() -> None:
     row = Row("k", "n", "", {"a": [2.0], "b": [6.0]}, "more")
     assert row.ratio("b", "a") == Spread(3.0, 3.0, 3.0)
 
 
-def test_pooled_values_take_the_place_of_medians() -> None:
+def test_pooled_values_replace_medians() -> None:
     row = Row("k", "n", "s", {"a": [1.0, 3.0], "b": [1.0, 1.0]}, pooled={"a": 2.9, "b": 1.0})
     assert row.spread("a") == Spread(2.9, 1.0, 3.0)
     assert row.ratio("b", "a") == Spread(2.9, 1.0, 3.0)
 
 
-def test_what_was_not_measured_has_no_value() -> None:
+def test_a_missing_measurement_has_no_value() -> None:
     row = Row("k", "n", "s", {"a": [1.0], "b": []})
     assert row.spread("b") is None
     assert row.spread("c") is None
@@ -28,7 +28,7 @@ def test_what_was_not_measured_has_no_value() -> None:
     assert row.ratio("a", "c") is None
 
 
-def test_rows_that_are_ratios_already_have_none() -> None:
+def test_rows_without_a_better_direction_have_no_ratio() -> None:
     assert Row("k", "n", "", {"a": [1.0], "b": [1.0]}, "neither").ratio("a", "b") is None
 
 

@@ -46,7 +46,7 @@ def test_where_nothing_is_sustainable() -> None:
     assert "NOT as the callers did" in text
 
 
-def test_flags_are_for_a_server_of_its_own() -> None:
+def test_flags_and_a_url_exclude_each_other() -> None:
     with pytest.raises(SystemExit, match="flags need a server"):
         capacity.main(["--url", "http://127.0.0.1:1", "--", "--model", "tiny"])
 
@@ -70,7 +70,7 @@ def test_a_server_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.slow
-def test_refusals_are_counted_apart(tmp_path: Path) -> None:
+def test_refusals_are_not_failures(tmp_path: Path) -> None:
     figures = tmp_path / "capacity.json"
     short = ["--seconds", "3", "--callers", "8", "--shares", "2", "--json", str(figures)]
     assert capacity.main([*short, "--", "--max-in-flight", "2"]) == 0

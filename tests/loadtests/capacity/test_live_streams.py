@@ -20,14 +20,14 @@ def test_the_table() -> None:
     assert "5 callers that post 3 s; 20 s of audio" in text
 
 
-def test_what_is_spoken_has_pauses() -> None:
+def test_the_audio_of_a_call_has_pauses() -> None:
     samples = streams.call_samples(8.0)
     assert samples.size == 64_000
     assert abs(samples[:24_000]).max() > 1000
     assert abs(samples[24_000:32_000]).max() < 100
 
 
-def test_flags_are_for_a_server_of_its_own() -> None:
+def test_flags_and_a_url_exclude_each_other() -> None:
     with pytest.raises(SystemExit, match="flags need a server"):
         streams.main(["--url", "http://127.0.0.1:1", "--", "--model", "tiny"])
 

@@ -8,7 +8,7 @@ def response(status: int, latency: float, audio: float) -> TimedResponse:
     return TimedResponse(status, latency, finished=0.0, audio=audio)
 
 
-def test_a_step_sums_up() -> None:
+def test_a_load_step_summarizes_responses() -> None:
     responses = [response(200, latency / 100, 3.0) for latency in range(1, 102)]
     responses += [response(429, 0.001, 10.0), response(503, 0.001, 1.0), response(500, 0.1, 1.0)]
     responses.append(response(CONNECTION_FAILED, 9.0, 1.0))

@@ -17,7 +17,7 @@ from loadtests.common.server_process import start_service
 
 pytestmark = [
     pytest.mark.slow,
-    # Not imported to find out: gevent would change the threads of this process.
+    # Not imported here, since gevent would patch the threads of this process.
     pytest.mark.skipif(find_spec("locust") is None, reason="needs the extra [bench]"),
 ]
 
@@ -47,7 +47,7 @@ def accepted(found: dict[str, int]) -> int:
 
 
 @pytest.mark.parametrize("shape", ["steady", "step", "spike", "soak"])
-def test_what_was_accepted_was_answered(shape: str, tmp_path: Path) -> None:
+def test_the_service_has_counted_every_accepted_request(shape: str, tmp_path: Path) -> None:
     written = ["--csv", str(tmp_path / "load"), "--html", str(tmp_path / "load.html")]
     with start_service([]) as server:
         done = locust(server.url, *written, LOAD_SHAPE=shape, LOAD_USERS="4", LOAD_SECONDS="8", LOAD_P99_MS="60000")
@@ -83,7 +83,7 @@ def test_refusals_have_rows_of_their_own_and_are_no_failures() -> None:
     ("settings", "reason"),
     [({"LOAD_P99_MS": "0.1"}, "P99 is"), ({"LOAD_P99_MS": "60000", "LOAD_ERROR_RATIO": "0.1"}, "requests failed")],
 )
-def test_a_limit_that_is_passed_decides_the_exit_status(settings: dict[str, str], reason: str) -> None:
+def test_an_exceeded_limit_sets_the_exit_status(settings: dict[str, str], reason: str) -> None:
     # Clips of 3 s and more are refused as too long: those requests fail.
     flags = ["--max-duration", "2", "--max-queue-seconds", "100"] if "LOAD_ERROR_RATIO" in settings else []
     with start_service(flags) as server:

@@ -32,13 +32,13 @@ def test_memory_may_grow_by_a_twentieth(growth: float, passed: bool) -> None:
     assert soak.memory(list(samples(600, growth=growth)), 600.0).passed is passed
 
 
-def test_a_single_large_file_is_no_growth() -> None:
+def test_a_single_peak_is_no_growth() -> None:
     usual = list(samples(600))
     usual[595:598] = [ResourceSample(second, 300.0, 20, 9, 2) for second in (595.0, 596.0, 597.0)]
     assert soak.memory(usual, 600.0).passed
 
 
-def test_short_runs_count_from_their_first_quarter_on() -> None:
+def test_short_runs_compare_memory_after_their_first_quarter() -> None:
     assert "after 15 s" in soak.memory(list(samples(60)), 60.0).observed
     assert not soak.memory([], 60.0).passed
 
@@ -56,7 +56,7 @@ def test_no_request_may_fail(step: LoadStep, passed: bool) -> None:
     assert soak.answered(step).passed is passed
 
 
-def test_a_process_is_looked_at_every_second() -> None:
+def test_resources_are_sampled_every_second() -> None:
     with subprocess.Popen(["sleep", "60"]) as child:
         with ResourceSampler(os.getpid()) as taken:
             end = time.monotonic() + 60
@@ -70,7 +70,7 @@ def test_a_process_is_looked_at_every_second() -> None:
     assert taken[1].second - taken[0].second > 0.9
 
 
-def test_the_report_says_what_was_seen() -> None:
+def test_the_document_lists_checks_and_observations() -> None:
     facts = {"date": "today", "revision": "abc", "CPU": "some", "model": "tiny"}
     checks = [Check("memory", True, "flat"), Check("counts", False, "two | three")]
     found = SoakResult(facts, 0.8, STEP, STEP, [], checks)
@@ -82,7 +82,7 @@ def test_the_report_says_what_was_seen() -> None:
 
 
 @pytest.mark.slow
-def test_a_minute_of_load_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_minute_of_load_passes_all_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page, out = tmp_path / "page.md", tmp_path / "results" / "soak.json"
     page.write_text("<!-- soak -->\n<!-- end of soak -->\n")
     status = soak.main(["--seconds", "60", "--out", str(out), "--document", str(page), "--"])

@@ -5,7 +5,7 @@ import pytest
 from loadtests.common import documents
 
 
-def test_what_stands_between_the_marks_is_replaced(tmp_path: Path) -> None:
+def test_text_between_the_marks_is_replaced(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- one -->\nold\n<!-- end of one -->\nb\n<!-- two -->\nkept\n<!-- end of two -->\n")
     documents.insert(page, "one", "new \\1\n")
@@ -28,7 +28,7 @@ def test_tables() -> None:
     assert documents.fact_list({"CPU": "some", "x": "y"}, "CPU") == "- CPU: some\n"
 
 
-def test_the_pages_have_a_place_for_each_command() -> None:
+def test_the_documents_have_marks_for_each_command() -> None:
     docs = Path(__file__).resolve().parents[3] / "docs"
     for page, name in (
         ("reliability.md", "faults"),

@@ -3,7 +3,7 @@ import pytest
 from loadtests.common import machine
 
 
-def test_settings_of_the_caller_do_not_reach_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_the_service_are_removed_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SER_THREADS", "1")
     monkeypatch.setenv("OTHER", "1")
     assert "SER_THREADS" not in machine.clean_environment()

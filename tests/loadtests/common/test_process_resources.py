@@ -48,8 +48,8 @@ def test_open_files_threads_and_children_are_found(tmp_path: Path) -> None:
     assert not held.within(after)
 
 
-def test_peak_memory_includes_memory_released_since() -> None:
-    Path("/proc/self/clear_refs").write_text("5")  # forgets what other tests have used
+def test_peak_memory_includes_released_memory() -> None:
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, which other tests have raised
     before = peak_memory(os.getpid())
     block = bytearray(200_000_000)
     block[::4096] = b"x" * len(block[::4096])

@@ -9,7 +9,7 @@ from loadtests.common.subprocess_worker import SubprocessWorker, SubprocessWorke
 
 
 class Adder:
-    """Lives in a worker."""
+    """An object in a subprocess."""
 
     def __init__(self, start: int) -> None:
         sys.stdout.write("libraries print\n")

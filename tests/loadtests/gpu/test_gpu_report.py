@@ -16,7 +16,7 @@ from service.model.manifest import WEIGHTS, Manifest  # noqa: E402
 from service.model.store import find  # noqa: E402
 
 
-def test_without_a_gpu_it_says_so_at_once(
+def test_without_a_gpu_the_command_fails_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(gpu_report, "_gpu", lambda: None)

@@ -1,6 +1,6 @@
 """A report as JSON and as Markdown.
 
-    python -m loadtests.bench.report bench.json README.md docs/performance.md
+    python -m loadtests.bench.bench_report bench.json README.md docs/performance.md
 
 writes the tables of a saved report into documents, between lines such as `<!-- bench: header main -->` and
 `<!-- end of bench -->`, which list the parts wanted: `header`, `goals`, or keys of tables.

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.bench import report
+from loadtests.bench import bench_report
 from loadtests.bench.tables import Goal, Report, Row, Table
 
 
@@ -18,7 +18,7 @@ def example() -> Report:
 
 
 def test_markdown() -> None:
-    lines = report.markdown(example()).splitlines()
+    lines = bench_report.markdown(example()).splitlines()
     assert "- CPU: some, 2 cores" in lines
     assert "|  | FunASR | FP32 | ratio |" in lines
     assert "| utterance of 5 s | 1.00 s (0.900–1.10) | 0.500 s (0.0500–0.600) | 2.00 (1.50–22.0) |" in lines
@@ -30,33 +30,33 @@ def test_markdown() -> None:
 
 
 def test_a_saved_report_reads_back_as_it_was(tmp_path: Path) -> None:
-    report.save(example(), tmp_path / "bench.json")
-    assert report.load(tmp_path / "bench.json") == example()
+    bench_report.save(example(), tmp_path / "bench.json")
+    assert bench_report.load(tmp_path / "bench.json") == example()
 
 
-def test_documents_get_the_parts_that_they_ask_for() -> None:
+def test_documents_get_the_parts_that_their_marks_list() -> None:
     document = "a\n<!-- bench: header main -->\nold\n<!-- end of bench -->\nb <!-- end of bench -->\n"
-    text = report.insert(example(), document)
+    text = bench_report.insert(example(), document)
     assert text.startswith("a\n<!-- bench: header main -->\n- date: 2026-11-23\n")
     assert text.endswith("|  |  |\n<!-- end of bench -->\nb <!-- end of bench -->\n")
     assert "old" not in text
     assert "**missed**" not in text
-    assert report.insert(example(), text) == text
+    assert bench_report.insert(example(), text) == text
 
 
 def test_documents_without_marks_or_with_unknown_parts_are_errors() -> None:
     with pytest.raises(ValueError, match="no line"):
-        report.insert(example(), "text")
+        bench_report.insert(example(), "text")
     with pytest.raises(ValueError, match="no part 'other'"):
-        report.insert(example(), "<!-- bench: other -->\n<!-- end of bench -->")
+        bench_report.insert(example(), "<!-- bench: other -->\n<!-- end of bench -->")
 
 
 def test_the_command_rewrites_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    report.save(example(), tmp_path / "bench.json")
+    bench_report.save(example(), tmp_path / "bench.json")
     document = tmp_path / "README.md"
     document.write_text("<!-- bench: goals -->\n<!-- end of bench -->\n", encoding="utf-8")
     monkeypatch.setattr("sys.argv", ["report", str(tmp_path / "bench.json"), str(document)])
-    report.main()
+    bench_report.main()
     assert "| fast | ≥ 1.50 | 2.00 | met |" in document.read_text(encoding="utf-8")
 
 
@@ -75,7 +75,7 @@ def test_the_command_rewrites_documents(tmp_path: Path, monkeypatch: pytest.Monk
         (float("nan"), "nan"),
     ],
 )
-def test_numbers_have_three_digits_that_count(value: float, text: str) -> None:
+def test_numbers_have_three_significant_digits(value: float, text: str) -> None:
     row = Row("k", "n", "", {"a": [value]})
     table = Table("t", "T", {"a": "A"}, {}, [row])
-    assert f"| n | {text} |" in report.part(Report({}, [table]), "t")
+    assert f"| n | {text} |" in bench_report.part(Report({}, [table]), "t")
