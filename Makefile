@@ -49,13 +49,13 @@ bench: $(VENV)/.dev ## compare with FunASR on this machine (about 25 minutes)
 	$(BIN)/python -m loadtests.bench
 
 gpu-report: $(VENV)/.dev ## one report of everything that needs a GPU: tests, benchmark, soak test
-	$(BIN)/python -m loadtests.gpu_report
+	$(BIN)/python -m loadtests.gpu
 
 faults: $(VENV)/.dev ## inject faults; writes docs/reliability.md (about 10 minutes)
 	$(BIN)/python -m tests.faults.report
 
 soak: $(VENV)/.dev ## soak test: ten minutes at 80 % load; writes docs/reliability.md
-	$(BIN)/python -m loadtests.soak --document docs/reliability.md
+	$(BIN)/python -m loadtests.capacity.soak --document docs/reliability.md
 
 capacity: $(VENV)/.dev ## measure a server's capacity on this machine; writes docs/capacity.md (about 5 minutes)
 	$(BIN)/python -m loadtests.capacity --document docs/capacity.md

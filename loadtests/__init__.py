@@ -1,1 +1,1 @@
-"""Measures the service: the benchmark against FunASR (`bench`), and load over HTTP (`locustfile`)."""
+"""Benchmarks and load tests; nothing of the service imports this package, and nothing in here imports the tests."""

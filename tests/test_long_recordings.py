@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from loadtests.calls import CODECS, clips, encode, make_call
+from loadtests.accuracy.synthetic_calls import CODECS, encode, make_call, source_clips
 from tests.api.segments.lines import NDJSON
 from tests.api.server.test_server import metric, resident_bytes, serving
 from tests.audio_samples import encode as encode_clip
@@ -22,8 +22,8 @@ PATIENCE = 900.0
 
 
 def recording(seconds: float, codec: str) -> bytes:
-    """A two-channel call at 8 kHz, in a codec of `loadtests.calls` or a format of `tests.audio_samples`."""
-    samples = make_call(clips(None), seconds, seed=3).samples
+    """A two-channel call at 8 kHz, in a codec of `synthetic_calls` or a format of `tests.audio_samples`."""
+    samples = make_call(source_clips(None), seconds, seed=3).samples
     return encode(samples, codec) if codec in CODECS else encode_clip(codec, samples, 8000)
 
 

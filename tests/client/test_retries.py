@@ -14,7 +14,7 @@ import pytest
 from emotion2vec_client import Client, Disconnected, Problem, Retries, TimedOut, Unreachable
 from emotion2vec_client.retries import SharedDelay, parse_retry_after
 
-from loadtests.ports import held_port
+from loadtests.common.ports import held_port
 from tests.client.both_clients import ClientClass, both_clients, call, with_client
 from tests.client.scripted_server import Reply, refusal, scripted
 

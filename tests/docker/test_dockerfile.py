@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.ports import held_port
+from loadtests.common.ports import held_port
 from service.settings.settings import ENV_PREFIX, Settings
 from tests.docker.image import DOCKERFILE, ROOT, chain, environment, last, stages
 

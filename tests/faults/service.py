@@ -18,8 +18,8 @@ from typing import Self
 
 import httpx
 
-from loadtests.counts import Counts
-from loadtests.holdings import Census, census
+from loadtests.common.metrics_scrape import MetricsScrape
+from loadtests.common.process_resources import ProcessResources, process_resources
 from service.preprocess.ffmpeg.sandbox import PROCESSES
 from tests.api.server.test_server import serving
 from tests.audio_samples import encode, speech
@@ -52,14 +52,14 @@ class Service:
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
-    def metrics(self) -> Counts:
+    def metrics(self) -> MetricsScrape:
         """What it counts; after its end what it had counted."""
         if self.process.poll() is None:
             with connect(self.url) as client:
-                return Counts.parse(client.get("/metrics").text)
-        return Counts.parse(self.last_metrics.read_text(encoding="utf-8"))
+                return MetricsScrape.parse(client.get("/metrics").text)
+        return MetricsScrape.parse(self.last_metrics.read_text(encoding="utf-8"))
 
-    def idle(self) -> Counts:
+    def idle(self) -> MetricsScrape:
         """What it counts when nothing is being worked on any more."""
         until(lambda: all(self.metrics()[name] == 0 for name in ("ser_requests_in_flight", "ser_queue_depth")))
         return self.metrics()
@@ -78,7 +78,7 @@ class Service:
         with connect(self.url) as client:
             return client.get("/livez").status_code, client.get("/readyz").status_code
 
-    def saturate(self) -> Census:
+    def saturate(self) -> ProcessResources:
         """Have it start all the threads and processes that it keeps for later, and say what it holds then."""
         compressed = encode("mp3", speech(), 16_000)
 
@@ -91,35 +91,35 @@ class Service:
             with ThreadPoolExecutor(16) as pool:
                 for each in [pool.submit(ask) for _ in range(16)]:
                     each.result()
-            return len(self.census().children) == min(PROCESSES, DECODE_THREADS)
+            return len(self.resources().children) == min(PROCESSES, DECODE_THREADS)
 
         until(saturated)
         self._spool()
-        return self._idle_census()
+        return self._idle_resources()
 
     def _spool(self) -> None:
         with connect(self.url) as client:
             client.post("/recognize", content=bytes(2 << 20), headers={"Content-Type": "audio/wav"})
 
-    def _idle_census(self) -> Census:
-        until(lambda: self.census().files["socket"] <= LISTENING)
-        return self.census()
+    def _idle_resources(self) -> ProcessResources:
+        until(lambda: self.resources().files["socket"] <= LISTENING)
+        return self.resources()
 
-    def census(self) -> Census:
+    def resources(self) -> ProcessResources:
         """What it holds now."""
-        return census(self.process.pid)
+        return process_resources(self.process.pid)
 
-    def back_to(self, before: Census) -> Census:
+    def back_to(self, before: ProcessResources) -> ProcessResources:
         """What it holds as soon as that is no more than before; what it still holds when that does not come."""
 
         def settled() -> bool:
-            if self.census().within(before):
+            if self.resources().within(before):
                 return True
             self._spool()  # threads that spool uploads end when a later one is spooled
             return False
 
         until(settled, fail=False, pause=0.5)
-        return self.census()
+        return self.resources()
 
 
 @contextmanager

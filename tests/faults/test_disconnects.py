@@ -146,7 +146,7 @@ def test_answers_that_nobody_reads(tmp_path: Path, observe: Observe) -> None:
             connection.sendall(head(len(LONGEST), FRAMES) + LONGEST)
         until(lambda: service.metrics()["ser_audio_seconds_total"] >= 60 * number)
         began = time.monotonic()
-        assert service.census().files["socket"] >= before.files["socket"] + number, "they may still read on"
+        assert service.resources().files["socket"] >= before.files["socket"] + number, "they may still read on"
         with Callers(service.url) as callers:
             time.sleep(AnswerTimeoutProtocol.answer_timeout)
         callers.assert_content()

@@ -1,4 +1,4 @@
-"""The table itself, from a report that pytest has written; no fault is made."""
+"""The table, from a report that pytest has written; no fault test is run."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_rows_are_what_the_tests_have_noted(tmp_path: Path, capsys: pytest.Captu
     assert rows[0] in capsys.readouterr().out
 
 
-def test_a_report_without_rows_changes_nothing(tmp_path: Path) -> None:
+def test_a_report_without_fault_tests_changes_nothing(tmp_path: Path) -> None:
     results = tmp_path / "results.xml"
     results.write_text("<testsuites/>")
-    with pytest.raises(SystemExit, match="no row"):
+    with pytest.raises(SystemExit, match="no fault test"):
         report.main(["--results", str(results), "--document", str(tmp_path / "none.md")])

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loadtests.ports import held_port
+from loadtests.common.ports import held_port
 from tests.api.sockets import head
 from tests.audio_samples import encode, speech
 from tests.faults.callers import Question, answer_of, undisturbed

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtests.calls import clips, encode, make_call
+from loadtests.accuracy.synthetic_calls import encode, make_call, source_clips
 from service.folders.local_source import LocalSource
 from service.inference.backend import Backend
 from service.inference.backends.select import open_backend
@@ -57,7 +57,7 @@ def test_one_utterance_has_the_scores_of_the_clip(open_model: Callable[[], Backe
 
 def test_a_call_in_two_channels(open_model: Callable[[], Backend], tmp_path: Path) -> None:
     path = tmp_path / "call.wav"
-    path.write_bytes(encode(make_call(clips(None), 60, seed=1).samples, "mu-law"))
+    path.write_bytes(encode(make_call(source_clips(None), 60, seed=1).samples, "mu-law"))
     result = recognize(open_model, path, parse_options([("granularity", "segment"), ("channels", "split")]))
     assert result["audio"]["narrow_band"]
     assert all(len(channel["segments"]) > 3 for channel in result["channels"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from emotion2vec_client import Retries
 
-from loadtests.ports import held_port
+from loadtests.common.ports import held_port
 from service.errors import SetupError
 from service.folders import server_source
 from service.folders.server_source import ServerSource

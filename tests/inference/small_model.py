@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from loadtests.common.hub_checkpoints import LABELS, make_weights, model_conf, write_hub_directory
 from service.model.config import ModelConfig
 from service.model.manifest import Manifest
 from service.model.synthetic_speech import speech_like
 from service.results import Clip, ClipOutput, Floats
-from tests.checkpoints import LABELS, make_weights, model_conf, write_hub_directory
 from tests.rounding import embedding_tolerance, feature_tolerance, logit_tolerance
 
 CONFIG = ModelConfig.from_hub(model_conf())

@@ -9,21 +9,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from loadtests.common.hub_checkpoints import (
+    default_clips,
+    emodb_clips,
+    make_weights,
+    model_conf,
+    odd_model_conf,
+    spread_labels,
+    write_hub_directory,
+)
 from service.inference.backend import Backend
 from service.inference.backends.onnx_backend import OnnxBackend
 from service.model.config import ModelConfig
 from service.model.manifest import Manifest
 from service.model.synthetic_speech import speech_like
 from service.results import Clip, ClipOutput, Floats
-from tests.checkpoints import (
-    default_clips,
-    make_weights,
-    model_conf,
-    odd_model_conf,
-    real_clips,
-    spread_labels,
-    write_hub_directory,
-)
 from tests.rounding import embedding_tolerance, mean_tolerance, product_tolerance, score_tolerance
 
 pytest.importorskip("torch")
@@ -117,7 +117,7 @@ def check(case: Case, backend: Backend, found: ClipOutput, expected: Answer) -> 
 
 
 def test_real_clips(case: Case, backend: Backend) -> None:
-    clips = real_clips()
+    clips = emodb_clips()
     assert len(clips) >= 6
     seen = set()
     for samples in clips:
@@ -144,7 +144,7 @@ def test_the_mean_of_frame_logits_is_the_head_of_the_embedding(case: Case, backe
     from safetensors.numpy import load_file
 
     weights = load_file(case.directory / "model.safetensors")
-    for samples in real_clips():
+    for samples in emodb_clips():
         found = backend.run([Clip(samples, 16_000, frame_embeddings=True)]).clips[0]
         assert found.frame_embeddings is not None
         head, bias = weights["proj.weight"], weights["proj.bias"]
@@ -157,7 +157,7 @@ def test_the_mean_of_frame_logits_is_the_head_of_the_embedding(case: Case, backe
 
 def test_short_clips_that_share_a_run_answer_as_funasr(case: Case) -> None:
     backend = OnnxBackend(case.directory, case.manifest, dtype="fp32", threads=1)
-    waveforms = [waveform[:20_000] for waveform in real_clips()] + [speech_like(n / 16_000, n) for n in LENGTHS]
+    waveforms = [waveform[:20_000] for waveform in emodb_clips()] + [speech_like(n / 16_000, n) for n in LENGTHS]
     run = backend.run([Clip(waveform, 16_000, trim=False) for waveform in waveforms])
     for waveform, found in zip(waveforms, run.clips, strict=True):
         check(case, backend, found, case.reference(waveform))
@@ -166,7 +166,7 @@ def test_short_clips_that_share_a_run_answer_as_funasr(case: Case) -> None:
 def test_a_padded_batch_answers_as_funasr(case: Case) -> None:
     backend = TorchBackend(case.directory, case.manifest)
     backend._padded = True
-    waveforms = real_clips() + [speech_like(samples / 16_000, samples) for samples in LENGTHS]
+    waveforms = emodb_clips() + [speech_like(samples / 16_000, samples) for samples in LENGTHS]
     run = backend.run([Clip(waveform, 16_000, trim=False) for waveform in waveforms])
     assert run.padding_ratio > 0
     for waveform, found in zip(waveforms, run.clips, strict=True):

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from loadtests.common.hub_checkpoints import LABELS
 from service.errors import CheckpointInvalid, SettingsInvalid
 from service.inference.backends.check_clips import long_clip, short_clips
 from service.model.manifest import WEIGHTS, Manifest
 from service.model.synthetic_speech import speech_like
 from service.results import SAMPLING_RATE
-from tests.checkpoints import LABELS
 from tests.inference.small_model import prepare_small
 
 pytest.importorskip("torch")

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loadtests.common.hub_checkpoints import LABELS
 from service.errors import BackendBroken, SettingsInvalid
 from service.inference.backends.compile_options import CompileOptions
 from service.model.manifest import Manifest
 from service.model.synthetic_speech import speech_like
 from service.results import BatchOutput, Clip, ClipOutput, Span
-from tests.checkpoints import LABELS
 from tests.inference.small_model import CLIPS, assert_same_answers, prepare_small, silence_around
 from tests.rounding import mean_tolerance
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
+from loadtests.common.hub_checkpoints import LABELS, make_weights, model_conf, write_hub_directory
 from service.errors import CheckpointInvalid, ModelNotFound
 from service.model.config import ModelConfig
-from tests.checkpoints import LABELS, make_weights, model_conf, write_hub_directory
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch

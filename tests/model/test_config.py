@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadtests.common.hub_checkpoints import model_conf
 from service.errors import CheckpointInvalid
 from service.model.config import ConvLayer, ModelConfig, alibi_slopes, parse_conv_spec
-from tests.checkpoints import model_conf
 
 PUBLISHED = "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] + [(512,2,2)]"
 

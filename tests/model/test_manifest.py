@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from loadtests.common.hub_checkpoints import LABELS, model_conf
 from service.errors import CheckpointInvalid
 from service.model.config import ModelConfig
 from service.model.manifest import MANIFEST, WEIGHTS, FileEntry, Manifest
-from tests.checkpoints import LABELS, model_conf
 
 
 @pytest.fixture

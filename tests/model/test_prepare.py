@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from loadtests.common.hub_checkpoints import LABELS, make_weights, model_conf, write_hub_directory
 from service.errors import CheckpointInvalid, ModelNotFound, SettingsInvalid
 from service.model.config import ModelConfig
 from service.model.manifest import Manifest
 from service.model.onnx.inputs import Inputs, lay_out
 from service.results import Floats
-from tests.checkpoints import LABELS, make_weights, model_conf, write_hub_directory
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.common.hub_checkpoints import LABELS, make_weights, model_conf, write_hub_directory
 from service.errors import CheckpointInvalid, HubUnreachable, MissingExtra, ModelNotFound
 from service.model import hub, store
 from service.model.config import ModelConfig
 from service.model.manifest import SCHEMA, WEIGHTS, FileEntry, Manifest
-from tests.checkpoints import LABELS, make_weights, model_conf, write_hub_directory
 
 CONF = model_conf(prenet_depth=1, depth=1)
 CONFIG = ModelConfig.from_hub(CONF)

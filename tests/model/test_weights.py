@@ -4,10 +4,10 @@ import math
 
 import pytest
 
+from loadtests.common.hub_checkpoints import model_conf
 from service.errors import CheckpointInvalid
 from service.model.config import ModelConfig
 from service.model.weights import check_shapes, expected_shapes
-from tests.checkpoints import model_conf
 
 CONFIG = ModelConfig.from_hub(model_conf())
 

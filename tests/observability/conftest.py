@@ -11,7 +11,7 @@ import httpx
 import pytest
 from emotion2vec_client import open_stream
 
-from loadtests.ports import held_port
+from loadtests.common.ports import held_port
 from tests.api.sounds import wav
 from tests.observability.running import Prometheus, RunningService, eventually, prometheus, service
 from tests.observability.traffic import MeasuredRequest, send

@@ -30,7 +30,7 @@ LIMITS = BatchLimits(clips=8, seconds=10.0)
 """Small, because a batch is answered when its last clip is done, and larger batches are no faster."""
 
 SHARING_BELOW = 1.5
-"""Seconds up to which clips share a run; longer clips gain nothing, as `loadtests.sharing` measures."""
+"""Seconds up to which clips share a run; longer ones gain nothing by it, as `loadtests.bench.shared_runs` shows."""
 
 SHARED_SECONDS = 5.0
 """The most seconds over all clips of a shared run; more rows are no faster."""

@@ -18,7 +18,7 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from loadtests.holdings import children
+from loadtests.common.process_resources import children
 from service.api.app import create_app
 from service.api.server.http_protocol import AnswerTimeoutProtocol
 from service.commands.serve import engine_limits

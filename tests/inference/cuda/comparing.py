@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from loadtests.common.hub_checkpoints import emodb_clips
 from service.inference.backends.compile_options import CompileOptions
 from service.model.synthetic_speech import speech_like
 from service.results import Clip, ClipOutput, Floats
-from tests.checkpoints import real_clips
 from tests.inference.small_model import CLIPS
 
 MARKS = [
@@ -26,7 +26,7 @@ FEW = CompileOptions(clips=4, seconds=5.0)
 OFF = CompileOptions(choice="off")
 MIXED = [
     *CLIPS,
-    *(Clip(samples, 16_000) for samples in real_clips()),
+    *(Clip(samples, 16_000) for samples in emodb_clips()),
     *(Clip(speech_like(0.3 + 0.37 * index, index), 16_000, frame_embeddings=index % 4 == 0) for index in range(16)),
     Clip(speech_like(12.0, 3), 48_000),
 ]

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from loadtests.common.hub_checkpoints import make_weights, model_conf, odd_model_conf, spread_labels
 from service.errors import CheckpointInvalid
 from service.model.config import ModelConfig
 from service.model.normalize import normalized
 from service.model.synthetic_speech import speech_like
 from service.model.weights import expected_shapes
 from service.results import Floats
-from tests.checkpoints import make_weights, model_conf, odd_model_conf, spread_labels
 from tests.rounding import EXACT, feature_tolerance, half_precision_tolerance, logit_tolerance, mean_tolerance
 
 pytest.importorskip("torch")

@@ -1,0 +1,1 @@
+"""Accuracy: agreement with FunASR, effects of trimming, and segmentation of long calls."""

@@ -1,0 +1,1 @@
+"""What several load tests share: the load generator, audio, server processes, measurements of processes, documents."""

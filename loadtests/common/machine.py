@@ -1,0 +1,59 @@
+"""Facts about the machine that a measurement runs on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from loadtests.common.paths import ROOT
+
+_PACKAGES = ("torch", "funasr", "onnxruntime", "numpy", "soxr", "librosa", "fastapi", "uvicorn")
+
+
+def cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def facts() -> dict[str, str]:
+    """Date, revision, machine and versions, by name."""
+    load = os.getloadavg()[0]
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "revision": _revision(),
+        "CPU": f"{_cpu()}, {cores()} cores",
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
+        "load before": f"{load:.2f}",
+        "system": platform.platform(terse=True),
+        "versions": ", ".join([f"Python {platform.python_version()}", *_versions()]),
+    }
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without the settings of the service (`SER_*`), for the processes that are measured."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith("SER_")}
+
+
+def _versions() -> Iterator[str]:
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            yield f"{name} {metadata.version(name)}"
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _revision() -> str:
+    def git(*args: str) -> str:
+        answer = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False)
+        return answer.stdout.strip()
+
+    return f"{git('rev-parse', '--short=12', 'HEAD') or 'none'}{' and changes' if git('status', '--porcelain') else ''}"
