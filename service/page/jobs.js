@@ -1,19 +1,20 @@
-// Files on their way through the service: two at a time, and again later where the service is busy.
+// Jobs: each sends one file to the service. Two run at a time; a busy service is asked again after `Retry-After`.
 
-import { inSegments, newRequestId, recognize, requestState } from './api.js';
-import { askForKey } from './key.js';
-import { mediaDuration } from './player.js';
-import { Problem } from './problem.js';
+import { askForKey } from './api/api-key.js';
+import { asksForSegments, newRequestId, recognize, requestState } from './api/http-api.js';
+import { Problem } from './api/problem.js';
+import { mediaDuration } from './tracks/player.js';
 
-const AT_ONCE = 2;
-const MOST_TRIES = 8;
-/** A quick answer comes before the first question where it is. */
-const FIRST_QUESTION = 250;
-const NEXT_QUESTION = 500;
+const CONCURRENT_JOBS = 2;
+const MAX_TRIES = 8;
+/** Milliseconds before the state of a request is polled first; quick answers arrive earlier. */
+const FIRST_POLL = 250;
+/** Milliseconds between polls. */
+const POLL_INTERVAL = 500;
 
-/** @typedef {'pending' | 'uploading' | 'received' | 'decoding' | 'queued' | 'running' | 'busy' | 'done' | 'failed' | 'cancelled'} State */
+/** @typedef {'pending' | 'uploading' | 'received' | 'decoding' | 'queued' | 'running' | 'busy' | 'done' | 'failed' | 'cancelled'} JobState */
 
-/** One file and what has become of it. Fires `change`. */
+/** One file, its state and its answer. Fires `change`. */
 export class Job extends EventTarget {
   /**
    * @param {string} name
@@ -23,71 +24,71 @@ export class Job extends EventTarget {
     super();
     this.name = name;
     this.blob = blob;
-    /** @type {State} */
+    /** @type {JobState} */
     this.state = 'pending';
-    /** Share of the upload that has gone out. */
+    /** Uploaded share, 0 to 1. */
     this.uploaded = 0;
-    /** @type {import('./api.js').RequestState['ahead']} while queued */
+    /** @type {import('./api/http-api.js').RequestState['ahead']} what is ahead in the queue, in state `queued` */
     this.ahead = undefined;
-    /** Seconds until the next try, while busy. */
+    /** Seconds until the next try, in state `busy`. */
     this.retryIn = 0;
-    /** @type {import('./api.js').Answered | null} */
+    /** @type {import('./api/http-api.js').Answered | null} */
     this.answered = null;
-    /** @type {import('./api.js').Segment[]} those that have come while there is no answer */
+    /** @type {import('./api/http-api.js').Segment[]} received before the answer is complete */
     this.segments = [];
-    /** @type {number | null} seconds, where this browser knows it before the service has said it */
+    /** @type {number | null} seconds, as the browser reads it from the file; null if unknown */
     this.duration = null;
-    /** @type {import('./api.js').Options} as they were sent */
+    /** @type {import('./api/http-api.js').Options} of the last try */
     this.options = [];
-    /** Whether the answer was computed earlier, and came with the page. */
+    /** Whether the answer is a stored one of an example. */
     this.stored = false;
-    /** Milliseconds from sending to the answer. */
-    this.wall = 0;
-    /** @type {Problem | null} */
+    /** Milliseconds from the start of the upload to the answer. */
+    this.roundTrip = 0;
+    /** @type {Problem | null} of the last try */
     this.problem = null;
-    /** Whether an answer from a cache will not do. */
-    this.anew = false;
+    /** Whether to compute the answer even if the service has it in its cache. */
+    this.bypassCache = false;
     this.cancelling = new AbortController();
   }
 
-  /** Whether something is still to come. */
+  /** Whether the job is waiting or running. */
   get active() {
     return !['done', 'failed', 'cancelled'].includes(this.state);
   }
 
-  /** Give up; where the request is on its way, the service learns it. */
+  /** Cancel the job, and the request if there is one. */
   cancel() {
     if (this.active) {
       this.cancelling.abort();
-      this.become('cancelled');
+      this.setState('cancelled');
     }
   }
 
   /**
-   * @param {State} state
+   * @param {JobState} state
    */
-  become(state) {
+  setState(state) {
     this.state = state;
     this.dispatchEvent(new Event('change'));
   }
 
   /**
-   * Take an answer that was computed before.
+   * Finish with a stored answer.
    *
-   * @param {import('./api.js').Answer} answer
-   * @param {import('./api.js').Options} options
+   * @param {import('./api/http-api.js').Answer} answer
+   * @param {import('./api/http-api.js').Options} options
    */
-  takeStored(answer, options) {
+  setStoredAnswer(answer, options) {
     this.answered = { answer, text: JSON.stringify(answer), timings: null, cached: false };
     this.options = options;
     this.stored = true;
-    this.become('done');
+    this.setState('done');
   }
 }
 
-/** Works off jobs in their order. */
-export class Runner {
-  /** @param {() => import('./api.js').Options} options what is asked for, read when a job begins */
+/** Runs jobs in the order in which they were added. */
+export class JobQueue {
+  /** @param {() => import('./api/http-api.js').Options} options read when a job starts */
   constructor(options) {
     this.options = options;
     /** @type {Job[]} */
@@ -99,15 +100,15 @@ export class Runner {
    * @param {Job} job
    */
   add(job) {
-    const fresh = { answered: null, segments: [], stored: false, problem: null };
-    Object.assign(job, { cancelling: new AbortController(), ...fresh });
-    job.become('pending');
+    const initial = { answered: null, segments: [], stored: false, problem: null };
+    Object.assign(job, { cancelling: new AbortController(), ...initial });
+    job.setState('pending');
     this.waiting.push(job);
     this.#next();
   }
 
   #next() {
-    while (this.running < AT_ONCE) {
+    while (this.running < CONCURRENT_JOBS) {
       const job = this.waiting.shift();
       if (!job) {
         return;
@@ -128,7 +129,7 @@ export class Runner {
     const signal = job.cancelling.signal;
     const options = this.options();
     for (let tries = 1; !signal.aborted; ) {
-      const problem = await attempt(job, options, signal);
+      const problem = await sendOnce(job, options, signal);
       if (problem === null || signal.aborted) {
         return;
       }
@@ -139,8 +140,8 @@ export class Runner {
         return;
       }
       job.problem = problem;
-      if (problem.retryAfter === null || tries++ >= MOST_TRIES) {
-        job.become('failed');
+      if (problem.retryAfter === null || tries++ >= MAX_TRIES) {
+        job.setState('failed');
         return;
       }
       await countDown(job, problem.retryAfter, signal);
@@ -149,22 +150,22 @@ export class Runner {
 }
 
 /**
- * Send a job once.
+ * Send the file of a job once.
  *
  * @param {Job} job
- * @param {import('./api.js').Options} options
+ * @param {import('./api/http-api.js').Options} options
  * @param {AbortSignal} signal
- * @returns {Promise<Problem | null>} null where the answer came
+ * @returns {Promise<Problem | null>} null if the answer arrived
  */
-async function attempt(job, options, signal) {
+async function sendOnce(job, options, signal) {
   const id = newRequestId();
-  const over = new AbortController();
+  const ended = new AbortController();
   const began = performance.now();
-  const states = new AbortController();
-  let questions = 0;
+  const segmentsArrived = new AbortController();
+  let polling = false;
   Object.assign(job, { options, segments: [], uploaded: 0 });
-  job.become('uploading');
-  if (inSegments(options) && job.duration === null) {
+  job.setState('uploading');
+  if (asksForSegments(options) && job.duration === null) {
     mediaDuration(job.blob).then((duration) => {
       job.duration = duration;
     });
@@ -175,27 +176,28 @@ async function attempt(job, options, signal) {
       name: job.name,
       options,
       id,
-      anew: job.anew,
+      bypassCache: job.bypassCache,
       signal,
       onUpload(share) {
-        if (signal.aborted || over.signal.aborted) {
+        if (signal.aborted || ended.signal.aborted) {
           return;
         }
         job.uploaded = share;
-        job.become(share < 1 ? 'uploading' : 'received');
-        if (share === 1 && questions++ === 0) {
-          followRequest(job, id, AbortSignal.any([signal, over.signal, states.signal]));
+        job.setState(share < 1 ? 'uploading' : 'received');
+        if (share === 1 && !polling) {
+          polling = true;
+          pollState(job, id, AbortSignal.any([signal, ended.signal, segmentsArrived.signal]));
         }
       },
       onSegments(segments) {
-        states.abort(); // from now on they tell where it is
+        segmentsArrived.abort(); // from now on they show the progress
         job.segments = segments;
-        job.become('running');
+        job.setState('running');
       },
     });
-    Object.assign(job, { answered, problem: null, wall: performance.now() - began });
-    over.abort();
-    job.become('done');
+    Object.assign(job, { answered, problem: null, roundTrip: performance.now() - began });
+    ended.abort();
+    job.setState('done');
     return null;
   } catch (error) {
     if (error instanceof Problem) {
@@ -203,33 +205,35 @@ async function attempt(job, options, signal) {
     }
     throw error;
   } finally {
-    over.abort();
+    ended.abort();
   }
 }
 
 /**
- * Ask the service where the request is, until it is over.
+ * Poll the state of a request until `signal` is aborted.
  *
  * @param {Job} job
  * @param {string} id
- * @param {AbortSignal} over
+ * @param {AbortSignal} signal
  */
-async function followRequest(job, id, over) {
-  await pause(FIRST_QUESTION, over);
-  while (!over.aborted) {
-    const { state, ahead } = await requestState(id, over);
-    if (over.aborted) {
+async function pollState(job, id, signal) {
+  await pause(FIRST_POLL, signal);
+  while (!signal.aborted) {
+    const { state, ahead } = await requestState(id, signal);
+    if (signal.aborted) {
       return;
     }
     if (state === 'decoding' || state === 'queued' || state === 'running') {
       job.ahead = ahead;
-      job.become(state);
+      job.setState(state);
     }
-    await pause(NEXT_QUESTION, over);
+    await pause(POLL_INTERVAL, signal);
   }
 }
 
 /**
+ * Wait before the next try, and count down the seconds.
+ *
  * @param {Job} job
  * @param {number} seconds
  * @param {AbortSignal} signal
@@ -237,14 +241,16 @@ async function followRequest(job, id, over) {
 async function countDown(job, seconds, signal) {
   for (let left = Math.max(1, Math.ceil(seconds)); left > 0 && !signal.aborted; left--) {
     job.retryIn = left;
-    job.become('busy');
+    job.setState('busy');
     await pause(1000, signal);
   }
 }
 
 /**
+ * Wait.
+ *
  * @param {number} milliseconds
- * @param {AbortSignal} signal ends it early
+ * @param {AbortSignal} signal ends the wait early
  * @returns {Promise<void>}
  */
 function pause(milliseconds, signal) {

@@ -1,29 +1,28 @@
-// The page: which files there are, which one is shown, and who tells whom.
+// Entry point: holds the jobs and the selected one, and connects the parts of the page.
 
-import { servedModel } from './api.js';
-import { find } from './dom.js';
-import { learnLabels } from './emotions.js';
-import { startExamples } from './examples.js';
-import { startFiles } from './files.js';
-import { Job, Runner } from './jobs.js';
-import { askForKey, followKey, hasKey } from './key.js';
-import { renameEmotions, setText, startLanguage, switchLanguage } from './language.js';
-import { isLiveOpen, liveOptions, startLive } from './live.js';
-import { chooseSegments, chosenOptions, sameOptions, startOptions } from './options.js';
-import { startRecorder } from './recorder.js';
-import { announce, showResult, startResult } from './result.js';
-import { showNotice } from './sentences.js';
-import { showSnippets, startSnippets } from './snippets.js';
-import { showTable, startTable } from './table.js';
-import { startTakeaway } from './takeaway.js';
-import { startTheme } from './theme.js';
-import { startTracks } from './tracks.js';
+import { askForKey, hasKey, onKeyChange } from './api/api-key.js';
+import { servedModel } from './api/http-api.js';
+import { find, showNotice } from './common/dom.js';
+import { setModelLabels } from './common/emotions.js';
+import { startTheme } from './common/theme.js';
+import { showSnippets, startSnippets } from './export/code-snippets.js';
+import { startResultFiles } from './export/result-files.js';
+import { rewriteEmotionNames, setText, startLanguage, switchLanguage } from './i18n/language.js';
+import { startExamples } from './input/examples.js';
+import { startFileInput } from './input/file-input.js';
+import { chooseSegments, chosenOptions, sameOptions, startOptionsForm } from './input/options.js';
+import { startRecorder } from './input/recorder.js';
+import { Job, JobQueue } from './jobs.js';
+import { isLiveOpen, liveOptions, startLive } from './live/live.js';
+import { showTable, startTable } from './results/file-table.js';
+import { announce, showResult, startResult } from './results/result-card.js';
+import { startTracks } from './tracks/tracks.js';
 
 /** @type {Job[]} */
 let jobs = [];
 /** @type {Job | null} */
 let selected = null;
-const runner = new Runner(chosenOptions);
+const queue = new JobQueue(chosenOptions);
 
 /** @param {Job} job */
 function addJob(job) {
@@ -31,17 +30,17 @@ function addJob(job) {
     if (!job.active) {
       announce(job);
     }
-    drawSoon();
+    scheduleDraw();
   });
   jobs.push(job);
 }
 
 /** @param {File[]} files */
-function takeFiles(files) {
+function addFiles(files) {
   const added = files.map((file) => new Job(file.name, file));
   for (const job of added) {
     addJob(job);
-    runner.add(job);
+    queue.add(job);
   }
   select(added[0] ?? selected);
 }
@@ -49,14 +48,14 @@ function takeFiles(files) {
 /** @param {Job | null} job */
 function select(job) {
   selected = job;
-  drawSoon();
+  scheduleDraw();
 }
 
 /** @param {Job} job */
 function compute(job) {
-  // To compute means to compute: the same question would be answered from the cache.
-  job.anew = !job.stored && sameOptions(job.options, chosenOptions());
-  runner.add(job);
+  // With unchanged options, the user wants a new computation and not the cached answer.
+  job.bypassCache = !job.stored && sameOptions(job.options, chosenOptions());
+  queue.add(job);
 }
 
 /** @param {Job} job */
@@ -77,14 +76,14 @@ function clear() {
   select(null);
 }
 
-let drawing = false;
+let drawScheduled = false;
 
-/** Draw once, however many changes there are until the next frame. */
-function drawSoon() {
-  if (!drawing) {
-    drawing = true;
+/** Draw in the next frame, once for all changes until then. */
+function scheduleDraw() {
+  if (!drawScheduled) {
+    drawScheduled = true;
     requestAnimationFrame(() => {
-      drawing = false;
+      drawScheduled = false;
       draw();
     });
   }
@@ -99,19 +98,19 @@ function draw() {
   showSnippets({ name: selected?.name ?? 'speech.wav', options, live, key: hasKey() });
 }
 
-/** What live streams take from the options of files. */
+/** The options of files that apply to live streams as well. */
 function languageOption() {
   return chosenOptions().filter(([name]) => name === 'label_language');
 }
 
-/** Show which model answers, as soon as it does. */
+/** Show the served model; while it is loading or the service is unreachable, try again. */
 async function showModel() {
   const notice = find('notice', HTMLElement);
   const enter = find('enter-key', HTMLButtonElement);
   try {
     const model = await servedModel();
-    learnLabels(model.labels);
-    renameEmotions();
+    setModelLabels(model.labels);
+    rewriteEmotionNames();
     const { id, dtype, device } = model;
     const place = find('model', HTMLElement);
     setText(place, 'model.about', { id, dtype, device });
@@ -119,7 +118,7 @@ async function showModel() {
     enter.hidden = true;
     showNotice(notice, model.demonstration ? 'model.demonstration' : null);
   } catch (error) {
-    const { status, retryAfter } = /** @type {import('./problem.js').Problem} */ (error);
+    const { status, retryAfter } = /** @type {import('./api/problem.js').Problem} */ (error);
     enter.hidden = status !== 401;
     showNotice(notice, status === 401 ? 'model.key' : status === 503 ? 'model.loading' : 'model.unreachable');
     if (status !== 401) {
@@ -131,9 +130,9 @@ async function showModel() {
 startLanguage();
 startTheme();
 startTracks();
-startTakeaway();
+startResultFiles();
 startSnippets();
-startTable({ jobs: () => jobs, redraw: drawSoon, clear });
+startTable({ jobs: () => jobs, redraw: scheduleDraw, clear });
 startResult({
   compute,
   cancel: (job) => job.cancel(),
@@ -142,29 +141,29 @@ startResult({
     compute(job);
   },
 });
-startOptions(drawSoon);
-startFiles(takeFiles);
-startRecorder((file) => takeFiles([file]));
+startOptionsForm(scheduleDraw);
+startFileInput(addFiles);
+startRecorder((file) => addFiles([file]));
 startLive({
-  wishes: () => Object.fromEntries(languageOption()),
-  changed: drawSoon,
+  fileOptions: () => Object.fromEntries(languageOption()),
+  onChange: scheduleDraw,
 });
 startExamples((name, blob, answer, options) => {
   let job = jobs.find((each) => each.name === name && each.blob.size === blob.size);
   if (!job) {
     job = new Job(name, blob);
     addJob(job);
-    job.takeStored(answer, options);
+    job.setStoredAnswer(answer, options);
   } else if (job.state === 'failed' || job.state === 'cancelled') {
-    job.takeStored(answer, options);
+    job.setStoredAnswer(answer, options);
   }
   select(job);
 });
 find('language', HTMLButtonElement).addEventListener('click', switchLanguage);
 find('enter-key', HTMLButtonElement).addEventListener('click', askForKey);
-followKey(() => {
+onKeyChange(() => {
   showModel();
-  drawSoon();
+  scheduleDraw();
 });
 showModel();
 draw();

@@ -1,10 +1,10 @@
-// Not a module, so that it runs before the first paint: a dark page must not flash white.
+// A classic script: it runs before the first paint, so that a dark page does not flash white.
 {
   let chosen = null;
   try {
     chosen = localStorage.getItem('emotion2vec-service.theme');
   } catch {
-    // storage is forbidden
+    // storage is disabled
   }
   if (chosen === 'light' || chosen === 'dark') {
     document.documentElement.dataset.theme = chosen;

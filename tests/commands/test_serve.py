@@ -1,4 +1,4 @@
-"""The settings and start of the command `serve`. `tests/api/server/test_draining.py` tests the running server."""
+"""The settings and start of the command `serve`. `tests/api/server/test_server.py` tests the running server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chromium for tests, and pages in it that are watched."""
+"""Chromium for tests, and the check that a page logs no error and requests nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, sync_playwright
 
-from tests.page.stored_answers import SERVICE
+from service.data import EXAMPLES
 
-PATIENCE = 30_000
-"""Milliseconds after which something that should happen has not; machines that run tests are slow."""
+TIMEOUT_MS = 30_000
+"""Milliseconds to wait for an expected change before a test fails."""
 
 INSECURE_HOST = "host.test"
-"""This machine, by a name that the browser does not trust as it trusts localhost."""
+"""A name of this machine that is not a secure context for the browser, unlike localhost."""
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _FLAGS = (
@@ -32,15 +32,18 @@ _FLAGS = (
     "--disable-sync",
     "--autoplay-policy=no-user-gesture-required",
     "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",  # says yes to the microphone
+    "--use-fake-ui-for-media-stream",  # grants the microphone without a dialog
     f"--host-resolver-rules=MAP {INSECURE_HOST} 127.0.0.1",
-    f"--use-file-for-fake-audio-capture={SERVICE / 'examples' / 'happy.wav'}",
+    f"--use-file-for-fake-audio-capture={EXAMPLES / 'happy.wav'}",
 )
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser with a new, empty profile. Without one, tests are skipped, or fail where `CI_TOOLS=require`."""
+    """A browser with a new profile.
+
+    If Chromium is not installed, the test is skipped, or fails with `CI_TOOLS=require`.
+    """
     path = next((path for name in _NAMES if (path := shutil.which(name))), None)
     if path is None:
         reason = "Chromium is not installed (Debian: apt-get install chromium)"
@@ -57,12 +60,12 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class Watch:
-    """What a page has said and asked for.
+    """The console messages and requests of a page.
 
     Attributes:
-        errors: messages of severity `error` or `warning` in its console, and exceptions that nothing caught.
-        statuses: whether the test expects refusals, which the browser reports as errors.
-        requests: every address that was asked for, by whichever part of the page.
+        errors: console messages of level `error` or `warning`, and uncaught exceptions.
+        statuses: whether the test expects error statuses, which the browser logs as errors.
+        requests: all URLs requested by the page.
     """
 
     statuses: bool = False
@@ -71,7 +74,7 @@ class Watch:
 
     @contextmanager
     def follow(self, page: Page) -> Iterator[None]:
-        """Note what happens in a page meanwhile."""
+        """Record messages and requests of `page` inside the `with` block."""
         events: tuple[tuple[Any, Callable[[Any], None]], ...] = (
             ("console", self._on_console),
             ("pageerror", self._on_error),
@@ -86,7 +89,7 @@ class Watch:
                 page.remove_listener(event, note)
 
     def assert_clean(self, origin: str) -> None:
-        """The console holds no error, and nothing was asked for elsewhere."""
+        """Assert that the console has no error and that all requests went to `origin`."""
         assert self.errors == []
         elsewhere = [url for url in self.requests if not url.startswith((f"{origin}/", f"blob:{origin}/", "data:"))]
         assert elsewhere == []
@@ -105,20 +108,20 @@ class Watch:
 
 
 def new_context(browser: Browser, **options: Any) -> BrowserContext:
-    """A browser without a past; `options` as `Browser.new_context` takes them."""
+    """A context without stored data; `options` as for `Browser.new_context`."""
     context = browser.new_context(**{"locale": "en-US", "viewport": {"width": 1280, "height": 900}, **options})
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(TIMEOUT_MS)
     return context
 
 
 @contextmanager
 def page_in(context: BrowserContext, url: str, *, statuses: bool = False) -> Iterator[Page]:
-    """The page of the service at `url` in a tab of its own, ready for use, and watched until the end.
+    """The page of the service at `url` in a new tab, loaded, with its messages and requests checked at the end.
 
     Args:
-        context: where to open it.
+        context: browser context of the tab.
         url: of the service.
-        statuses: whether refusals of the service are expected.
+        statuses: whether error statuses are expected.
     """
     with closing(context.new_page()) as tab, page_at(tab, url, statuses=statuses) as page:
         yield page
@@ -126,7 +129,7 @@ def page_in(context: BrowserContext, url: str, *, statuses: bool = False) -> Ite
 
 @contextmanager
 def page_at(tab: Page, url: str, *, statuses: bool = False) -> Iterator[Page]:
-    """The same in a tab that was there before, and stays, since opening one takes longer than the page does."""
+    """Like `page_in`, in a tab that exists and stays open, which is faster."""
     watch = Watch(statuses)
     with watch.follow(tab):
         tab.mouse.move(0, 0)

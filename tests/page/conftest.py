@@ -9,24 +9,24 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.api.server.test_server import serving
-from tests.page.browser import PATIENCE, chromium, new_context, page_at, page_in
-from tests.page.held import Held, held_service
+from tests.page.browser import TIMEOUT_MS, chromium, new_context, page_at, page_in
+from tests.page.gated_service import GatedService, gated_service
 from tests.page.stored_answers import MODEL_FLAGS
 
-expect.set_options(timeout=PATIENCE)
+expect.set_options(timeout=TIMEOUT_MS)
 
 OpenPage = Callable[..., Page]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a browser."""
+    """Mark the tests of this folder, which need a browser."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.page)
 
 
-# One browser for all tests here, and no longer: while it runs, no other event loop can in this thread.
+# One browser for the tests of this folder only: while it runs, this thread cannot run another event loop.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with chromium() as opened:
@@ -42,20 +42,20 @@ def service_url() -> Iterator[str]:
 
 @pytest.fixture(scope="package")
 def usual_context(browser: Browser) -> Iterator[BrowserContext]:
-    """Keeps the page's files from test to test, as browsers do."""
+    """A browser context shared by tests, so that the page's files stay cached."""
     with closing(new_context(browser)) as context:
         yield context
 
 
 @pytest.fixture(scope="package")
 def usual_tab(usual_context: BrowserContext) -> Page:
-    """Where the page of the real service is opened, unless a test asks for something unusual."""
+    """The tab for pages of the real service with default options."""
     return usual_context.new_page()
 
 
 @pytest.fixture
 def open_page(browser: Browser, usual_tab: Page, service_url: str) -> Iterator[OpenPage]:
-    """Opens the page of the real service or another one; at the end nothing may have been wrong."""
+    """Opens pages, of the real service by default; at the end their messages and requests are checked."""
     with ExitStack() as stack:
 
         def open_one(url: str = service_url, *, statuses: bool = False, **options: Any) -> Page:
@@ -73,12 +73,12 @@ def page(open_page: OpenPage) -> Page:
 
 
 @pytest.fixture
-def hold(browser: Browser) -> Iterator[Callable[..., Held]]:
-    """Starts services whose model holds its clips until it is told to go on."""
+def start_gated(browser: Browser) -> Iterator[Callable[..., GatedService]]:
+    """Starts services whose model waits for `control.run_gate`."""
     with ExitStack() as stack:
 
-        def start(**settings: Any) -> Held:
-            context: AbstractContextManager[Held] = held_service(**settings)
+        def start(**settings: Any) -> GatedService:
+            context: AbstractContextManager[GatedService] = gated_service(**settings)
             return stack.enter_context(context)
 
         yield start

@@ -1,4 +1,4 @@
-"""The pictures of the page in the README, in docs/images: `python -m tests.page.screenshots`."""
+"""Take the screenshots of the page for the README, in docs/images: `python -m tests.page.screenshots`."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ import soundfile
 import soxr
 from playwright.sync_api import FilePayload, Page, expect
 
+from service.data import EXAMPLES
 from tests.api.server.test_server import serving
-from tests.page.browser import PATIENCE, chromium, new_context, page_in
-from tests.page.stored_answers import MODEL_FLAGS, SERVICE
+from tests.page.browser import TIMEOUT_MS, chromium, new_context, page_in
+from tests.page.stored_answers import MODEL_FLAGS
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 _HEIGHT = 1000
 _CALL_RATE = 8000
 _FILES: list[FilePayload] = [
-    {"name": name, "mimeType": "audio/wav", "buffer": (SERVICE / "data" / "examples" / name).read_bytes()}
+    {"name": name, "mimeType": "audio/wav", "buffer": (EXAMPLES / name).read_bytes()}
     for name in ("angry.flac", "sad.flac", "happy.wav", "neutral.flac")
 ]
 _NO_AUDIO: FilePayload = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"Call Mrs Meier back.\n"}
 
 
 def start(page: Page) -> None:
-    """Nothing has been asked yet."""
+    """The page after loading."""
 
 
 def result(page: Page) -> None:
-    """One file with its scores over time; the pointer reads a moment."""
+    """One file with its scores over time, and the pointer on the timeline."""
     page.set_input_files("#files", _FILES[2])
     page.wait_for_selector("#player[data-ready]")
     page.wait_for_selector("#timeline canvas")
@@ -38,7 +39,7 @@ def result(page: Page) -> None:
 
 
 def call(page: Page) -> None:
-    """A call on two channels, in segments; the pointer is at one of them."""
+    """A call on two channels, in segments, with the pointer on one of them."""
     page.locator("input[value=segment]").check()
     page.locator("[name=channels]").select_option("split")
     page.set_input_files("#files", {"name": "call.wav", "mimeType": "audio/wav", "buffer": two_channel_call()})
@@ -47,17 +48,14 @@ def call(page: Page) -> None:
 
 
 def live(page: Page) -> None:
-    """Listening to the fake microphone, which says what is in happy.wav."""
-    page.click("#listen")
-    expect(page.locator("#live-count")).to_have_text(re.compile(r"^2\d$"), timeout=2 * PATIENCE)
+    """A live stream of the fake microphone, which plays happy.wav."""
+    page.click("#open-live")
+    expect(page.locator("#live-count")).to_have_text(re.compile(r"^2\d$"), timeout=2 * TIMEOUT_MS)
 
 
 def two_channel_call() -> bytes:
-    """The bundled clips, said in turn on two channels at 8 kHz, as calls are recorded."""
-    clips = [
-        soundfile.read(path, dtype="float32")[0]
-        for path in sorted((SERVICE / "data" / "examples").glob("*.[fw][la][av]*"))
-    ]
+    """The bundled clips, alternating on two channels at 8 kHz, like a recorded call."""
+    clips = [soundfile.read(path, dtype="float32")[0] for path in sorted(EXAMPLES.glob("*.[fw][la][av]*"))]
     turns = [soxr.resample(clip, 16_000, _CALL_RATE) for clip in clips * 2]
     pause = _CALL_RATE // 2
     samples = np.zeros((sum(len(turn) + pause for turn in turns), 2), np.float32)
@@ -71,15 +69,15 @@ def two_channel_call() -> bytes:
 
 
 def several(page: Page) -> None:
-    """Several files, one of which is no audio."""
+    """Several files, one of which is not audio."""
     page.set_input_files("#files", [*_FILES, _NO_AUDIO])
-    page.wait_for_selector("#rows td.failed")
-    page.wait_for_selector("#rows tr:nth-child(4) .emoji")
+    page.wait_for_selector("#file-rows td.failed")
+    page.wait_for_selector("#file-rows tr:nth-child(4) .emoji")
     page.wait_for_selector("#player[data-ready]")
 
 
 def main() -> None:
-    expect.set_options(timeout=PATIENCE)
+    expect.set_options(timeout=TIMEOUT_MS)
     IMAGES.mkdir(exist_ok=True)
     with serving(*MODEL_FLAGS) as (_, url), chromium() as browser:
         for name, show, looks in (

@@ -1,6 +1,6 @@
-"""The stored answers of the page's examples: what the service answers for them with the embedded model.
+"""The stored answers of the page's examples, computed with the embedded model.
 
-Renew them with `python -m tests.page.stored_answers`.
+Update them with `python -m tests.page.stored_answers`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import Any
 
 import httpx
 
+from service.data import EXAMPLES
 from tests.api.server.test_server import serving
 
-SERVICE = Path(__file__).resolve().parents[2] / "service"
-PATH = SERVICE / "page" / "examples.json"
+PAGE = Path(__file__).resolve().parents[2] / "service" / "page"
+PATH = PAGE / "examples.json"
 OPTIONS = {"granularity": "frame", "window": "0.5", "hop": "0.1", "embedding": "utterance"}
-"""What the page asks for unless a person chooses something else."""
+"""The default options of the page."""
 
 MODEL_FLAGS = ("--model", "tiny", "--device", "cpu", "--dtype", "fp32")
 _DIGITS = 6
@@ -28,16 +29,16 @@ def stored() -> dict[str, Any]:
 
 
 def computed(url: str) -> dict[str, Any]:
-    """The document, computed now by the service at `url`."""
+    """The answers, computed by the service at `url`."""
     answers = {}
-    for path in sorted(path for path in (SERVICE / "data" / "examples").iterdir() if path.suffix in (".flac", ".wav")):
+    for path in sorted(path for path in EXAMPLES.iterdir() if path.suffix in (".flac", ".wav")):
         response = httpx.post(f"{url}/recognize", files={"file": path.read_bytes()}, data=OPTIONS, timeout=60)
         answers[path.name] = {**response.raise_for_status().json(), "id": "stored"}
     return {"options": OPTIONS, "answers": answers}
 
 
 def rounded(value: Any) -> Any:
-    """`value` with no more digits than machines agree on."""
+    """`value` with floats rounded to the digits that agree on all machines."""
     if isinstance(value, float):
         return round(value, _DIGITS)
     if isinstance(value, list):

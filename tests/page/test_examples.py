@@ -1,4 +1,4 @@
-"""The bundled examples: their stored answers are shown, and are what the service computes."""
+"""The bundled examples: stored answers are shown, and equal the computed ones."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def test_stored_and_computed_answers_agree(service_url: str) -> None:
 def test_an_example_shows_its_stored_answer_and_computes_it_again(page: Page) -> None:
     page.get_by_role("button", name="happy").click()
     expect(page.locator("#stored")).to_have_text("Stored answer")
-    expect(page.locator("#stored-why")).to_contain_text("tiny (fp32, cpu)")
+    expect(page.locator("#stored-hint")).to_contain_text("tiny (fp32, cpu)")
     expect(page.locator("#emotion-en")).to_have_text("happy")
     expect(page.locator("#emotion-zh")).to_have_text("开心")
-    expect(page.locator("#facts-untimed")).to_be_visible()
+    expect(page.locator("#details-untimed")).to_be_visible()
     expect(page.locator("#stages")).to_be_hidden()
     scores = page.locator("#scores li .value").all_text_contents()
     assert len(scores) == 9
@@ -41,11 +41,11 @@ def test_an_example_shows_its_stored_answer_and_computes_it_again(page: Page) ->
     expect(page.get_by_role("button", name="Compute again")).to_be_visible()
     expect(page.locator("#stored")).to_be_hidden()
     expect(page.locator("#stages li")).to_have_count(4)
-    expect(page.locator("#facts")).to_contain_text("Real-time factor")
+    expect(page.locator("#details")).to_contain_text("Real-time factor")
     assert page.locator("#scores li .value").all_text_contents() == scores
 
 
-def test_the_form_begins_with_the_options_of_the_stored_answers(page: Page) -> None:
+def test_default_options_are_those_of_the_stored_answers(page: Page) -> None:
     page.get_by_role("button", name="sad").click()
     page.locator("#answer").wait_for()
     expect(page.locator("#options-changed")).to_be_hidden()

@@ -1,4 +1,4 @@
-"""Languages, colours, sizes, keys, and what an automatic check of accessibility finds."""
+"""Languages, themes, window sizes, keyboard, and the accessibility check with axe."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from service.api.problems import STATUSES
+from service.data import EXAMPLES
 from service.errors import ServiceError
 from tests.page.conftest import OpenPage
-from tests.page.stored_answers import SERVICE
+from tests.page.stored_answers import PAGE
 
-PAGE = SERVICE / "page"
-EXAMPLES = [SERVICE / "data" / "examples" / name for name in ("happy.wav", "sad.flac")]
+CLIPS = [EXAMPLES / name for name in ("happy.wav", "sad.flac")]
 
 
 def show_example(page: Page) -> None:
@@ -25,22 +25,22 @@ def show_example(page: Page) -> None:
 
 
 def show_table_with_an_error(page: Page) -> None:
-    page.set_input_files("#files", [*EXAMPLES, Path(__file__)])
-    expect(page.locator("#rows .failed")).to_be_visible()
-    expect(page.locator("#rows td:nth-child(3)").nth(1)).to_have_text(re.compile("%"))
-    page.locator("#rows button.open").last.click()
+    page.set_input_files("#files", [*CLIPS, Path(__file__)])
+    expect(page.locator("#file-rows .failed")).to_be_visible()
+    expect(page.locator("#file-rows td:nth-child(3)").nth(1)).to_have_text(re.compile("%"))
+    page.locator("#file-rows button.open").last.click()
     page.locator("#failure").wait_for()
 
 
 def show_live(page: Page) -> None:
     page.evaluate("for (const id of ['window', 'hop']) { document.querySelector(`#live-${id}`).value = '0.5'; }")
-    page.locator("#listen").click()
+    page.locator("#open-live").click()
     expect(page.locator("#live-count")).to_have_text(re.compile("[1-9]"))
 
 
 def show_segments(page: Page) -> None:
     page.locator("input[value=segment]").check()
-    page.set_input_files("#files", EXAMPLES[0])
+    page.set_input_files("#files", CLIPS[0])
     expect(page.locator("#segments tr")).to_have_count(1)
     page.locator("#player[data-ready]").wait_for()
 
@@ -51,7 +51,7 @@ def show_live_and_segments(page: Page) -> None:
 
 
 def serious(page: Page) -> list[str]:
-    """What axe finds that is serious or critical, as lines."""
+    """The serious and critical violations that axe finds, as lines."""
     found = Axe().run(page).response["violations"]
     return [
         f"{each['id']}: {node['html'][:100]} {node['failureSummary']}"
@@ -94,7 +94,7 @@ def test_both_languages(page: Page) -> None:
     left = page.evaluate("document.body.innerText")
     page.get_by_role("button", name="English").click()
     expect(page.get_by_role("button", name="Choose files")).to_be_visible()
-    # What stays in Latin letters are names: of formats, options, labels, files.
+    # Names of formats, options, labels and files stay in Latin letters.
     words = set(re.findall(r"[A-Za-z]{2,}", left))
     assert words & {"Choose", "files", "Drop", "Options", "Examples", "Record", "the"} == set()
 
@@ -104,7 +104,7 @@ def test_both_languages_have_all_messages(page: Page) -> None:
         page.evaluate(
             """async (language) => {
                 const script = document.querySelector('script[type=module]').src;
-                return (await import(new URL(`languages/${language}.js`, script))).default;
+                return (await import(new URL(`i18n/${language}.js`, script))).default;
             }""",
             language,
         )
@@ -114,25 +114,26 @@ def test_both_languages_have_all_messages(page: Page) -> None:
     for key, text in english.items():
         assert text
         assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", chinese[key])), key
-    used = "".join(path.read_text(encoding="utf-8") for path in (*PAGE.glob("*.js"), PAGE / "index.html"))
-    dynamic = re.compile(r"(state|problem|facts|step|live\.state)\.")
+    modules = [path for path in PAGE.rglob("*.js") if path.name not in ("en.js", "zh.js")]
+    used = "".join(path.read_text(encoding="utf-8") for path in (*modules, PAGE / "index.html"))
+    dynamic = re.compile(r"(state|problem|details|step|live\.state)\.")
     assert [key for key in english if not dynamic.match(key) and key not in used] == []
     for key in re.findall(r'data-(?:text|label)="([^"]+)"', (PAGE / "index.html").read_text(encoding="utf-8")):
         assert key in english
 
 
 def leaves(kind: type[ServiceError]) -> list[type[ServiceError]]:
-    """The classes under `kind` that are raised."""
+    """The subclasses of `kind` that have no subclasses."""
     return [leaf for under in kind.__subclasses__() for leaf in leaves(under)] or [kind]
 
 
-def test_every_error_that_a_request_may_have_is_a_sentence() -> None:
-    english = (PAGE / "languages" / "en.js").read_text(encoding="utf-8")
+def test_every_error_code_has_a_message() -> None:
+    english = (PAGE / "i18n" / "en.js").read_text(encoding="utf-8")
     codes = {leaf.code for kind in STATUSES if kind is not ServiceError for leaf in leaves(kind)}
-    # Only a program that is wrong gets these; the page shows their titles.
-    ours = {"malformed_request", "headers_too_large", "invalid_message", "message_too_large"}
-    assert ours < codes
-    assert [code for code in sorted(codes - ours) if f"'problem.{code}':" not in english] == []
+    # The page never causes these; it would show their titles.
+    without_message = {"malformed_request", "headers_too_large", "invalid_message", "message_too_large"}
+    assert without_message < codes
+    assert [code for code in sorted(codes - without_message) if f"'problem.{code}':" not in english] == []
 
 
 def test_the_theme_can_be_chosen_and_is_remembered(open_page: OpenPage) -> None:
@@ -168,7 +169,7 @@ def test_nothing_is_wider_than_the_window(open_page: OpenPage, width: int) -> No
     assert page.evaluate(sizes) == [width, width]
 
 
-def test_the_whole_way_by_keys(page: Page) -> None:
+def test_everything_is_reachable_by_keyboard(page: Page) -> None:
     def tab_to(wanted: str) -> list[str]:
         passed: list[str] = []
         while wanted not in passed:
@@ -180,17 +181,17 @@ def test_the_whole_way_by_keys(page: Page) -> None:
         return passed
 
     assert tab_to("choose")[0] == "Skip to the content"
-    assert {"record", "listen"} <= set(tab_to("🤢\ndisgusted"))
+    assert {"record", "open-live"} <= set(tab_to("🤢\ndisgusted"))
     page.keyboard.press("Enter")
     page.locator("#player[data-ready]").wait_for()
-    passed = tab_to("take-chart")
-    assert {"compute", "play", "tracks", "draw-stacked", "take-result", "take-frames"} <= set(passed)
+    passed = tab_to("export-chart")
+    assert {"compute", "play", "tracks", "draw-stacked", "export-result", "export-frames"} <= set(passed)
     assert {"granularity", "window", "hop", "embedding", "channels", "label_language", "trim", "code-shell"} <= set(
         tab_to("copy")
     )
 
 
-def test_motion_is_left_out_where_it_is_not_wanted(open_page: OpenPage) -> None:
+def test_reduced_motion_disables_animations(open_page: OpenPage) -> None:
     page = open_page(reduced_motion="reduce")
     moving = "[...document.querySelectorAll('*')].filter((e) => getComputedStyle(e).animationName !== 'none').length"
     page.evaluate("document.querySelectorAll('[hidden]').forEach((each) => { each.hidden = false; })")

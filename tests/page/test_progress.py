@@ -1,4 +1,4 @@
-"""From upload to answer: the states on the way, giving up, and being refused."""
+"""The states of a job from upload to answer, cancellation, and failures."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from playwright.sync_api import Browser, Page, Route, expect
 from tests.api.sounds import wav
 from tests.inference.running import LIMITS
 from tests.page.conftest import OpenPage
-from tests.page.held import PATIENCE, Held, held_service, until
+from tests.page.gated_service import TIMEOUT, GatedService, gated_service, wait_until
 from tests.page.stored_answers import stored
 
-Hold = Callable[..., Held]
+StartGated = Callable[..., GatedService]
 CANCELLED = "ser_requests_cancelled_total"
 
 
@@ -28,52 +28,52 @@ def clip(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def held(browser: Browser) -> Iterator[Held]:
-    """One service for the tests that leave it as it was."""
-    with held_service() as service:
+def gated(browser: Browser) -> Iterator[GatedService]:
+    """A service shared by the tests that do not change it."""
+    with gated_service() as service:
         yield service
 
 
-def test_queued_with_what_is_ahead_then_running_then_done(held: Held, open_page: OpenPage, clip: Path) -> None:
-    held.post().result()  # so that the speed is known
-    held.control.run_gate.clear()
-    held.control.running.clear()
-    others = [held.post(seconds=1.5)]
-    assert held.control.running.wait(PATIENCE)
-    others.append(held.post(seconds=3.0))
-    until(lambda: held.count("ser_queue_depth") == 1)
+def test_queue_position_is_shown_until_the_answer(gated: GatedService, open_page: OpenPage, clip: Path) -> None:
+    gated.post().result()  # the service then knows its speed and can estimate waiting times
+    gated.control.run_gate.clear()
+    gated.control.running.clear()
+    others = [gated.post(seconds=1.5)]
+    assert gated.control.running.wait(TIMEOUT)
+    others.append(gated.post(seconds=3.0))
+    wait_until(lambda: gated.count("ser_queue_depth") == 1)
 
-    page = open_page(held.url)
+    page = open_page(gated.url)
     page.set_input_files("#files", clip)
     expect(page.locator("#state")).to_have_text(re.compile(r"^Queued, 1 ahead \(3 s of audio\): about [\d.]+ s$"))
     expect(page.locator("#step-queue")).to_have_attribute("aria-current", "step")
     expect(page.locator("#step-upload")).to_have_attribute("data-reached", "past")
 
-    held.control.run_gate.set()
+    gated.control.run_gate.set()
     assert [other.result().status_code for other in others] == [200, 200]
     page.locator("#answer").wait_for()
-    expect(page.locator("#facts")).to_contain_text("fake")
+    expect(page.locator("#details")).to_contain_text("fake")
 
 
-def test_cancelling_reaches_the_service(held: Held, open_page: OpenPage, clip: Path) -> None:
-    before = held.count(CANCELLED)
-    held.control.run_gate.clear()
-    page = open_page(held.url)
+def test_cancelling_reaches_the_service(gated: GatedService, open_page: OpenPage, clip: Path) -> None:
+    before = gated.count(CANCELLED)
+    gated.control.run_gate.clear()
+    page = open_page(gated.url)
     page.set_input_files("#files", clip)
     expect(page.locator("#state")).to_have_text("The model is running")
     expect(page.locator("#step-model")).to_have_attribute("aria-current", "step")
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#failure")).to_have_text("Cancelled")
-    until(lambda: held.count(CANCELLED) == before + 1)
-    held.control.run_gate.set()
+    wait_until(lambda: gated.count(CANCELLED) == before + 1)
+    gated.control.run_gate.set()
     page.get_by_role("button", name="Try again").click()
     page.locator("#answer").wait_for()
-    assert held.count(CANCELLED) == before + 1
+    assert gated.count(CANCELLED) == before + 1
 
 
-def test_cancelling_an_upload_reaches_the_service(held: Held, open_page: OpenPage, tmp_path: Path) -> None:
-    before = held.count(CANCELLED)
-    page = open_page(held.url)
+def test_cancelling_an_upload_reaches_the_service(gated: GatedService, open_page: OpenPage, tmp_path: Path) -> None:
+    before = gated.count(CANCELLED)
+    page = open_page(gated.url)
     network = page.context.new_cdp_session(page)
     slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 200_000}
     network.send("Network.emulateNetworkConditions", slow)
@@ -81,42 +81,44 @@ def test_cancelling_an_upload_reaches_the_service(held: Held, open_page: OpenPag
     page.set_input_files("#files", tmp_path / "long.wav")
     expect(page.locator("#state")).to_have_text(re.compile(r"^Uploading, [1-9]\d? % of 1\.9 MB$"))
     page.get_by_role("button", name="Cancel").click()
-    until(lambda: held.count(CANCELLED) == before + 1)
+    wait_until(lambda: gated.count(CANCELLED) == before + 1)
     expect(page.locator("#failure")).to_have_text("Cancelled")
 
 
-def test_a_busy_service_is_asked_again_when_it_says_so(hold: Hold, open_page: OpenPage, tmp_path: Path) -> None:
-    held = hold(limits=replace(LIMITS, max_requests=1))
-    held.control.run_gate.clear()
-    other = held.post()
-    until(lambda: held.count("ser_requests_in_flight") == 1)
-    page = open_page(held.url, statuses=True)
+def test_busy_service_is_asked_again_after_retry_after(
+    start_gated: StartGated, open_page: OpenPage, tmp_path: Path
+) -> None:
+    gated = start_gated(limits=replace(LIMITS, max_requests=1))
+    gated.control.run_gate.clear()
+    other = gated.post()
+    wait_until(lambda: gated.count("ser_requests_in_flight") == 1)
+    page = open_page(gated.url, statuses=True)
     files = [tmp_path / f"{number}.wav" for number in range(3)]
     for file in files:
         file.write_bytes(wav(0.5))
     page.set_input_files("#files", files)
     expect(page.locator("#state")).to_have_text(re.compile(r"^The service is too busy right now\. Next try in \d+ s$"))
-    expect(page.locator("#rows .busy, #rows .uploading")).to_have_count(2)  # no more than two at once
-    expect(page.locator("#rows .pending")).to_have_count(1)
-    held.control.run_gate.set()
+    expect(page.locator("#file-rows .busy, #file-rows .uploading")).to_have_count(2)  # no more than two at once
+    expect(page.locator("#file-rows .pending")).to_have_count(1)
+    gated.control.run_gate.set()
     assert other.result().status_code == 200
     expect(page.locator("#table-summary")).to_have_text("3 of 3 done")
-    expect(page.locator("#rows .badge, #rows .failed")).to_have_count(0)
+    expect(page.locator("#file-rows .badge, #file-rows .failed")).to_have_count(0)
 
 
-def test_a_service_that_is_gone(hold: Hold, open_page: OpenPage, clip: Path) -> None:
-    held = hold()
-    page = open_page(held.url, statuses=True)
+def test_unreachable_service_is_reported(start_gated: StartGated, open_page: OpenPage, clip: Path) -> None:
+    gated = start_gated()
+    page = open_page(gated.url, statuses=True)
     expect(page.locator("#model")).to_have_text("fake · float32 · cpu")
-    held.end()
+    gated.end()
     page.set_input_files("#files", clip)
     expect(page.locator("#failure")).to_contain_text("The service cannot be reached")
     expect(page.locator("#announcement")).to_contain_text("clip.wav: The service cannot be reached")
 
 
-def test_too_large(hold: Hold, open_page: OpenPage, tmp_path: Path) -> None:
-    held = hold(max_body_bytes=100_000)
-    page = open_page(held.url, statuses=True)
+def test_too_large_file_is_reported(start_gated: StartGated, open_page: OpenPage, tmp_path: Path) -> None:
+    gated = start_gated(max_body_bytes=100_000)
+    page = open_page(gated.url, statuses=True)
     (tmp_path / "long.wav").write_bytes(wav(300.0))
     page.set_input_files("#files", tmp_path / "long.wav")
     expect(page.locator("#failure")).to_contain_text("The file is too large")
@@ -125,7 +127,7 @@ def test_too_large(hold: Hold, open_page: OpenPage, tmp_path: Path) -> None:
     expect(page.locator("#failure")).to_contain_text("文件超过了本服务允许的大小")
 
 
-def test_not_audio_and_bad_options(open_page: OpenPage, clip: Path) -> None:
+def test_undecodable_file_and_invalid_options_are_reported(open_page: OpenPage, clip: Path) -> None:
     page = open_page(statuses=True)
     page.set_input_files("#files", Path(__file__))
     expect(page.locator("#failure")).to_contain_text("This is not audio")
@@ -138,8 +140,8 @@ def test_not_audio_and_bad_options(open_page: OpenPage, clip: Path) -> None:
     page.locator("#answer").wait_for()
 
 
-def test_the_model_is_shown_as_soon_as_it_is_loaded(held: Held, open_page: OpenPage) -> None:
-    page = open_page(held.url, statuses=True)
+def test_the_model_is_shown_as_soon_as_it_is_loaded(gated: GatedService, open_page: OpenPage) -> None:
+    page = open_page(gated.url, statuses=True)
     loading_still = True
 
     def loading(route: Route) -> None:
@@ -155,8 +157,8 @@ def test_the_model_is_shown_as_soon_as_it_is_loaded(held: Held, open_page: OpenP
     expect(page.locator("#model")).to_have_text("fake · float32 · cpu")
 
 
-def keys_wanted(page: Page, key: str) -> None:
-    """Let the service want a key for everything but the page."""
+def require_key(page: Page, key: str) -> None:
+    """Require `key` for all requests except those of the page's files."""
 
     def check(route: Route) -> None:
         presented = route.request.headers.get("authorization")
@@ -169,11 +171,11 @@ def keys_wanted(page: Page, key: str) -> None:
     page.route(re.compile("/(models|recognize|requests/.*)$"), check)
 
 
-def test_a_key_is_asked_for_and_kept_for_the_tab(open_page: OpenPage, clip: Path) -> None:
+def test_key_is_asked_for_and_kept_for_the_tab(open_page: OpenPage, clip: Path) -> None:
     page = open_page(statuses=True)
-    keys_wanted(page, "0123456789abcdef")
+    require_key(page, "0123456789abcdef")
     page.reload()
-    expect(page.locator("#notice")).to_have_text("This service wants an API key.")
+    expect(page.locator("#notice")).to_have_text("This service requires an API key.")
     page.set_input_files("#files", clip)
     dialog = page.get_by_role("dialog", name="API key")
     dialog.get_by_label("API key").fill("wrong")
@@ -196,7 +198,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(open_page: OpenPage, clip: Path
     page.set_input_files("#files", clip)
     expect(dialog).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.locator("#failure")).to_contain_text("only with an API key")
+    expect(page.locator("#failure")).to_contain_text("accepts only requests with an API key")
 
 
 def test_an_answer_from_a_cache_is_marked(page: Page, clip: Path) -> None:

@@ -1,4 +1,4 @@
-"""Scores over time: reading, playing and moving by pointer and keys."""
+"""Scores over time: reading, playing and moving with pointer and keyboard."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.page.held import until
+from tests.page.gated_service import wait_until
 
 SECONDS = re.compile(r"[\d.]+")
 
@@ -22,7 +22,7 @@ def shown(page: Page) -> Page:
 
 
 def colours(page: Page, canvas: str) -> int:
-    """How many colours are drawn on a canvas."""
+    """The number of colours on a canvas."""
     count: int = page.evaluate(
         """(selector) => {
             const canvas = document.querySelector(selector);
@@ -37,19 +37,19 @@ def colours(page: Page, canvas: str) -> int:
 def test_pointing_reads_the_scores(shown: Page) -> None:
     assert colours(shown, "#waveform") > 5
     assert colours(shown, "#timeline canvas") > 5
-    whole = shown.locator("#readout .value").all_inner_texts()
-    expect(shown.locator("#readout-heading")).to_have_text("Whole clip")
+    whole = shown.locator("#position-scores .value").all_inner_texts()
+    expect(shown.locator("#position-scores-heading")).to_have_text("Whole clip")
     box = shown.locator("#timeline").bounding_box()
     assert box
     shown.locator("#timeline").hover(position={"x": box["width"] / 5, "y": 40})
-    expect(shown.locator("#readout-heading")).to_contain_text("At 0.6")
-    there = shown.locator("#readout .value").all_inner_texts()
+    expect(shown.locator("#position-scores-heading")).to_contain_text("At 0.6")
+    there = shown.locator("#position-scores .value").all_inner_texts()
     assert there != whole
     assert sum(float(text.rstrip(" %")) for text in there) == pytest.approx(100, abs=0.5)
     shown.locator("#waveform").hover(position={"x": box["width"] / 2, "y": 40})
-    expect(shown.locator("#readout-heading")).to_contain_text("At 1.5")
+    expect(shown.locator("#position-scores-heading")).to_contain_text("At 1.5")
     shown.get_by_role("heading", level=1).hover()
-    expect(shown.locator("#readout-heading")).to_have_text("Whole clip")
+    expect(shown.locator("#position-scores-heading")).to_have_text("Whole clip")
 
 
 def test_a_click_plays_from_there(shown: Page) -> None:
@@ -63,7 +63,7 @@ def test_a_click_plays_from_there(shown: Page) -> None:
         }"""
     )
     shown.locator("#timeline").click(position={"x": box["width"] / 2, "y": 60})
-    until(lambda: bool(shown.evaluate("window.seen.length > 1 && window.seen.at(-1) === '0:00.0 / 0:03.1'")))  # its end
+    wait_until(lambda: bool(shown.evaluate("window.seen.length > 1 && window.seen.at(-1) === '0:00.0 / 0:03.1'")))
     expect(shown.get_by_role("button", name="Play", exact=True)).to_be_visible()
     *played, end = shown.evaluate("seen")
     assert end == "0:00.0 / 0:03.1"
@@ -87,9 +87,9 @@ def test_keys_move_and_play(shown: Page) -> None:
     expect(shown.get_by_role("button", name="Play", exact=True)).to_be_visible()
 
 
-def test_the_same_in_words(shown: Page) -> None:
+def test_interval_table(shown: Page) -> None:
     shown.get_by_text("As a table").click()
-    rows = shown.locator("#stretches tr")
+    rows = shown.locator("#emotion-intervals tr")
     expect(rows.first).to_contain_text("happy")
     cells = [SECONDS.findall(row) for row in rows.all_inner_texts()]
     assert float(cells[0][0]) == pytest.approx(0.03)
@@ -99,14 +99,14 @@ def test_the_same_in_words(shown: Page) -> None:
     expect(shown.get_by_role("button", name="Pause", exact=True)).to_be_visible()
 
 
-def test_lines_instead_of_areas(shown: Page) -> None:
+def test_chart_type(shown: Page) -> None:
     def drawn() -> str | None:
         picture: str | None = shown.evaluate("document.querySelector('#timeline canvas')?.toDataURL()")
         return picture
 
     stacked = drawn()
     shown.get_by_role("radio", name="Lines").check()
-    until(lambda: drawn() not in (stacked, None))
+    wait_until(lambda: drawn() not in (stacked, None))
     assert colours(shown, "#timeline canvas") > 5
     shown.get_by_role("radio", name="Stacked").check()
-    until(lambda: drawn() == stacked)
+    wait_until(lambda: drawn() == stacked)

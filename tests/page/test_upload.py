@@ -1,4 +1,4 @@
-"""Files from the machine to the answer, and what can be taken away."""
+"""Uploads, their answers and the downloads of a result."""
 
 from __future__ import annotations
 
@@ -14,45 +14,43 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
+from service.data import EXAMPLES
 from tests.audio_samples import encode, speech
 from tests.page.conftest import OpenPage
-from tests.page.stored_answers import SERVICE
-
-EXAMPLES = SERVICE / "data" / "examples"
 
 
 def upload(page: Page, *files: Path) -> None:
     page.set_input_files("#files", files)
 
 
-def take(page: Page, button: str) -> tuple[str, bytes]:
-    """The name and the bytes of the file that a button gives."""
-    with page.expect_download() as download:
+def download(page: Page, button: str) -> tuple[str, bytes]:
+    """Press a button; return name and content of the downloaded file."""
+    with page.expect_download() as started:
         page.get_by_role("button", name=button).click()
-    return download.value.suggested_filename, download.value.path().read_bytes()
+    return started.value.suggested_filename, started.value.path().read_bytes()
 
 
-def test_upload_and_take_away(page: Page) -> None:
+def test_upload_and_downloads(page: Page) -> None:
     upload(page, EXAMPLES / "angry.flac")
     expect(page.locator("#emotion-en")).to_have_text("angry")
     expect(page.locator("#emotion-zh")).to_have_text("生气")
     expect(page.locator("#announcement")).to_contain_text("angry.flac: angry, ")
-    expect(page.locator("#facts")).to_contain_text("fp32 on cpu (onnx)")
+    expect(page.locator("#details")).to_contain_text("fp32 on cpu (onnx)")
     page.locator("#player[data-ready]").wait_for()
 
-    name, content = take(page, "result.json")
+    name, content = download(page, "result.json")
     answer = json.loads(content)
     assert name == "angry.result.json"
     assert answer["label"] == "angry"
     expect(page.locator("#result-request")).to_contain_text(answer["id"])
 
-    name, content = take(page, "embedding.npy")
+    name, content = download(page, "embedding.npy")
     assert name == "angry.embedding.npy"
     embedding = np.load(io.BytesIO(content))
     assert embedding.dtype == np.float32
     np.testing.assert_array_equal(embedding, np.array(answer["embedding"], np.float32))
 
-    name, content = take(page, "frames.csv")
+    name, content = download(page, "frames.csv")
     assert name == "angry.frames.csv"
     header, *rows = csv.reader(io.StringIO(content.decode("utf-8-sig")))
     assert header == ["start", "end", *answer["frames"]["labels"]]
@@ -62,7 +60,7 @@ def test_upload_and_take_away(page: Page) -> None:
     assert float(rows[1][0]) == pytest.approx(frames["start"] + frames["hop"])
     assert float(rows[1][1]) == pytest.approx(frames["start"] + frames["hop"] + frames["window"])
 
-    name, content = take(page, "chart.png")
+    name, content = download(page, "chart.png")
     assert name == "angry.chart.png"
     assert content.startswith(b"\x89PNG\r\n")
     assert int.from_bytes(content[16:20], "big") == 2400
@@ -73,10 +71,10 @@ def test_frame_embeddings_are_a_matrix(page: Page) -> None:
     page.get_by_role("radio", name="Whole clip").check()
     upload(page, EXAMPLES / "happy.wav")
     expect(page.locator("#emotion-en")).to_have_text("happy")
-    expect(page.locator("#timeline-ask")).to_be_visible()
+    expect(page.locator("#timeline-hint")).to_be_visible()
     expect(page.get_by_role("button", name="frames.csv")).to_be_disabled()
-    rows = np.load(io.BytesIO(take(page, "embedding.npy")[1]))
-    answered = json.loads(take(page, "result.json")[1])["embedding"]
+    rows = np.load(io.BytesIO(download(page, "embedding.npy")[1]))
+    answered = json.loads(download(page, "result.json")[1])["embedding"]
     assert rows.shape == tuple(answered["shape"])
     assert rows.shape[1] == 160
     np.testing.assert_array_equal(rows.ravel(), np.frombuffer(base64.b64decode(answered["data"]), "<f4"))
@@ -84,32 +82,32 @@ def test_frame_embeddings_are_a_matrix(page: Page) -> None:
 
 def test_channels_and_labels(page: Page, tmp_path: Path) -> None:
     (tmp_path / "call.wav").write_bytes(encode("wav-s16", speech(channels=2, seconds=1.0), 16_000))
-    page.get_by_label("Channels").select_option("Each by itself")
+    page.get_by_label("Channels").select_option("Each separately")
     page.get_by_label("Labels in the answer").select_option("Chinese")
     upload(page, tmp_path / "call.wav")
     expect(page.get_by_role("radio", name="Channel 0")).to_be_checked()
     page.get_by_role("radio", name="Channel 1").check()
     expect(page.locator("#scores li")).to_have_count(9)
-    _, content = take(page, "result.json")
+    _, content = download(page, "result.json")
     second = json.loads(content)["channels"][1]
     best = max(second["scores"], key=lambda row: row["score"])
     assert best["label"] in page.locator("#emotion-zh").inner_text()
     expect(page.locator("#emotion-score")).to_have_text(f"{100 * best['score']:.1f} %")
 
-    page.get_by_label("Channels").select_option("Only number")
+    page.get_by_label("Channels").select_option("One channel")
     page.get_by_label("Number of the channel, from 0").fill("1")
     page.get_by_role("button", name="Compute again").click()
     expect(page.locator("#channel-choice")).to_be_hidden()
     expect(page.locator("#emotion-score")).to_have_text(f"{100 * best['score']:.1f} %")
 
 
-def test_the_lines_of_code_do_the_same(page: Page, tmp_path: Path) -> None:
+def test_code_snippets_give_the_same_answer(page: Page, tmp_path: Path) -> None:
     name = 'it\'s, a "test" $HOME;.flac'
     (tmp_path / name).write_bytes((EXAMPLES / "sad.flac").read_bytes())
-    page.get_by_text("Leave out silence at both ends").click()
+    page.get_by_text("Trim silence at both ends").click()
     upload(page, tmp_path / name)
     expect(page.locator("#emotion-en")).to_have_text("sad")
-    _, content = take(page, "result.json")
+    _, content = download(page, "result.json")
     shown = json.loads(content)
 
     line = page.locator("#code").inner_text()
@@ -127,7 +125,7 @@ def test_several_files_make_a_table(page: Page, tmp_path: Path) -> None:
     (tmp_path / "=cmd.wav").write_bytes((EXAMPLES / "happy.wav").read_bytes())
     upload(page, *(EXAMPLES / name for name in names), tmp_path / "=cmd.wav")
     expect(page.locator("#table-summary")).to_have_text("4 of 4 done")
-    files = page.locator("#rows th")
+    files = page.locator("#file-rows th")
     expect(files).to_have_text([*names, "=cmd.wav"])
     heading = page.get_by_role("columnheader", name="Emotion")
     heading.get_by_role("button").click()
@@ -137,13 +135,13 @@ def test_several_files_make_a_table(page: Page, tmp_path: Path) -> None:
     expect(files).to_have_text(["sad.flac", "neutral.flac", "=cmd.wav", "angry.flac"])
     page.get_by_role("button", name="Score").click()
     expect(files).to_have_text(["=cmd.wav", "sad.flac", "angry.flac", "neutral.flac"])
-    shown = [float(text.rstrip(" %")) for text in page.locator("#rows tr td:nth-child(3)").all_inner_texts()]
+    shown = [float(text.rstrip(" %")) for text in page.locator("#file-rows tr td:nth-child(3)").all_inner_texts()]
     assert shown == sorted(shown)
 
     page.get_by_role("button", name="angry.flac", exact=True).click()
     expect(page.locator("#emotion-en")).to_have_text("angry")
 
-    name, content = take(page, "Table as CSV")
+    name, content = download(page, "Table as CSV")
     rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"))))
     assert name == "emotions.csv"
     assert [row["file"] for row in rows] == [*names, "'=cmd.wav"]  # nothing that a spreadsheet would run
@@ -157,14 +155,14 @@ def test_several_files_make_a_table(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#result")).to_be_hidden()
 
 
-def test_a_file_that_the_browser_cannot_decode_has_a_result_all_the_same(page: Page) -> None:
+def test_file_that_only_the_service_can_decode(page: Page) -> None:
     upload(page, Path(__file__).parents[1] / "data" / "03a02Nc.amr")
     expect(page.locator("#emotion-en")).not_to_be_empty()
     expect(page.locator("#player-notice")).to_contain_text("cannot decode")
     expect(page.get_by_role("button", name="Play", exact=True)).to_be_disabled()
     page.locator("#tracks").focus()
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#readout-heading")).to_have_text("At 0.10 s")
+    expect(page.locator("#position-scores-heading")).to_have_text("At 0.10 s")
 
 
 def test_files_can_be_dropped_anywhere(open_page: OpenPage) -> None:

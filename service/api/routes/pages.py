@@ -1,7 +1,7 @@
-"""The pages for people: `/` (the files in `service/page`) and `/docs`.
+"""The web page at `/` (the files in `service/page`) and the API documentation at `/docs`.
 
-Nothing in them comes from elsewhere, so they work offline. All of the page's addresses are relative, so that it works
-behind a proxy; its files lie under a version of their own, so that browsers may keep them for ever.
+Both load files of this service only, so they work offline. All URLs of the page are relative, so that it works behind a
+reverse proxy. Its files are served under a path with their version, so that browsers can cache them for a year.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from service.data import EXAMPLES
 
 _ASSETS = "/docs/assets"
 
-# The package `fastapi-swagger` carries Swagger UI's files; its code is not used.
+# The package `fastapi-swagger` contains the files of Swagger UI; its code is not used.
 _swagger_ui = StaticFiles(packages=[("fastapi_swagger", "resources"), ("service.data", "swagger")])
 
-# FastAPI's own page starts Swagger UI by a script in the page, which our Content-Security-Policy forbids. Addresses are
-# relative, so that they are right behind a reverse proxy as well.
+# FastAPI's own page starts Swagger UI with an inline script, which our Content-Security-Policy forbids. URLs are
+# relative, so that they are valid behind a reverse proxy as well.
 _DOCS = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>emotion2vec-service: API</title>
@@ -40,7 +40,7 @@ _DOCS = """<!doctype html>
 
 _PAGE = Path(__file__).resolve().parents[2] / "page"
 
-# What a system guesses from its own tables is not the same everywhere, and browsers refuse scripts of other types.
+# Not from `mimetypes`, whose tables depend on the system: browsers reject scripts with another type.
 _MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".flac": "audio/flac",
@@ -50,8 +50,8 @@ _MEDIA_TYPES = {
     ".wav": "audio/wav",
 }
 
-_NO_MODULES = ("vendor/", "saved-theme", "microphone-worklet")
-"""Scripts that the page loads later or otherwise than as modules of its own."""
+_NOT_PRELOADED = ("vendor/", "saved-theme.js", "live/microphone-worklet.js")
+"""Scripts that are not modules, or that the page loads only when it needs them."""
 
 page_router = APIRouter(include_in_schema=False)
 docs_router = APIRouter(include_in_schema=False)
@@ -59,7 +59,7 @@ docs_router = APIRouter(include_in_schema=False)
 
 @page_router.get("/")
 async def page(request: Request) -> Response:
-    """The page to try the service with."""
+    """The web page."""
     docs = services(request).settings.docs
     etag = f'"{await asyncio.to_thread(_version)}-{docs:d}"'
     headers = {"Cache-Control": "no-cache", "ETag": etag}
@@ -70,20 +70,20 @@ async def page(request: Request) -> Response:
 
 @page_router.get("/page/{version}/{path:path}")
 async def page_file(version: str, path: str) -> Response:
-    """One of the page's files, or a bundled clip."""
+    """A file of the page, or a bundled clip."""
     content = (await asyncio.to_thread(_files)).get(path)
     if content is None:
         raise HTTPException(404)
-    # While a new version is rolled out, a page of the other one may ask: it gets what there is, and must not keep it.
-    lasting = version == _version()
-    caching = "public, max-age=31536000, immutable" if lasting else "no-cache"
+    # During a rollout, a page of another version may request a file: it gets the current one, which must not be cached.
+    current = version == _version()
+    caching = "public, max-age=31536000, immutable" if current else "no-cache"
     media_type = _MEDIA_TYPES.get(Path(path).suffix, "text/plain; charset=utf-8")
     return Response(content, headers={"Cache-Control": caching, "Content-Type": media_type})
 
 
 @cache
 def _files() -> dict[str, bytes]:
-    """The page's files and the clips under `examples/`, some 900 kB, by their paths."""
+    """The files of the page, and the bundled clips under `examples/`, by path; about 900 kB."""
     roots = ((_PAGE, ""), (EXAMPLES, "examples/"))
     return {
         prefix + path.relative_to(root).as_posix(): path.read_bytes()
@@ -95,7 +95,7 @@ def _files() -> dict[str, bytes]:
 
 @cache
 def _version() -> str:
-    """Changes with every change of a file."""
+    """A digest of all paths and contents."""
     digest = hashlib.sha256()
     for path, content in _files().items():
         digest.update(path.encode() + b"\0" + content)
@@ -105,8 +105,8 @@ def _version() -> str:
 @cache
 def _index(docs: bool) -> str:
     assets = f"page/{_version()}"
-    # Modules are found one by one as each is read; this lets the browser ask for all of them at once.
-    modules = [path for path in _files() if path.endswith(".js") and not path.startswith(_NO_MODULES)]
+    # Browsers find imported modules only as they parse each module; preload links let them request all at once.
+    modules = [path for path in _files() if path.endswith(".js") and not path.startswith(_NOT_PRELOADED)]
     preloads = "".join(f'  <link rel="modulepreload" href="{assets}/{path}">\n' for path in modules)
     template = Template(_files()["index.html"].decode())
     return template.substitute(assets=assets, preloads=preloads, docs_hidden="" if docs else "hidden")
@@ -120,12 +120,12 @@ async def docs() -> HTMLResponse:
 
 @docs_router.get("/openapi.json")
 async def openapi(request: Request) -> JSONResponse:
-    """The description that `/docs` shows."""
-    prefix = str(request.scope.get("root_path", "")).rstrip("/")  # where a reverse proxy shows the service
+    """The OpenAPI document that `/docs` shows."""
+    prefix = str(request.scope.get("root_path", "")).rstrip("/")  # the path under which a reverse proxy serves the API
     return JSONResponse({**request.app.openapi(), **({"servers": [{"url": prefix}]} if prefix else {})})
 
 
 @docs_router.get(_ASSETS + "/{path:path}")
 async def docs_asset(request: Request, path: str) -> Response:
-    """One of Swagger UI's files."""
+    """A file of Swagger UI."""
     return await _swagger_ui.get_response(path, request.scope)

@@ -21,38 +21,38 @@ def links_of(page: httpx.Response) -> list[str]:
 
 
 @pytest.mark.parametrize("root_path", ["", "/emotion"])
-async def test_everything_that_the_page_names_is_there(new_app: Callable[..., FastAPI], root_path: str) -> None:
+async def test_all_links_of_the_page_are_served(new_app: Callable[..., FastAPI], root_path: str) -> None:
     async with serving(new_app(), root_path) as client:
         page = await client.get(f"{root_path}/")
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         links = links_of(page)
         assert len(links) > 30
         for link in links:
-            assert not link.startswith(("/", "http")), "a proxy may show the page under any path"
-            # Both kinds of proxies: those that strip the prefix, and those that pass it on.
+            assert not link.startswith(("/", "http")), "a proxy may serve the page under any path"
+            # Both kinds of proxies: those that strip the prefix, and those that keep it.
             assert (await client.get(f"/{link}")).status_code == 200
             assert (await client.get(f"{root_path}/{link}")).status_code == 200
 
 
-async def test_no_module_of_the_page_is_found_late(client: httpx.AsyncClient) -> None:
-    early = {link.partition("/")[2].partition("/")[2] for link in links_of(await client.get("/"))}
+async def test_all_modules_are_preloaded(client: httpx.AsyncClient) -> None:
+    preloaded = {link.partition("/")[2].partition("/")[2] for link in links_of(await client.get("/"))}
     directory = ROOT / "service" / "page"
     modules = {path.relative_to(directory).as_posix() for path in directory.rglob("*.js")}
-    # Only for scores over time, and for live audio.
-    assert modules - early == {"vendor/uplot/uPlot.esm.js", "microphone-worklet.js"}
+    # Loaded only for scores over time, and for live audio.
+    assert modules - preloaded == {"vendor/uplot/uPlot.esm.js", "live/microphone-worklet.js"}
 
 
-async def test_the_page_is_checked_again_and_its_files_are_kept(client: httpx.AsyncClient) -> None:
+async def test_the_page_is_revalidated_and_its_files_are_cached(client: httpx.AsyncClient) -> None:
     page = await client.get("/")
     assert page.headers["cache-control"] == "no-cache"
     again = await client.get("/", headers={"If-None-Match": page.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert (await client.get("/", headers={"If-None-Match": '"other"'})).status_code == 200
     script = next(link for link in links_of(page) if link.endswith("/main.js"))
-    kept = await client.get(f"/{script}")
-    assert "immutable" in kept.headers["cache-control"]
-    older = await client.get(re.sub("/[0-9a-f]{16}/", "/0123456789abcdef/", f"/{script}"))
-    assert (older.content, older.headers["cache-control"]) == (kept.content, "no-cache")
+    cached = await client.get(f"/{script}")
+    assert "immutable" in cached.headers["cache-control"]
+    other_version = await client.get(re.sub("/[0-9a-f]{16}/", "/0123456789abcdef/", f"/{script}"))
+    assert (other_version.content, other_version.headers["cache-control"]) == (cached.content, "no-cache")
 
 
 @pytest.mark.parametrize(
@@ -67,17 +67,17 @@ async def test_the_page_is_checked_again_and_its_files_are_kept(client: httpx.As
         ("vendor/uplot/LICENSE", "text/plain; charset=utf-8"),
     ],
 )
-async def test_files_have_their_types(client: httpx.AsyncClient, path: str, media_type: str) -> None:
+async def test_files_have_the_right_media_type(client: httpx.AsyncClient, path: str, media_type: str) -> None:
     response = await client.get(f"/page/any/{path}")
     assert (response.status_code, response.headers["content-type"]) == (200, media_type)
 
 
 @pytest.mark.parametrize("path", ["nothing.js", "", "../pages.py", "%2e%2e/api/pages.py", "/etc/passwd", "style"])
-async def test_there_are_no_other_files(client: httpx.AsyncClient, path: str) -> None:
+async def test_other_paths_are_not_found(client: httpx.AsyncClient, path: str) -> None:
     problem(await client.get(f"/page/any/{path}"), 404, "not_found")
 
 
-async def test_the_page_keeps_to_a_strict_policy(client: httpx.AsyncClient) -> None:
+async def test_the_page_has_a_strict_content_security_policy(client: httpx.AsyncClient) -> None:
     page = await client.get("/")
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -88,14 +88,14 @@ async def test_the_page_keeps_to_a_strict_policy(client: httpx.AsyncClient) -> N
     assert re.findall(r"@import|url\(", styles) == []
 
 
-async def test_the_page_may_be_turned_off(new_app: Callable[..., FastAPI]) -> None:
+async def test_the_page_can_be_disabled(new_app: Callable[..., FastAPI]) -> None:
     async with serving(new_app(page=False)) as client:
         problem(await client.get("/"), 404, "not_found")
         problem(await client.get("/page/any/main.js"), 404, "not_found")
         assert (await client.get("/docs")).status_code == 200
 
 
-def test_the_chart_library_is_the_one_that_is_locked() -> None:
+def test_the_vendored_chart_library_is_the_locked_version() -> None:
     lock = json.loads((ROOT / "tools/page/package-lock.json").read_text(encoding="utf-8"))
     version = lock["packages"]["node_modules/uplot"]["version"]
     vendored = ROOT / "service/page/vendor/uplot"
@@ -104,7 +104,7 @@ def test_the_chart_library_is_the_one_that_is_locked() -> None:
 
 
 @pytest.mark.parametrize("root_path", ["", "/emotion"])
-async def test_the_docs_need_nothing_from_elsewhere(new_app: Callable[..., FastAPI], root_path: str) -> None:
+async def test_the_docs_load_files_of_this_service_only(new_app: Callable[..., FastAPI], root_path: str) -> None:
     async with serving(new_app(), root_path) as client:
         page = await client.get("/docs")
         start = (await client.get("/docs/assets/initialiser.js")).text
@@ -113,14 +113,14 @@ async def test_the_docs_need_nothing_from_elsewhere(new_app: Callable[..., FastA
         assert "//" not in "".join(links)
         for link in (urljoin(f"{root_path}/docs", link) for link in links):
             assert link.startswith(root_path + "/")
-            # Both kinds of proxies: those that strip the prefix, and those that pass it on.
+            # Both kinds of proxies: those that strip the prefix, and those that keep it.
             assert (await client.get(link.removeprefix(root_path))).status_code == 200
             assert (await client.get(link)).status_code == 200
         document = (await client.get("/openapi.json")).json()
         assert document.get("servers") == ([{"url": root_path}] if root_path else None)
 
 
-async def test_docs_may_be_turned_off(new_app: Callable[..., FastAPI]) -> None:
+async def test_the_docs_can_be_disabled(new_app: Callable[..., FastAPI]) -> None:
     async with serving(new_app(docs=False)) as client:
         for path in ("/docs", "/openapi.json", "/docs/assets/swagger-ui.css"):
             problem(await client.get(path), 404, "not_found")
