@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from concurrent.futures import Executor
 from typing import Any, TypeVar
@@ -20,8 +19,6 @@ T = TypeVar("T")
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
-
-_QUALITY = re.compile(r"(0(\.[0-9]{0,3})?|1(\.0{0,3})?)")
 
 
 async def answer_response(
@@ -73,26 +70,3 @@ async def _disconnected(receive: Receive) -> None:
 
 def _server_timing(timings: Timings) -> str:
     return ", ".join(f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in timings.by_stage().items())
-
-
-def wants_lines(accept: Iterable[str]) -> bool:
-    """Whether `NDJSON` is named, and no less wanted than `JSON`.
-
-    A range such as `*/*` or `application/*` is no wish for lines, which few programs can read.
-
-    Args:
-        accept: the values of all headers of that name.
-    """
-    qualities = dict(_ranges(",".join(accept)))
-    lines = qualities.get(NDJSON, 0.0)
-    whole = next((qualities[each] for each in (JSON, "application/*", "*/*") if each in qualities), 0.0)
-    return lines > 0 and lines >= whole
-
-
-def _ranges(accept: str) -> Iterable[tuple[str, float]]:
-    """Media ranges and how much each is wanted, from 0 to 1; what cannot be read is left out."""
-    for each in accept.split(","):
-        media, *parameters = (part.strip().lower() for part in each.split(";"))
-        quality = next((value for part in parameters if (value := part.removeprefix("q=")) != part), "1")
-        if media and _QUALITY.fullmatch(quality):
-            yield media, float(quality)

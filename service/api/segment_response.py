@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import cast
 
@@ -15,13 +16,15 @@ from starlette.types import Receive, Scope, Send
 from service.api.problems import problem_of, reported
 from service.api.request_body import ReceivedRequest
 from service.api.request_context import CLIENT_GONE, RequestContext, Services, request_context
-from service.api.responses import NDJSON, answer_response, wants_lines, while_connected
+from service.api.responses import JSON, NDJSON, answer_response, while_connected
 from service.api.schemas import ProblemLine, ResultLine, SegmentedAnswer, SegmentLine, StageSeconds, StartLine
 from service.errors import Draining, ServiceError
 from service.recognition.answers import model_summary
 from service.recognition.json_encoding import encode, encoded
 from service.recognition.long_file import LongFileRecognition, SegmentLists
 from service.recognition.result_types import Segment
+
+_QUALITY = re.compile(r"(0(\.[0-9]{0,3})?|1(\.0{0,3})?)")
 
 
 async def answer_segments(request: Request, parts: Services, received: ReceivedRequest, held: ExitStack) -> Response:
@@ -36,7 +39,6 @@ async def answer_segments(request: Request, parts: Services, received: ReceivedR
     Raises:
         ServiceError: if the beginning of the file already shows that there is no answer; later too, for the form that
             is sent whole.
-        ClientDisconnect: if the client leaves.
     """
     context = request_context(request.scope)
     file = received.upload.take().file
@@ -46,10 +48,10 @@ async def answer_segments(request: Request, parts: Services, received: ReceivedR
         file.close()
         raise
     held.callback(long_file.close)
-    await while_connected(request.receive, long_file.open())
+    await long_file.open()
     if wants_lines(request.headers.getlist("accept")):
         return SegmentStream(long_file, context, held.pop_all())
-    return await while_connected(request.receive, _whole(parts, long_file, context))
+    return await _whole(parts, long_file, context)
 
 
 async def _whole(parts: Services, long_file: LongFileRecognition, context: RequestContext) -> Response:
@@ -147,3 +149,26 @@ async def _put(send: Send, line: Mapping[str, object]) -> None:
 
 def _text(line: Mapping[str, object]) -> bytes:
     return b"".join([*encode(line), b"\n"])
+
+
+def wants_lines(accept: Iterable[str]) -> bool:
+    """Whether `NDJSON` is named, and no less wanted than `JSON`.
+
+    A range such as `*/*` or `application/*` is no wish for lines, which few programs can read.
+
+    Args:
+        accept: the values of all headers of that name.
+    """
+    qualities = dict(_ranges(",".join(accept)))
+    lines = qualities.get(NDJSON, 0.0)
+    whole = next((qualities[each] for each in (JSON, "application/*", "*/*") if each in qualities), 0.0)
+    return lines > 0 and lines >= whole
+
+
+def _ranges(accept: str) -> Iterable[tuple[str, float]]:
+    """Media ranges and how much each is wanted, from 0 to 1; what cannot be read is left out."""
+    for each in accept.split(","):
+        media, *parameters = (part.strip().lower() for part in each.split(";"))
+        quality = next((value for part in parameters if (value := part.removeprefix("q=")) != part), "1")
+        if media and _QUALITY.fullmatch(quality):
+            yield media, float(quality)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 
-from service.api.responses import wants_lines, while_connected
+from service.api.responses import while_connected
+from service.api.segment_response import wants_lines
 from service.errors import InferenceFailed
 
 

@@ -61,10 +61,12 @@ async def recognize(request: Request) -> Response:
         received = await receive_file(request, parts, FILE_FIELDS)
         held.enter_context(received.upload)
         if received.options.granularity != "segment":
-            return await while_connected(request.receive, _answer(parts, received, context))
-        if not in_segments:  # the form says so
-            held.enter_context(parts.recognizer.admit_recording())
-        return await answer_segments(request, parts, received, held)
+            answer = _answer(parts, received, context)
+        else:
+            if not in_segments:  # the form says so
+                held.enter_context(parts.recognizer.admit_recording())
+            answer = answer_segments(request, parts, received, held)
+        return await while_connected(request.receive, answer)
 
 
 async def _answer(parts: Services, received: ReceivedRequest, context: RequestContext) -> Response:
