@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from service.commands import Commands
 from service.errors import SettingsInvalid
-from service.observability.logs import configure_logging
 from service.settings.sources import add_flags, flags_of, load_settings
 
 if TYPE_CHECKING:
@@ -62,6 +61,8 @@ def _pull(options: argparse.Namespace) -> int:
     from service.model.store import pull
 
     settings = load_settings(**flags_of(options))
+    from service.observability.logs import configure_logging
+
     configure_logging(settings)
     stored = pull(options.id, cache=settings.cache_dir, source=options.hub)
     _print_model(stored.manifest, stored.directory)
@@ -73,6 +74,8 @@ def _prepare(options: argparse.Namespace) -> int:
     from service.model.store import find
 
     settings = load_settings(**flags_of(options))
+    from service.observability.logs import configure_logging
+
     configure_logging(settings)
     if options.out is None:
         if options.id or options.demonstration:

@@ -11,7 +11,6 @@ from service.commands import Commands
 from service.commands.open_model import find_model, open_model
 from service.data import EXAMPLES
 from service.inference.engine_limits import EngineLimits
-from service.observability.logs import configure_logging
 from service.settings.settings import Settings
 from service.settings.sources import add_flags, describe_settings, flags_of, load_settings_and_sources
 
@@ -43,6 +42,8 @@ def run(options: argparse.Namespace) -> int:
         ApiKeys.of(settings)  # its file is part of the settings
         print(*describe_settings(settings, sources), sep="\n")
         return 0
+    from service.observability.logs import configure_logging
+
     configure_logging(settings)
     from prometheus_client import CollectorRegistry
 

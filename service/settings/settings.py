@@ -9,8 +9,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    model_validator,
+)
 
 ENV_PREFIX = "SER_"
 
@@ -47,12 +55,10 @@ ApiKey = Annotated[SecretStr, AfterValidator(check_api_key)]
 Origin = Annotated[str, Field(pattern=r"^https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$")]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """The settings after all sources have been merged; immutable."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, validate_default=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     # Where to listen.
     host: str = Field(default="127.0.0.1", min_length=1, max_length=255, description="Address to listen on.")
@@ -64,7 +70,7 @@ class Settings(BaseSettings):
     )
     page: bool = Field(default=True, description="Serve the web page at `/`.")
     docs: bool = Field(default=True, description="Serve `/docs` and `/openapi.json`.")
-    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)] = Field(
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], BeforeValidator(_split)] = Field(
         default=(),
         max_length=100,
         description="Addresses or networks of reverse proxies, separated by commas, whose `X-Forwarded-For` and "
@@ -72,7 +78,7 @@ class Settings(BaseSettings):
     )
 
     # Who may call, and how often.
-    api_keys: Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_split)] = Field(
+    api_keys: Annotated[tuple[ApiKey, ...], BeforeValidator(_split)] = Field(
         default=(),
         max_length=1000,
         description="API keys, separated by commas; callers must send one of them. Without keys, everybody may call. "
@@ -98,7 +104,7 @@ class Settings(BaseSettings):
     rate_burst: Count = Field(
         default=10, description="Requests that each key or address may make at once, within `rate_limit`."
     )
-    cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] = Field(
+    cors_origins: Annotated[tuple[Origin, ...], BeforeValidator(_split)] = Field(
         default=(),
         max_length=100,
         description="Origins of web pages that may call this service from a browser, such as "
@@ -288,15 +294,3 @@ class Settings(BaseSettings):
                 "max_queue_seconds must be at least max_utterance_duration or max_duration, whichever is smaller"
             )
         return self
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Use the arguments only: `service.settings.sources` merges the other sources."""
-        return (init_settings,)

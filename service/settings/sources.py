@@ -17,14 +17,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import EnvSettingsSource
 
 from service.errors import SettingsInvalid
 from service.settings.settings import ENV_PREFIX, Settings
-from service.settings.yaml_file import read_yaml
 
 CONFIG_VARIABLE = "SER_CONFIG"
 CLIENT_KEY_VARIABLE = "SER_API_KEY"
@@ -67,7 +64,11 @@ def load_settings_and_sources(config: Path | None = None, **flags: Any) -> tuple
 
 def _merged(config: Path | None, flags: dict[str, Any], variables: list[_Entry]) -> tuple[Settings, dict[str, str]]:
     path = config or (Path(named) if (named := os.environ.get(CONFIG_VARIABLE)) else None)
-    file_values = read_yaml(path) if path else {}
+    file_values: dict[str, Any] = {}
+    if path:
+        from service.settings.yaml_file import read_yaml  # most commands have no such file
+
+        file_values = read_yaml(path)
     entries = [
         *(_Entry(str(path), name, name, value) for name, value in file_values.items()),
         *variables,
@@ -77,8 +78,9 @@ def _merged(config: Path | None, flags: dict[str, Any], variables: list[_Entry])
     if problems:
         raise SettingsInvalid("\n".join(problems))
     sources = {each.field: f"{each.source}: {each.name}" for each in entries if not each.absent}
+    given = {each.field: each.value for each in variables if not each.absent}
     try:
-        settings = Settings(**{**file_values, **EnvSettingsSource(Settings)(), **flags})
+        settings = Settings(**{**file_values, **given, **flags})
     except ValidationError as exc:
         raise SettingsInvalid("\n".join(_explain(error, sources) for error in exc.errors())) from None
     return settings, sources
@@ -86,6 +88,8 @@ def _merged(config: Path | None, flags: dict[str, Any], variables: list[_Entry])
 
 def describe_settings(settings: Settings, sources: Mapping[str, str]) -> Iterator[str]:
     """The effective values, one line of YAML each, with the source as a comment. Secrets are hidden."""
+    import yaml
+
     for name, value in settings.model_dump(mode="json").items():
         # Dumped as a list, because a scalar dumped alone ends with a document end marker.
         listed = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=1_000_000)
