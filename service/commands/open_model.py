@@ -43,7 +43,7 @@ def open_model(stored: StoredModel, settings: Settings, *, few: bool = False) ->
         threads=settings.threads,
         few=few,
         compile_options=CompileOptions(
-            choice=settings.compile,
+            choice="off" if few and settings.compile == "auto" else settings.compile,
             clips=settings.compile_clips,
             seconds=settings.compile_seconds,
             cache=settings.cache_dir / "compiled",

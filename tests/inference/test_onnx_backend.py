@@ -158,6 +158,16 @@ def test_a_precision_that_was_not_prepared_is_named(tmp_path: Path) -> None:
         OnnxBackend(tmp_path, stored.manifest, dtype="int8", threads=1)
 
 
+def test_a_backend_for_a_few_clips_is_not_warmed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = find("tiny", cache=tmp_path, offline=True)
+    for few, count in ((True, 0), (False, 2)):
+        backend = OnnxBackend(stored.directory, stored.manifest, dtype="fp32", threads=1, few=few)
+        called: list[object] = []
+        monkeypatch.setattr(backend, "run", called.append)
+        backend.warm_up()
+        assert len(called) == count
+
+
 def test_a_backend_for_a_few_clips_gives_the_same_answers_but_for_rounding(tmp_path: Path) -> None:
     stored = find("tiny", cache=tmp_path, offline=True)
     clip = clip_of("happy.wav")

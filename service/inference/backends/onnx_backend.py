@@ -82,8 +82,8 @@ class OnnxBackend:
         dtype: `fp32`, or `int8` where the model was prepared with it.
         threads: of one inference; 0 takes all cores that this process may use.
         sharing_below: seconds up to which clips of a batch share a run, in FP32 and with packed weights.
-        few: whether only a few clips will be run. Weights are then not packed at the start, so that loading is
-            faster and each run slower.
+        few: whether only a few clips will be run. Weights are then not packed and the model is not warmed up, so
+            that the start is faster and each run slower.
 
     Raises:
         ModelNotFound: if the model was not prepared in this precision.
@@ -119,6 +119,7 @@ class OnnxBackend:
         self._config = manifest.config
         # With unpacked weights the order of summation depends on the number of rows.
         self._sharing_below = sharing_below if dtype == "fp32" and not few else 0.0
+        self._few = few
         self._info = manifest.info(backend="onnx", device="cpu", dtype=dtype)
 
     @property
@@ -132,7 +133,9 @@ class OnnxBackend:
         return LIMITS
 
     def warm_up(self) -> None:
-        """Two runs: the first allocates memory, the second runs at full speed."""
+        """Two runs: the first allocates memory, the second runs at full speed. None if few clips will be run."""
+        if self._few:
+            return
         noise = np.random.default_rng(0).standard_normal(2 * SAMPLING_RATE).astype(np.float32)
         for _ in range(2):
             self.run([Clip(noise, SAMPLING_RATE)])
