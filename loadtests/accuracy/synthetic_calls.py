@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from loadtests.common.audio_clips import emodb_clips, read_clip
+from loadtests.common.audio_clips import read_clip, recorded_clips
 from service.preprocess.resample_trim import speech_bounds
 from service.results import SAMPLING_RATE, Floats
 
@@ -87,7 +87,7 @@ def source_clips(folder: Path | None, speakers: Collection[str] = ()) -> list[tu
         ValueError: if there are no such clips.
     """
     if folder is None:
-        found = dict(emodb_clips())
+        found = dict(recorded_clips())
     else:
         found = {path.stem: read_clip(path) for path in sorted(folder.rglob("*.flac"))}
     chosen = [(name, samples) for name, samples in found.items() if not speakers or speaker(name) in speakers]

@@ -19,7 +19,7 @@ from loadtests.bench.implementations import (
     TorchPreprocessing,
 )
 from loadtests.bench.tables import Row, Table
-from loadtests.common.audio_clips import emodb_clips
+from loadtests.common.audio_clips import recorded_clips
 from loadtests.common.kappa import cohen_kappa
 from loadtests.common.process_resources import peak_memory
 from loadtests.common.subprocess_worker import SubprocessWorker
@@ -138,7 +138,7 @@ def agreement_table(
     name: str, model: BenchModel, implementations: Sequence[Implementation], more: Path | None
 ) -> Table:
     """Agreement of the service's answers with FunASR's on the same device, for recorded clips, without trimming."""
-    clips = list(emodb_clips(more))
+    clips = list(recorded_clips(more))
     found = {}
     for each in implementations:
         with load(model, each) as worker:

@@ -10,7 +10,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from loadtests.common.paths import EMODB, EXAMPLES
+from loadtests.common.paths import EMODB
+from service.data import EXAMPLES
 from service.model.synthetic_speech import speech_like
 from service.preprocess.resample_trim import resample
 from service.results import SAMPLING_RATE, Floats
@@ -51,7 +52,7 @@ def read_clip(path: Path) -> Floats:
     return resample(samples.mean(axis=1), rate)
 
 
-def emodb_clips(more: Path | None = None) -> Iterator[tuple[str, Floats]]:
+def recorded_clips(more: Path | None = None) -> Iterator[tuple[str, Floats]]:
     """Name and samples, mono at 16 kHz, of the bundled clips and of those below the directory `more`."""
     for directory in (EXAMPLES, EMODB) if more is None else (EXAMPLES, EMODB, more):
         for path in sorted(path for path in directory.rglob("*") if path.suffix in _SUFFIXES):

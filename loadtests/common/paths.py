@@ -10,6 +10,5 @@ DATA = ROOT / "loadtests" / "data"
 RESULTS = ROOT / "loadtests" / "results"
 """Where commands write their results by default; ignored by git."""
 
-EXAMPLES = ROOT / "service" / "examples"
 EMODB = ROOT / "tests" / "data" / "emodb"
 """Six clips of six speakers and six emotions, 16 kHz mono."""

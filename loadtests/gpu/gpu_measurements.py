@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from loadtests.accuracy.parity import Comparison
 from loadtests.bench.bench_models import BenchModel
-from loadtests.common.audio_clips import emodb_clips, speech
+from loadtests.common.audio_clips import recorded_clips, speech
 from loadtests.common.funasr import load_funasr
 from service.inference.backend import Backend
 from service.inference.backends.compile_options import CompileChoice, CompileOptions
@@ -73,7 +73,7 @@ def agreement(model: BenchModel, device: str, dtypes: Sequence[DtypeChoice], mor
         dtypes: the precisions.
         more: a directory with more clips.
     """
-    waveforms = [samples for _, samples in emodb_clips(more)]
+    waveforms = [samples for _, samples in recorded_clips(more)]
     reference = load_funasr(model.hub, "cpu", 0)
     expected = []
     for samples in waveforms:

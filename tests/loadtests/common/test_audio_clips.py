@@ -33,6 +33,6 @@ def test_stereo_has_silence_to_trim() -> None:
 
 
 def test_real_clips_are_bundled() -> None:
-    found = dict(clips.emodb_clips())
-    assert len(found) >= 6
+    found = dict(clips.recorded_clips())
+    assert len(found) >= 12, "the examples and the clips of EmoDB"
     assert all(samples.ndim == 1 and samples.size > 16_000 for samples in found.values())
