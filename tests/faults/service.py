@@ -38,7 +38,7 @@ PROGRAM = (sys.executable, "-m", "tests.faults.program", "serve", "--answer-cach
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class RunningService:
     """A server that is ready."""
 
     process: subprocess.Popen[str]
@@ -125,7 +125,7 @@ class Service:
 @contextmanager
 def running(
     scratch: Path, *flags: str, environment: Mapping[str, str] | None = None, wrapper: Sequence[str] = ()
-) -> Iterator[Service]:
+) -> Iterator[RunningService]:
     """Run a server with the faulty backend of `tests.faults.program`.
 
     Args:
@@ -143,7 +143,7 @@ def running(
         log.open("a") as errors,
         serving(*port, *flags, command=[*wrapper, *PROGRAM], stderr=errors, env=variables) as (process, url),
     ):
-        yield Service(process, url, log, last_metrics, gate, time.monotonic() - began)
+        yield RunningService(process, url, log, last_metrics, gate, time.monotonic() - began)
 
 
 @dataclass
@@ -155,7 +155,7 @@ class HealthWatch:
         slowest: seconds of the slowest answer.
     """
 
-    service: Service
+    service: RunningService
     live: list[int] = field(default_factory=list)
     ready: list[int] = field(default_factory=list)
     slowest: float = 0.0

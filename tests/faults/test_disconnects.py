@@ -20,7 +20,7 @@ from tests.api.sockets import head
 from tests.audio_samples import encode, speech
 from tests.faults.background_clients import BackgroundClients, ask
 from tests.faults.conftest import Observe
-from tests.faults.service import HealthWatch, Service, connect, running, until
+from tests.faults.service import HealthWatch, RunningService, connect, running, until
 from tests.faults.test_worker import command
 from tests.inference.fake_backend import HOLD
 
@@ -33,7 +33,7 @@ FRAMES = "/recognize?embedding=frame&trim=false"
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class DisconnectStage:
     """When a client disconnects.
 
     Attributes:
@@ -52,27 +52,29 @@ class Stage:
 
 
 STAGES = {
-    "before its headers": Stage(b"", counted=False),
-    "within its headers": Stage(b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-", counted=False),
-    "before its body": Stage(head(len(CLIP)), 0.02),
-    "within its body": Stage(head(len(CLIP)) + CLIP[:9000], 0.02),
-    "within a form": Stage(head(len(CLIP), media="multipart/form-data; boundary=x") + FORM + CLIP[:9000], 0.02),
-    "within a chunk": Stage(head(None) + b"5000\r\n" + CLIP[:9000], 0.02),
-    "at the end of its body": Stage(head(len(CLIP)) + CLIP),
-    "while it is decoded": Stage(head(len(COMPRESSED)) + COMPRESSED, 0.02),
-    "in the queue": Stage(head(len(CLIP)) + CLIP, 0.2, busy=True),
-    "while the model runs": Stage(head(len(LONG), FRAMES) + LONG, 0.1),
-    "while the answer is sent": Stage(head(len(LONG), FRAMES) + LONG, reads=1),
+    "before its headers": DisconnectStage(b"", counted=False),
+    "within its headers": DisconnectStage(b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-", counted=False),
+    "before its body": DisconnectStage(head(len(CLIP)), 0.02),
+    "within its body": DisconnectStage(head(len(CLIP)) + CLIP[:9000], 0.02),
+    "within a form": DisconnectStage(
+        head(len(CLIP), media="multipart/form-data; boundary=x") + FORM + CLIP[:9000], 0.02
+    ),
+    "within a chunk": DisconnectStage(head(None) + b"5000\r\n" + CLIP[:9000], 0.02),
+    "at the end of its body": DisconnectStage(head(len(CLIP)) + CLIP),
+    "while it is decoded": DisconnectStage(head(len(COMPRESSED)) + COMPRESSED, 0.02),
+    "in the queue": DisconnectStage(head(len(CLIP)) + CLIP, 0.2, busy=True),
+    "while the model runs": DisconnectStage(head(len(LONG), FRAMES) + LONG, 0.1),
+    "while the answer is sent": DisconnectStage(head(len(LONG), FRAMES) + LONG, reads=1),
 }
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     with running(tmp_path_factory.mktemp("disconnects")) as started:
         yield started
 
 
-def leave(port: int, stage: Stage, reset: bool) -> None:
+def leave(port: int, stage: DisconnectStage, reset: bool) -> None:
     """Connect, send and disconnect: with a TCP reset, which drops data in transit, or with an orderly close."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(stage.sends)
@@ -83,18 +85,18 @@ def leave(port: int, stage: Stage, reset: bool) -> None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def test_some_clients_leave(service: Service) -> None:
+def test_some_clients_leave(service: RunningService) -> None:
     """The short form of the next test, which is slow."""
     leave_at_every_stage(service, 2)
 
 
 @pytest.mark.slow
-def test_clients_leave(service: Service, observe: Observe) -> None:
+def test_clients_leave(service: RunningService, observe: Observe) -> None:
     """Clients disconnect at every stage of a request, half of them with a TCP reset, with 5 other clients active"""
     observe(leave_at_every_stage(service, 50))
 
 
-def leave_at_every_stage(service: Service, number: int) -> str:
+def leave_at_every_stage(service: RunningService, number: int) -> str:
     """Disconnect `number` clients at each stage; returns the text for the report."""
     before, counted = service.saturate(), service.idle()
     expected = 0

@@ -15,7 +15,7 @@ from tests.audio_samples import encode, speech
 from tests.faults.background_clients import BackgroundClients
 from tests.faults.conftest import Observe
 from tests.faults.program import FILE_SIZE
-from tests.faults.service import HealthWatch, Service, connect, running
+from tests.faults.service import HealthWatch, RunningService, connect, running
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ SENT: dict[str, Callable[[httpx.Client], httpx.Response]] = {
 }
 
 
-def send_all(service: Service) -> dict[str, httpx.Response]:
+def send_all(service: RunningService) -> dict[str, httpx.Response]:
     with connect(service.url) as client:
         return {name: send(client) for name, send in SENT.items()}
 

@@ -16,7 +16,7 @@ from tests.api.sockets import head
 from tests.audio_samples import encode, speech
 from tests.faults.background_clients import BackgroundClients
 from tests.faults.conftest import Observe
-from tests.faults.service import TIMEOUT, HealthWatch, Service, running
+from tests.faults.service import TIMEOUT, HealthWatch, RunningService, running
 
 CLIP = encode("wav-s16", speech(seconds=1), 16_000)
 FLAGS = ("--header-timeout", "1", "--body-idle-timeout", "1", "--body-timeout", "3")
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
+def service(tmp_path: Path) -> Iterator[RunningService]:
     with running(tmp_path, *FLAGS) as started:
         yield started
 
@@ -62,7 +62,7 @@ STALLS: dict[str, tuple[Callable[[int], tuple[bytes, float]], bytes, float]] = {
 }
 
 
-def test_clients_stall(service: Service, observe: Observe) -> None:
+def test_clients_stall(service: RunningService, observe: Observe) -> None:
     """50 clients stall in their headers or bodies, or send byte by byte, with 5 other clients active"""
     kinds = [kind for kind in STALLS.values() for _ in range(50 // len(STALLS) + 1)][:50]
     before, counted = service.saturate(), service.idle()
@@ -84,7 +84,7 @@ def test_clients_stall(service: Service, observe: Observe) -> None:
     )
 
 
-def test_more_clients_stall_than_are_served_at_a_time(service: Service, observe: Observe) -> None:
+def test_more_clients_stall_than_are_served_at_a_time(service: RunningService, observe: Observe) -> None:
     """200 clients stall in their bodies, more than are processed at a time, with 5 other clients active"""
     before, counted = service.saturate(), service.idle()
     number = 200

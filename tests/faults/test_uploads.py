@@ -21,7 +21,7 @@ from tests.api.server.test_server import hostile, resident_bytes
 from tests.audio_samples import encode, speech
 from tests.faults.background_clients import BackgroundClients
 from tests.faults.conftest import Observe
-from tests.faults.service import HealthWatch, Service, by_status_text, connect, running
+from tests.faults.service import HealthWatch, RunningService, by_status_text, connect, running
 from tests.preprocess import bombs
 from tests.preprocess.test_hostile import NO_AUDIO, SCRIPTS, originals
 
@@ -132,7 +132,7 @@ def hostile_uploads() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     with running(tmp_path_factory.mktemp("uploads")) as started:
         yield started
 
@@ -153,7 +153,7 @@ def unexpected_answers(answers: Iterable[httpx.Response]) -> list[str]:
     ]
 
 
-def test_malformed_uploads(service: Service, observe: Observe) -> None:
+def test_malformed_uploads(service: RunningService, observe: Observe) -> None:
     """1,000 damaged files, malformed forms, invalid options and content types, with 5 other clients active"""
     before, memory = service.saturate(), resident_bytes(service.process)
     counted = service.idle()
@@ -204,7 +204,7 @@ def test_hostile_uploads(tmp_path: Path, observe: Observe) -> None:
     )
 
 
-def test_bytes_that_are_not_http(service: Service, observe: Observe) -> None:
+def test_bytes_that_are_not_http(service: RunningService, observe: Observe) -> None:
     """Bytes that are not HTTP, with 5 other clients active"""
     chance = random.Random(7)
     post = b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\n"

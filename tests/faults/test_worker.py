@@ -18,7 +18,7 @@ from tests.audio_samples import encode, speech
 from tests.faults.background_clients import BackgroundClients, ask
 from tests.faults.conftest import Observe
 from tests.faults.program import FAIL_ALWAYS, FAIL_RELOADS
-from tests.faults.service import TIMEOUT, HealthWatch, Service, by_status_text, connect, running, until
+from tests.faults.service import TIMEOUT, HealthWatch, RunningService, by_status_text, connect, running, until
 from tests.inference.fake_backend import BREAK, HOLD, KILL, OUT_OF_MEMORY
 
 RELOADING = (503,)
@@ -32,24 +32,24 @@ def command(what: float, argument: float = 0.0) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     with running(tmp_path_factory.mktemp("worker")) as started:
         yield started
 
 
-def send_command(service: Service, what: float, argument: float = 0.0) -> httpx.Response:
+def send_command(service: RunningService, what: float, argument: float = 0.0) -> httpx.Response:
     with connect(service.url) as client:
         return ask(client, command(what, argument))
 
 
-def wait_ready(service: Service) -> float:
+def wait_ready(service: RunningService) -> float:
     """Wait until the server is ready again; returns the seconds."""
     began = time.monotonic()
     until(lambda: service.health() == (200, 200))
     return time.monotonic() - began
 
 
-def test_the_worker_thread_is_killed(service: Service, observe: Observe) -> None:
+def test_the_worker_thread_is_killed(service: RunningService, observe: Observe) -> None:
     """The worker thread is killed three times with 5 other clients active"""
     before, counted = service.saturate(), service.idle()
     restarts = []
@@ -77,7 +77,7 @@ def test_the_worker_thread_is_killed(service: Service, observe: Observe) -> None
     )
 
 
-def test_the_backend_runs_out_of_memory(service: Service, observe: Observe) -> None:
+def test_the_backend_runs_out_of_memory(service: RunningService, observe: Observe) -> None:
     """The model runs out of memory on some clips with 5 other clients active"""
     counted = service.idle()
     with HealthWatch(service) as health, BackgroundClients(service.url) as clients:
@@ -94,7 +94,7 @@ def test_the_backend_runs_out_of_memory(service: Service, observe: Observe) -> N
 @pytest.mark.parametrize(
     "what", [pytest.param(BREAK, marks=pytest.mark.slow, id="known"), pytest.param(FAIL_ALWAYS, id="unknown")]
 )
-def test_a_clip_breaks_the_backend(what: float, service: Service, observe: Observe) -> None:
+def test_a_clip_breaks_the_backend(what: float, service: RunningService, observe: Observe) -> None:
     """A clip leaves the backend in a permanent error state, with 5 other clients active"""
     counted = service.idle()
     with HealthWatch(service) as health, BackgroundClients(service.url, tolerated=RELOADING) as clients:

@@ -17,7 +17,7 @@ from tests.audio_samples import encode
 from tests.preprocess.segmentation.synthetic_speech import RATE, bounds, cut, near, noise, offset_of, recording, talk
 
 
-class DecodedFile:
+class FakeAudioFile:
     """A file that is decoded already: samples (channel, time), read in blocks of so many seconds."""
 
     def __init__(self, samples: Floats, sampling_rate: int, block: float) -> None:
@@ -40,7 +40,7 @@ class DecodedFile:
 
 
 def reader_of(samples: Floats, sampling_rate: int = RATE, block: float = 1.0) -> AudioReader:
-    return AudioReader(ByteSource(b""), DecodedFile(samples, sampling_rate, block))
+    return AudioReader(ByteSource(b""), FakeAudioFile(samples, sampling_rate, block))
 
 
 def utterances_of(file: FileCut) -> list[ChannelUtterance]:
