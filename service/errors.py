@@ -1,30 +1,7 @@
 """The exceptions of the project. Each has a stable `code` and a text that is safe to show to a client.
 
-    ServiceError
-    ├── InvalidRequest
-    │   ├── MalformedRequest · HeadersTooLarge
-    │   ├── MalformedBody · InvalidOptions · BodyTooLarge · UploadTimeout · UnsupportedMediaType
-    │   ├── InvalidMessage · MessageTooLarge · StreamIdle · SlowConsumer (of a stream)
-    │   └── AudioError
-    │       ├── NotDecodable · AudioEmpty · AudioTooShort · AudioTruncated · AudioNotFinite
-    │       └── AudioTooLong
-    ├── Unauthorized
-    │   └── KeyMissing · KeyInvalid
-    ├── OriginForbidden
-    ├── Refused (says when to retry)
-    │   ├── QueueFull · RateLimited · TooManyStreams
-    │   └── Unavailable
-    │       ├── ModelLoading · Draining · StorageFull
-    │       └── WorkerDead
-    ├── DeadlineExceeded
-    ├── InferenceFailed
-    │   └── BackendBroken
-    └── SetupError (startup and command line, never an HTTP answer)
-        ├── ModelNotFound · HubUnreachable · CheckpointInvalid
-        └── MissingExtra · SettingsInvalid
-
-`service.api.problems` assigns the HTTP statuses. The OpenAPI document shows the first line of the docstrings as example
-details.
+`service.api.problems` assigns the HTTP statuses; a `SetupError` (startup and command line) is never an HTTP answer. The
+OpenAPI document shows the first line of the docstrings as example details.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from loadtests.accuracy.synthetic_calls import CODECS, RATE, SpokenClip, Synthet
 from loadtests.common import documents, machine
 from loadtests.common.server_process import model_description, start_service
 from service.preprocess.reader import open_reader
-from service.preprocess.segmentation.file_utterances import cut_file
+from service.preprocess.segmentation.file_utterances import FileCut
 from service.results import Floats
 
 TOLERANCE = 0.3
@@ -196,7 +196,7 @@ def measure(call: SyntheticCall, codec: str, noise: tuple[float, float], client:
     result.seconds = time.perf_counter() - began
     began = time.process_time()
     with open_reader(data, max_duration=call.samples.shape[1] / RATE + 1) as reader:
-        for _ in cut_file(reader, channels="split", start=None, end=None).steps():
+        for _ in FileCut(reader, channels="split", start=None, end=None).steps():
             pass
     result.cutting = time.process_time() - began
     alone = [label_of(encode(clip.samples[None], codec), client) for clip in call.spoken]

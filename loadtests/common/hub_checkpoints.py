@@ -16,7 +16,6 @@ from loadtests.common.paths import EMODB
 from service.model.config import ModelConfig
 from service.model.normalize import normalized
 from service.model.synthetic_speech import speech_like
-from service.model.weights import expected_shapes
 from service.results import Floats
 
 LABELS = (
@@ -140,7 +139,12 @@ def odd_model_conf(*, decoder: bool = True) -> dict[str, Any]:
 
 
 def make_weights(config: ModelConfig, labels: int, seed: int = 0) -> dict[str, NDArray[np.float32]]:
-    """Random weights by name, scaled by fan-in; some attention scales are negative, which the model clamps to zero."""
+    """Random weights by name, scaled by fan-in; some attention scales are negative, which the model clamps to zero.
+
+    Needs torch.
+    """
+    from service.model.network.encoder import expected_shapes
+
     rng = np.random.default_rng(seed)
     weights = {}
     for name, shape in expected_shapes(config, labels).items():

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from pathlib import Path
 from threading import Thread
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from service.errors import InferenceFailed, QueueFull, ServiceError, SetupError, WorkerDead
@@ -91,10 +90,8 @@ class LocalSource:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close(_NO_DEADLINE if error is None else 0.0)  # after an error, what still runs is not needed
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._close(_NO_DEADLINE if kind is None else 0.0)  # after an error, what still runs is not needed
 
     def recognize(self, path: Path) -> FileOutcome:
         """As `Source.recognize`; a file during which the worker died is tried once more."""

@@ -6,7 +6,6 @@ import random
 import time
 from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, cast
 
 from emotion2vec_client import Client, Problem, RequestFailed, Retries, Unreachable
@@ -66,21 +65,20 @@ class ServerSource:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._client.close()
 
     def recognize(self, path: Path) -> FileOutcome:
         """As `Source` says."""
         while True:
-            with self._throttle.call() as call:
+            with self._throttle:
                 try:
                     answer = self._client.recognize(path, **self._options)
                 except OSError as error:
                     return unreadable(error)
                 except RequestFailed as error:
-                    call.refused = isinstance(error, Problem) and error.status == HTTPStatus.TOO_MANY_REQUESTS
+                    if isinstance(error, Problem) and error.status == HTTPStatus.TOO_MANY_REQUESTS:
+                        self._throttle.refused()
                     if not self._may_be_retried(error):
                         return self._problem_of(error)
                     delay = _retry_after(error) or random.uniform(*_RETRY_SECONDS)  # noqa: S311 - spreads the retries

@@ -7,13 +7,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TypeVar
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def map_in_threads(
-    function: Callable[[Item], Result], items: Iterable[Item], threads: int, *, in_order: bool
-) -> Generator[tuple[Item, Result], None, None]:
+    function: Callable[[T], R], items: Iterable[T], threads: int, *, in_order: bool
+) -> Generator[tuple[T, R], None, None]:
     """Yield each item with the result of `function`.
 
     Args:
@@ -27,7 +27,7 @@ def map_in_threads(
     """
     rest = iter(items)
     pool = ThreadPoolExecutor(threads, "file")
-    running: dict[Future[Result], Item] = {}
+    running: dict[Future[R], T] = {}
     try:
         while True:
             for item in islice(rest, 2 * threads - len(running)):

@@ -20,7 +20,7 @@ from service.errors import CheckpointInvalid, ModelNotFound
 from service.model.config import ModelConfig
 from service.model.hub import FILES
 from service.model.labels import parse_tokens
-from service.model.weights import check_shapes, expected_shapes
+from service.model.network.encoder import check_shapes, expected_shapes
 
 CONFIG, TOKENS, CHECKPOINT = FILES
 
@@ -145,7 +145,7 @@ def _select(state: Mapping[str, Any], config: ModelConfig, labels: int) -> dict[
             f"{CHECKPOINT} has no head (proj.weight): it is a feature extractor, which classifies no emotions; "
             "use one of the emotion2vec_plus models or emotion2vec_base_finetuned"
         )
-    check_shapes(config, labels, {name: tuple(tensor.shape) for name, tensor in found.items()})
+    check_shapes(config, labels, found)
     return found
 
 

@@ -9,10 +9,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from service.errors import CheckpointInvalid
 from service.results import FRAME_HOP, MIN_SAMPLES
+
+T = TypeVar("T")
 
 _CONV_TERM = re.compile(r"\[\((\d{1,5}),(\d{1,3}),(\d{1,3})\)\](?:\*(\d{1,2}))?")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -42,7 +44,6 @@ _LIMITS = {
     "num_extra_tokens": 1024,
 }
 _MAY_BE_ZERO = {"prenet_depth", "num_extra_tokens"}
-
 
 LOWEST_BIAS = -60.0
 """Lower bound of the attention bias. Below it, attention weights of distant frames would become denormal numbers, with
@@ -165,7 +166,7 @@ class ModelConfig:
         if conv_pos_depth < 1:
             raise CheckpointInvalid(f"conv_pos_depth is {conv_pos_depth}; it must be at least 1")
         return cls(
-            conv_layers=parse_conv_spec(_text(audio, "feature_encoder_spec")),
+            conv_layers=parse_conv_spec(_typed(audio, "feature_encoder_spec", str)),
             embed_dim=embed_dim,
             num_heads=num_heads,
             prenet_depth=_integer(audio, "prenet_depth"),
@@ -176,9 +177,9 @@ class ModelConfig:
             conv_pos_groups=_integer(audio, "conv_pos_groups"),
             num_extra_tokens=_integer(audio, "num_extra_tokens"),
             norm_eps=_number(model_conf, "norm_eps"),
-            normalize=_boolean(model_conf, "normalize"),
-            alibi_scale_per_layer=_boolean(audio, "learned_alibi_scale_per_layer"),
-            alibi_scale_per_head=_boolean(audio, "learned_alibi_scale_per_head"),
+            normalize=_typed(model_conf, "normalize", bool),
+            alibi_scale_per_layer=_typed(audio, "learned_alibi_scale_per_layer", bool),
+            alibi_scale_per_head=_typed(audio, "learned_alibi_scale_per_head", bool),
         )
 
 
@@ -226,10 +227,17 @@ def _lookup(values: Any, path: str) -> Any:
     return values
 
 
-def _integer(values: Mapping[str, Any], name: str) -> int:
+def _typed(values: Mapping[str, Any], name: str, kind: type[T]) -> T:
     value = _lookup(values, name)
-    if type(value) is not int or abs(value) > 2**31:
-        raise CheckpointInvalid(f"{name} is not an integer of a sensible size: {value!r:.100}")
+    if type(value) is not kind:
+        raise CheckpointInvalid(f"{name} is not of type {kind.__name__}: {value!r:.100}")
+    return value
+
+
+def _integer(values: Mapping[str, Any], name: str) -> int:
+    value = _typed(values, name, int)
+    if abs(value) > 2**31:
+        raise CheckpointInvalid(f"{name} is too large: {value!r:.100}")
     return value
 
 
@@ -241,17 +249,3 @@ def _number(values: Mapping[str, Any], name: str) -> float:
     if type(value) not in (int, float) or not 0 <= value <= 1e6:
         raise CheckpointInvalid(f"{name} is not a number of a sensible size: {value!r:.100}")
     return float(value)
-
-
-def _boolean(values: Mapping[str, Any], name: str) -> bool:
-    value = _lookup(values, name)
-    if type(value) is not bool:
-        raise CheckpointInvalid(f"{name} is neither true nor false: {value!r:.100}")
-    return value
-
-
-def _text(values: Mapping[str, Any], name: str) -> str:
-    value = _lookup(values, name)
-    if type(value) is not str or len(value) > 2000:
-        raise CheckpointInvalid(f"{name} is not a short text: {value!r:.100}")
-    return value

@@ -1,8 +1,7 @@
 """Converts a checkpoint in hub layout into a prepared model, whose files the service memory-maps.
 
-A prepared model is a directory with the weights as safetensors, the graphs for ONNX Runtime, and a manifest. The
-manifest is written last, after the graphs have been checked against the encoder, so a directory with a manifest is
-complete.
+A prepared model is a directory with the weights as safetensors, the graphs for ONNX Runtime, which have been checked
+against the encoder, and a manifest. The manifest is written last, so a directory with a manifest is complete.
 """
 
 from __future__ import annotations
@@ -51,7 +50,9 @@ _PUBLISH_ATTEMPTS = 20
 _TOOLS = ("torch", "onnx", "onnxruntime", "safetensors", "numpy")
 
 
-class _Answer(NamedTuple):
+class _Expected(NamedTuple):
+    """A check clip, and the encoder's results for it."""
+
     waveform: Floats
     embedding: Floats
     scores: NDArray[np.float64]
@@ -124,8 +125,8 @@ def _write(directory: Path, checkpoint: Checkpoint, *, int8: bool) -> None:
     encoder = Encoder.from_weights(config, weights, device=torch.device("cpu"), dtype=torch.float32)
 
     write_onnx(config, checkpoint.weights, directory / ONNX_FP32)
-    answers = _answers(encoder)
-    score, embedding, _ = _compare(answers, directory / ONNX_FP32, config, together=True)
+    expected = _expected_results(encoder)
+    score, embedding, _ = _compare(expected, directory / ONNX_FP32, config, together=True)
     logger.info("the FP32 graph differs by %.1e in scores and %.1e in embeddings", score, embedding)
     if not (score <= TOLERANCE and embedding <= TOLERANCE):  # so that NaN fails
         raise CheckpointInvalid(
@@ -133,24 +134,25 @@ def _write(directory: Path, checkpoint: Checkpoint, *, int8: bool) -> None:
         )
     if int8:
         write_onnx(config, checkpoint.weights, directory / ONNX_INT8, precision="int8")
-        score, _, cosine = _compare(answers, directory / ONNX_INT8, config, together=False)
+        score, _, cosine = _compare(expected, directory / ONNX_INT8, config, together=False)
         logger.info("the INT8 graph differs by %.1e in scores, the cosine of embeddings is %.3f", score, cosine)
         if not cosine >= _INT8_SIMILARITY:
             raise CheckpointInvalid(f"INT8 changes the embeddings of this model too much (cosine {cosine:.2f})")
 
 
-def _answers(encoder: Encoder) -> list[_Answer]:
-    """The encoder's results for the check clips."""
-    answers = []
+def _expected_results(encoder: Encoder) -> list[_Expected]:
+    expected = []
     for seed, samples in _CHECK_CLIPS:
         waveform = normalized(speech_like(samples / SAMPLING_RATE, seed))
         with torch.inference_mode():
             features, logits = encoder(torch.from_numpy(waveform)[None])
-        answers.append(_Answer(waveform, features[0].mean(dim=0).numpy(), _softmax(logits[0].numpy())))
-    return answers
+        expected.append(_Expected(waveform, features[0].mean(dim=0).numpy(), _softmax(logits[0].numpy())))
+    return expected
 
 
-def _compare(answers: list[_Answer], graph: Path, config: ModelConfig, *, together: bool) -> tuple[float, float, float]:
+def _compare(
+    expected: list[_Expected], graph: Path, config: ModelConfig, *, together: bool
+) -> tuple[float, float, float]:
     """Compare a graph with the encoder: largest difference in scores and in embeddings, smallest cosine of embeddings.
 
     Every check clip is run alone and, with `together`, also all of them in one run.
@@ -160,8 +162,8 @@ def _compare(answers: list[_Answer], graph: Path, config: ModelConfig, *, togeth
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     score = embedding = 0.0
     cosine = 1.0
-    for run in [*([answer] for answer in answers), *([answers] if together else [])]:
-        inputs = lay_out([answer.waveform for answer in run], config)
+    for run in [*([each] for each in expected), *([expected] if together else [])]:
+        inputs = lay_out([each.waveform for each in run], config)
         features, logits = session.run(["features", "logits"], inputs.tensors)
         for (_, ours, scores), frames in zip(run, inputs.frames, strict=True):
             theirs = features[frames].mean(axis=0)

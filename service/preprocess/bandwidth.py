@@ -17,8 +17,7 @@ _VOICE = (300, 3_400)
 
 _FRAME_SECONDS = 0.016
 _MOST_FRAMES = 48
-"""48 frames take 0.14 ms for 5 s at 16 kHz. 128 frames take 0.6 ms and give the same result for 595 studio clips, as
-they are and through mu-law."""
+"""48 frames take 0.14 ms for 5 s at 16 kHz; 128 take 0.6 ms and give the same result for 595 studio clips."""
 
 _VALUES = 1 << 16
 """Most samples that are analysed, over all channels: many channels at high rates get fewer frames."""

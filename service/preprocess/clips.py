@@ -13,8 +13,7 @@ ChannelChoice = Literal["mix", "split"] | int
 """`mix` for the mean of all channels, `split` for each channel separately, or the index of one channel."""
 
 _LARGEST = 1e12
-"""Largest magnitude of a sample. Full scale is 1, and files of unscaled 32-bit integers reach 2e9; the energy of much
-larger values does not fit float32."""
+"""Largest magnitude of a sample. Unscaled 32-bit integers reach 2e9; the energy of much more does not fit float32."""
 
 
 def make_clips(

@@ -24,8 +24,7 @@ _MOST_CHUNKS = 4096
 """Most chunks or boxes that are read; a file made of millions of empty ones must not cost time."""
 
 _LEAST_MISSING, _MOST_MISSING = 64, 1024
-"""A 32nd of the file may be missing, but at least and at most so many bytes. Some programs count their own header as
-audio, and such files are not truncated."""
+"""A 32nd of the file may be missing, within these bounds in bytes: some programs count their own header as audio."""
 
 _OGG_PAGE = 65_307
 """Most bytes in an Ogg page."""
@@ -77,23 +76,30 @@ def _identify(head: bytes) -> Kind:
     return next((kind for start, kind in starts if head.startswith(start)), "other")
 
 
-def _wav_end(source: ByteSource) -> int | None:
-    order = ">" if source.at(0, 4) == b"RIFX" else "<"
-    long_size = 0
-    position = 12
+def _find_chunk(
+    source: ByteSource, position: int, name: bytes, size_format: str, padding: int = 1
+) -> tuple[int, int] | None:
+    """Search the chunks from `position` on for a name: the begin of its content and its size, as `struct` reads it."""
+    header = len(name) + struct.calcsize(size_format)
     for _ in range(_MOST_CHUNKS):
-        chunk = source.at(position, 24)
-        if len(chunk) < 8:
+        chunk = source.at(position, header)
+        if len(chunk) < header:
             return None
-        size: int = struct.unpack_from(f"{order}I", chunk, 4)[0]
-        if chunk.startswith(b"ds64") and len(chunk) == 24:
-            long_size = struct.unpack_from("<Q", chunk, 16)[0]
-        if chunk.startswith(b"data"):
-            if size == 0xFFFFFFFF and 0 < long_size < 1 << 63:
-                return position + 8 + long_size
-            return None if size == 0 or size >= _STREAMED else position + 8 + size
-        position += 8 + size + size % 2
+        size: int = struct.unpack_from(size_format, chunk, len(name))[0]
+        position += header
+        if chunk.startswith(name):
+            return position, size
+        position += max(0, size + -size % padding)
     return None
+
+
+def _wav_end(source: ByteSource) -> int | None:
+    size_format = ">I" if source.at(0, 4) == b"RIFX" else "<I"
+    begin, size = _find_chunk(source, 12, b"data", size_format, padding=2) or (0, 0)
+    if size == 0xFFFFFFFF and (sizes := _find_chunk(source, 12, b"ds64", size_format, padding=2)):
+        long_size = int.from_bytes(source.at(sizes[0] + 8, 8), "little")
+        return begin + long_size if 0 < long_size < 1 << 63 else None
+    return None if size == 0 or size >= _STREAMED else begin + size
 
 
 def _w64_end(source: ByteSource) -> int | None:
@@ -105,21 +111,13 @@ def _w64_end(source: ByteSource) -> int | None:
         size: int = struct.unpack_from("<Q", chunk, 16)[0]
         if chunk.startswith(_W64_DATA):
             return None if size <= 24 or size >= 1 << 62 else position + size
-        position += max(24, size + -size % 8)
+        position += max(24, size + -size % 8)  # the size includes the header
     return None
 
 
 def _aiff_end(source: ByteSource) -> int | None:
-    position = 12
-    for _ in range(_MOST_CHUNKS):
-        chunk = source.at(position, 8)
-        if len(chunk) < 8:
-            return None
-        size: int = struct.unpack_from(">I", chunk, 4)[0]
-        if chunk.startswith(b"SSND"):
-            return None if size <= 8 or size >= _STREAMED else position + 8 + size
-        position += 8 + size + size % 2
-    return None
+    begin, size = _find_chunk(source, 12, b"SSND", ">I", padding=2) or (0, 0)
+    return None if size <= 8 or size >= _STREAMED else begin + size
 
 
 def _au_end(source: ByteSource) -> int | None:
@@ -131,16 +129,8 @@ def _au_end(source: ByteSource) -> int | None:
 
 
 def _caf_end(source: ByteSource) -> int | None:
-    position = 8
-    for _ in range(_MOST_CHUNKS):
-        chunk = source.at(position, 12)
-        if len(chunk) < 12:
-            return None
-        size: int = struct.unpack_from(">q", chunk, 4)[0]
-        if chunk.startswith(b"data"):
-            return None if size <= 0 else position + 12 + size
-        position += 12 + max(0, size)
-    return None
+    begin, size = _find_chunk(source, 8, b"data", ">q") or (0, 0)
+    return None if size <= 0 else begin + size
 
 
 def _ogg_end(source: ByteSource) -> int | None:

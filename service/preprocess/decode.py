@@ -1,20 +1,79 @@
-"""Decode a whole upload into memory, within limits.
+"""Decode a file with libsndfile in this process, or with FFmpeg in a child process; see also `preprocess.reader`.
 
-Recordings that are too long for that are decoded block by block: see `service.preprocess.reader`.
+The format is detected from the content alone; the client's file name, extension and content type are ignored.
 """
 
 from __future__ import annotations
 
 from contextlib import closing
+from typing import Protocol
 
+from service.errors import AudioEmpty, AudioTruncated
+from service.preprocess import libsndfile
 from service.preprocess.byte_source import ByteSource, Data
+from service.preprocess.declared_length import read_header
 from service.preprocess.decoding_limits import DecodingLimits
-from service.preprocess.open import open_audio_file
-from service.results import Waveform
+from service.preprocess.ffmpeg import sandbox
+from service.results import Floats, Waveform
+
+
+class AudioFile(Protocol):
+    """An opened file, decoded once from beginning to end: either block by block or everything at once.
+
+    Some formats declare no length (ADTS, AMR, GSM, MPEG-TS, MP3 without a Xing tag, anything written to a pipe). Such a
+    file that was cut off cannot be told from a complete one.
+    """
+
+    sampling_rate: int
+    channels: int
+
+    def read(self) -> Floats | None:
+        """Decode the next block: float32 (channel, time), up to `block_frames` long; None after the last.
+
+        Integers are scaled to [-1, 1). The array may be a transposed view.
+
+        Raises:
+            NotDecodable: the file turns out not to be audio, or it breaks the decoder.
+            AudioEmpty: the file contains no samples.
+            AudioTooLong: the audio exceeds the limits.
+            AudioTruncated: the audio is damaged, or ends before the length that its header declares.
+        """
+
+    def read_all(self) -> Floats:
+        """Decode everything at once, instead of block by block; raises as `read` does."""
+
+    def close(self) -> None:
+        """Release the decoder. May be called more than once."""
+
+
+def open_audio_file(source: ByteSource, limits: DecodingLimits) -> AudioFile:
+    """Detect the format of a file and open it with its decoder.
+
+    Args:
+        source: the file.
+        limits: how much audio may be decoded.
+
+    Raises:
+        NotDecodable: not audio in a supported format, no audio stream, or rate or channels out of bounds.
+        AudioEmpty: no bytes or no samples.
+        AudioTooLong: the audio is known to exceed the limits.
+        AudioTruncated: the file ends before the length that its header declares.
+        QueueFull: too many files are being decoded block by block.
+        ServiceError: the upload cannot be read back or no decoder can be started; not the client's fault.
+    """
+    source.check()
+    if source.size == 0:
+        raise AudioEmpty("The file has no bytes.")
+    header = read_header(source)
+    if header.truncated:
+        raise AudioTruncated("The file ends before the length that its header declares.")
+    if header.kind in libsndfile.KINDS and (file := libsndfile.try_open(source, limits)):
+        return file
+    return sandbox.FFmpegFile(source, limits)
 
 
 def decode(data: Data, *, max_duration: float) -> Waveform:
-    """Decode audio; every limit is enforced while decoding.
+    """Decode a whole file into memory; every limit is enforced while decoding.
 
     Args:
         data: the file's bytes, or a seekable binary file, which stays open.

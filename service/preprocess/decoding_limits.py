@@ -16,8 +16,7 @@ MAX_CHANNELS = 32
 """Most channels; some formats allow 65,535."""
 
 MAX_VALUES = 1 << 26
-"""Most samples over all channels (256 MiB as float32) of a file that is held in memory as a whole: 300 s of stereo at
-96 kHz, 70 minutes of mono at 16 kHz."""
+"""Most samples over all channels (256 MiB as float32) of a file in memory as a whole: 70 minutes of mono at 16 kHz."""
 
 BLOCK_SECONDS = 10
 """Longest block of a file that is decoded block by block."""

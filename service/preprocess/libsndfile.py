@@ -6,6 +6,8 @@ libsndfile takes twice as long for it.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import soundfile
 
 from service.errors import AudioEmpty, AudioTruncated
@@ -36,7 +38,7 @@ class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc] # soundfile ha
 
 
 class LibsndfileFile:
-    """A file opened with libsndfile; see `service.preprocess.open.AudioFile`.
+    """A file opened with libsndfile; see `service.preprocess.decode.AudioFile`.
 
     Args:
         file: at its beginning, with a known length of at least one frame.
@@ -50,12 +52,7 @@ class LibsndfileFile:
         self._left = self._declared
 
     def read(self) -> Floats | None:
-        """Decode the next block; None after the last.
-
-        Raises:
-            AudioEmpty: the file contains no samples.
-            AudioTruncated: the audio is damaged or ends early.
-        """
+        """Decode the next block; None after the last. For the errors see `service.preprocess.decode.AudioFile`."""
         if not self._left:
             return None
         samples = self._read(block_frames(self.sampling_rate, self.channels))
@@ -110,15 +107,12 @@ def try_open(source: ByteSource, limits: DecodingLimits) -> LibsndfileFile | Non
         file = _SequentialFile(source)
     except (soundfile.LibsndfileError, TypeError):
         return None
-    try:
+    with ExitStack() as stack:
+        stack.callback(file.close)
         budget = limits.frames(file.samplerate, file.channels)
-        known = 0 < file.frames < _UNKNOWN_LENGTH
-        if known and file.frames > budget:
+        if not 0 < file.frames < _UNKNOWN_LENGTH:
+            return None
+        if file.frames > budget:
             raise limits.too_long(file.samplerate, file.channels)
-    except BaseException:
-        file.close()
-        raise
-    if not known:
-        file.close()
-        return None
+        stack.pop_all()
     return LibsndfileFile(file)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from threading import Lock
-from types import TracebackType
 from typing import Self
 
 from service.errors import ServiceError
 from service.preprocess.byte_source import ByteSource, Data
+from service.preprocess.decode import AudioFile, open_audio_file
 from service.preprocess.decoding_limits import DecodingLimits
-from service.preprocess.open import AudioFile, open_audio_file
 from service.results import Floats
 
 
@@ -42,10 +41,7 @@ class AudioReader:
             An array may be a transposed view.
 
         Raises:
-            NotDecodable: the file turns out not to be audio, or it breaks the decoder.
-            AudioEmpty: the file contains no samples.
-            AudioTooLong: longer than `max_duration`.
-            AudioTruncated: the audio is damaged, or ends before the length that its header declares.
+            AudioError: as `service.preprocess.decode.AudioFile.read`.
             ServiceError: the upload cannot be read back; not the client's fault.
             ValueError: the reader is closed.
         """
@@ -64,9 +60,7 @@ class AudioReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _next(self) -> Floats | None:
@@ -87,12 +81,7 @@ def open_reader(data: Data, *, max_duration: float) -> AudioReader:
         max_duration: the longest audio accepted, in seconds.
 
     Raises:
-        NotDecodable: not audio in a supported format, no audio stream, or rate or channels out of bounds.
-        AudioEmpty: no bytes or no samples.
-        AudioTooLong: the header declares more than `max_duration`.
-        AudioTruncated: the file ends before the length that its header declares.
-        QueueFull: FFmpeg already decodes as many files block by block as allowed.
-        ServiceError: the upload cannot be read back or no decoder can be started; not the client's fault.
+        ServiceError: as `service.preprocess.decode.open_audio_file`.
     """
     source = ByteSource(data)
     try:

@@ -1,7 +1,4 @@
-"""Resample and trim on the CPU, with soxr and numpy.
-
-`service.preprocess.resample_trim_torch` does the same with torch; both have one contract and one test suite.
-"""
+"""Resample and trim on the CPU with soxr and numpy; `resample_trim_torch` has the same contract and the same tests."""
 
 from __future__ import annotations
 
@@ -21,8 +18,7 @@ MARGIN = 800
 """Samples at 16 kHz added before and after speech (50 ms), so that soft onsets and endings are not cut off."""
 
 QUIET = 1e-4
-"""Frames below this fraction of the loudest frame's energy (-40 dB) are not speech. The published code uses the same
-threshold: a factor of 0.01 in magnitude."""
+"""Frames below this fraction of the loudest frame's energy (-40 dB) are not speech, as in the published code."""
 
 SILENCE = 1e-7
 """A clip is silent if the mean square of its loudest frame is below this (-70 dBFS)."""

@@ -1,7 +1,4 @@
-"""Resample and trim on the device of the model, with torch and torchaudio.
-
-The contract is that of `service.preprocess.resample_trim`. No other module of this package imports torch.
-"""
+"""Resample and trim with torch on the device of the model; the contract is that of `resample_trim`."""
 
 from __future__ import annotations
 
@@ -16,15 +13,13 @@ from service.preprocess import resample_trim
 from service.preprocess.resample_trim import FRAME, HOP, MARGIN, QUIET, SILENCE
 from service.results import SAMPLING_RATE
 
-# Found by a search for the least difference from soxr's HQ filter: for white noise it is 73 dB below the signal at 8
-# and 48 kHz, and 60 dB at 44.1 kHz.
+# Found by a search for the least difference from soxr's HQ filter: 60 to 73 dB below white noise at 8 to 48 kHz.
 _WIDTH = 88
 _ROLLOFF = 0.9569
 _BETA = 11.7
 
 _LARGEST_KERNEL = 1 << 22
-"""Most coefficients of a kernel (16 MiB). It grows with rate / gcd(rate, 16000): 44,100 Hz needs 150,000 coefficients,
-but 44,101 Hz 0.7e9 (3 GB)."""
+"""Most coefficients of a kernel (16 MiB): 44,100 Hz needs 150,000, but 44,101 Hz 0.7e9 (its gcd with 16,000 is 1)."""
 
 
 def resample(waveform: Tensor, sampling_rate: int) -> Tensor:
@@ -71,9 +66,7 @@ def _kernel_size(sampling_rate: int) -> int:
 
 
 def speech_bounds(waveforms: Tensor, lengths: Tensor) -> Tensor:
-    """Find where speech begins and ends; see `service.preprocess.resample_trim.speech_bounds`.
-
-    Does not synchronise with the device.
+    """Find where speech begins and ends, as `resample_trim.speech_bounds` does, without synchronising with the device.
 
     Args:
         waveforms: float32 of shape (clip, time) at 16 kHz, zero past the end of each clip.

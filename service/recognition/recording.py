@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import BinaryIO
 
 from service.preprocess.reader import open_reader
-from service.preprocess.segmentation.file_utterances import cut_file
+from service.preprocess.segmentation.file_utterances import FileCut
 from service.recognition.concurrency import in_pool
 from service.recognition.options import Options
 from service.results import ChannelUtterance, Clip
@@ -39,7 +39,7 @@ class Recording:
         self.channels = self._reader.channels
         self._trim = options.trim
         try:
-            self._cut = cut_file(self._reader, channels=options.channels, start=options.start, end=options.end)
+            self._cut = FileCut(self._reader, channels=options.channels, start=options.start, end=options.end)
         except BaseException:
             self._reader.close()
             raise

@@ -62,7 +62,9 @@ def load_settings_and_sources(config: Path | None = None, **flags: Any) -> tuple
     return _merged(config, flags, [*_variables()])
 
 
-def _merged(config: Path | None, flags: dict[str, Any], variables: list[_Entry]) -> tuple[Settings, dict[str, str]]:
+def _merged(
+    config: Path | None, flags: dict[str, Any], variables: list[_SourceValue]
+) -> tuple[Settings, dict[str, str]]:
     path = config or (Path(named) if (named := os.environ.get(CONFIG_VARIABLE)) else None)
     file_values: dict[str, Any] = {}
     if path:
@@ -70,9 +72,9 @@ def _merged(config: Path | None, flags: dict[str, Any], variables: list[_Entry])
 
         file_values = read_yaml(path)
     entries = [
-        *(_Entry(str(path), name, name, value) for name, value in file_values.items()),
+        *(_SourceValue(str(path), name, name, value) for name, value in file_values.items()),
         *variables,
-        *(_Entry("flags", name, name, value) for name, value in flags.items()),
+        *(_SourceValue("flags", name, name, value) for name, value in flags.items()),
     ]
     problems = [f"{each.source}: {problem}" for each in entries if (problem := _problem(each))]
     if problems:
@@ -106,15 +108,12 @@ def add_flags(parser: argparse.ArgumentParser, fields: Iterable[str] | None = No
     for name in fields or Settings.model_fields:
         field = Settings.model_fields[name]
         text = f"{field.description} [{shown_default(field)}]".replace("%", "%%")
-        flag = "--" + name.replace("_", "-")
+        options: dict[str, Any] = {"metavar": "VALUE", "help": text}
         if name in NO_FLAG:
-            parser.add_argument(flag, action=_NoFlag, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+            options = {"action": _NoFlag, "help": argparse.SUPPRESS}
         elif field.annotation is bool:
-            parser.add_argument(
-                flag, dest=name, default=argparse.SUPPRESS, action=argparse.BooleanOptionalAction, help=text
-            )
-        else:
-            parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, metavar="VALUE", help=text)
+            options = {"action": argparse.BooleanOptionalAction, "help": text}
+        parser.add_argument("--" + name.replace("_", "-"), dest=name, default=argparse.SUPPRESS, **options)
 
 
 class _NoFlag(argparse.Action):
@@ -141,7 +140,7 @@ def shown_default(field: FieldInfo) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _SourceValue:
     """A value from one source: the name it has there, and the field it sets."""
 
     source: str
@@ -154,13 +153,13 @@ class _Entry:
         return self.source == _ENVIRONMENT and self.value == ""
 
 
-def _variables() -> Iterator[_Entry]:
+def _variables() -> Iterator[_SourceValue]:
     for name, value in os.environ.items():
         if name.upper().startswith(ENV_PREFIX) and name.upper() != CONFIG_VARIABLE:
-            yield _Entry(_ENVIRONMENT, name, name[len(ENV_PREFIX) :].lower(), value)
+            yield _SourceValue(_ENVIRONMENT, name, name[len(ENV_PREFIX) :].lower(), value)
 
 
-def _problem(entry: _Entry) -> str | None:
+def _problem(entry: _SourceValue) -> str | None:
     """An error that the validation of the field would not find, or would not explain."""
     if entry.field not in Settings.model_fields:
         return _unknown(entry)
@@ -171,7 +170,7 @@ def _problem(entry: _Entry) -> str | None:
     return None
 
 
-def _unknown(entry: _Entry) -> str:
+def _unknown(entry: _SourceValue) -> str:
     if isinstance(entry.value, dict) and entry.value.keys() & Settings.model_fields.keys():
         return f"{entry.name} is not a setting; settings are not grouped: move its entries to the top level"
     close = get_close_matches(entry.field, Settings.model_fields, n=1)

@@ -25,7 +25,7 @@ _WRITABLE = ["find", "/tmp", "/var/tmp", "-xdev", "-writable", "-not", "-type", 
 def main() -> None:
     """Start the service, send requests, stop it."""
     order = json.loads(sys.stdin.read())
-    shut_off(Path(order["temporary"]), Path(order["prefix"]), Path(order["aside"]))
+    restrict(Path(order["temporary"]), Path(order["prefix"]), Path(order["aside"]))
     user = int(order["user"])
     run: dict[str, Any] = {"env": order["environment"], "cwd": order["directory"]}
     run |= {"user": user, "group": user, "extra_groups": []}
@@ -72,7 +72,7 @@ def ask(method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
     return response.status, json.loads(response.read())
 
 
-def shut_off(temporary: Path, prefix: Path, aside: Path) -> None:
+def restrict(temporary: Path, prefix: Path, aside: Path) -> None:
     """Make everything except `temporary` read-only, and bring the loopback up.
 
     Args:

@@ -9,9 +9,9 @@ Observe = Callable[[str], None]
 
 @pytest.fixture
 def observe(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Observe:
-    """Notes what was seen; a test that asks for this has a row in the table of `tests.faults.report`.
+    """Records an observation; a test with this fixture has a row in the table of `tests.faults.report`.
 
-    The row's name is the test's docstring. It is noted at once, so that a test that fails has one, too.
+    The row's name is the test's docstring, which is recorded at the start, so that failed tests have a row too.
     """
     record_property("fault", request.function.__doc__.strip())
 

@@ -1,11 +1,11 @@
-"""The real command `serve` around a backend that misbehaves when a clip tells it to.
+"""The real command `serve` with a backend that fails when a clip contains a command to fail.
 
     python -m tests.faults.program serve --port 0
 
-Nothing in the service knows of it: only what opens the model is replaced, by the same with a wrapper. A clip commands
-by its first sample, which a 32-bit float WAV may have far outside of full scale. With `FAULTS_METRICS` in the
-environment, the metrics at the end of the process are written to that file; with `FAULTS_FILE_SIZE`, no file may
-become larger than as many bytes; while the file of `FAULTS_GATE` exists, no model is loaded.
+Only the function that opens the model is replaced, by one that wraps the backend. The command is the first sample of a
+clip, which may be far outside of full scale in a 32-bit float WAV. Environment variables: `FAULTS_METRICS` names the
+file to which the metrics are written at the end of the process; `FAULTS_FILE_SIZE` is the largest size of a file in
+bytes; while the file that `FAULTS_GATE` names exists, no model is loaded.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ METRICS_FILE = "FAULTS_METRICS"
 FILE_SIZE = "FAULTS_FILE_SIZE"
 GATE = "FAULTS_GATE"
 
-STICK = 1006.0
-"""From this clip on every run of this backend fails, as after an error of a GPU."""
+FAIL_ALWAYS = 1006.0
+"""After this clip every run of this backend fails, as after some GPU errors."""
 
-STICK_FOR_EVER = 1007.0
-"""And no other backend can be loaded in this process."""
+FAIL_RELOADS = 1007.0
+"""As `FAIL_ALWAYS`; in addition no other backend can be loaded in this process."""
 
 
-class Misbehaving:
-    """Implements `service.inference.backend.Backend` around another one."""
+class FaultyBackend:
+    """A `service.inference.backend.Backend` that runs another one, and fails on command."""
 
-    ruined = False
-    """Whether no backend can be loaded any more."""
+    reloads_fail = False
+    """Whether every further load fails."""
 
     def __init__(self, backend: Backend) -> None:
-        if Misbehaving.ruined:
-            raise RuntimeError("an error that lasts as long as the process")
+        if FaultyBackend.reloads_fail:
+            raise RuntimeError("permanent error of this process")
         self._backend = backend
-        self._stuck = False
+        self._failing = False
 
     @property
     def info(self) -> ModelInfo:
@@ -64,24 +64,24 @@ class Misbehaving:
 
     def run(self, clips: Sequence[Clip]) -> BatchOutput:
         for clip in clips:
-            self._obey(float(clip.samples[0]), float(clip.samples[1]))
-        if self._stuck:
-            raise RuntimeError("an error that lasts as long as the backend")
+            self._apply(float(clip.samples[0]), float(clip.samples[1]))
+        if self._failing:
+            raise RuntimeError("permanent error of this backend")
         return self._backend.run(clips)
 
-    def _obey(self, command: float, argument: float) -> None:
+    def _apply(self, command: float, argument: float) -> None:
         if command == FAIL:
-            raise ValueError("the clip asked for a failure")
+            raise ValueError("failure requested by the clip")
         if command == OUT_OF_MEMORY:
             raise MemoryError
         if command == KILL:
             raise SystemExit
         if command == BREAK:
-            raise BackendBroken("the clip asked for it")
+            raise BackendBroken("failure requested by the clip")
         if command == HOLD:
             time.sleep(argument)
-        self._stuck = self._stuck or command in (STICK, STICK_FOR_EVER)
-        Misbehaving.ruined = Misbehaving.ruined or command == STICK_FOR_EVER
+        self._failing = self._failing or command in (FAIL_ALWAYS, FAIL_RELOADS)
+        FaultyBackend.reloads_fail = FaultyBackend.reloads_fail or command == FAIL_RELOADS
 
     def memory(self) -> dict[str, int]:
         return self._backend.memory()
@@ -90,37 +90,36 @@ class Misbehaving:
         self._backend.close()
 
 
-def misbehaving(open_backend: Callable[..., Backend]) -> Callable[..., Backend]:
-    """The same, wrapped."""
-
+def with_faults(open_backend: Callable[..., Backend]) -> Callable[..., Backend]:
+    """Wrap the function that opens a backend."""
     gate = Path(os.environ[GATE])
 
     def opened(*args: Any, **options: Any) -> Backend:
         while gate.exists():
             time.sleep(0.01)
-        return Misbehaving(open_backend(*args, **options))
+        return FaultyBackend(open_backend(*args, **options))
 
     return opened
 
 
 def main() -> int:
-    """Run the command."""
+    """Run the command line of the service."""
     if size := os.environ.get(FILE_SIZE):
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), int(size)))
-    made: list[Metrics] = []
+    created: list[Metrics] = []
     init = Metrics.__init__
 
-    def noted(self: Metrics, registry: CollectorRegistry) -> None:
+    def recorded(self: Metrics, registry: CollectorRegistry) -> None:
         init(self, registry)
-        made.append(self)
+        created.append(self)
 
-    Metrics.__init__ = noted  # type: ignore[method-assign]  # to have the metrics when the server has gone
-    select.open_backend = misbehaving(select.open_backend)
+    Metrics.__init__ = recorded  # type: ignore[method-assign]  # keeps the metrics for the end of the process
+    select.open_backend = with_faults(select.open_backend)
     try:
         return cli.main()
     finally:
         if path := os.environ.get(METRICS_FILE):
-            Path(path).write_bytes(generate_latest(made[-1].registry))
+            Path(path).write_bytes(generate_latest(created[-1].registry))
 
 
 if __name__ == "__main__":

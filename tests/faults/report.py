@@ -20,7 +20,7 @@ from loadtests.common import documents, machine
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "reliability.md"
-HEAD = ("fault", "what was seen", "", "command: `.venv/bin/python -m pytest …`")
+HEAD = ("fault", "observed", "", "command: `.venv/bin/python -m pytest …`")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""One real server as a process, seen from outside: what it counts, how it says it is, and what it holds on to."""
+"""One real server as a process: its metrics, its health, and its open files, threads and child processes."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from tests.api.server.test_server import serving
 from tests.audio_samples import encode, speech
 from tests.faults.program import GATE, METRICS_FILE
 
-PATIENCE = 60.0
-"""Seconds after which what a test waits for does not come any more."""
+TIMEOUT = 60.0
+"""Seconds after which a test stops waiting and fails."""
 
 DECODE_THREADS = 2
-"""As by default."""
+"""The default of the setting `decode_threads`."""
 
-LISTENING = 3
-"""Sockets of a server that nobody is connected to: the one that it listens on, and the loop's own pair."""
+IDLE_SOCKETS = 3
+"""Sockets of a server without connections: the listening socket, and the pair of the event loop."""
 
 PROGRAM = (sys.executable, "-m", "tests.faults.program", "serve", "--answer-cache-bytes", "0")
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class RunningService:
     """A server that is ready."""
 
     process: subprocess.Popen[str]
@@ -53,20 +53,20 @@ class Service:
         return int(self.url.rpartition(":")[2])
 
     def metrics(self) -> MetricsScrape:
-        """What it counts; after its end what it had counted."""
+        """The metrics now, or after the end of the process those that it wrote at its end."""
         if self.process.poll() is None:
             with connect(self.url) as client:
                 return MetricsScrape.parse(client.get("/metrics").text)
         return MetricsScrape.parse(self.last_metrics.read_text(encoding="utf-8"))
 
     def idle(self) -> MetricsScrape:
-        """What it counts when nothing is being worked on any more."""
+        """The metrics once no request is in flight or in the queue."""
         until(lambda: all(self.metrics()[name] == 0 for name in ("ser_requests_in_flight", "ser_queue_depth")))
         return self.metrics()
 
     @contextmanager
-    def loading_held_back(self) -> Iterator[None]:
-        """No model is loaded within."""
+    def loading_paused(self) -> Iterator[None]:
+        """Within this context no model is loaded."""
         self.gate.touch()
         try:
             yield
@@ -79,7 +79,7 @@ class Service:
             return client.get("/livez").status_code, client.get("/readyz").status_code
 
     def saturate(self) -> ProcessResources:
-        """Have it start all the threads and processes that it keeps for later, and say what it holds then."""
+        """Make the server start all threads and child processes that it keeps; returns its resources then."""
         compressed = encode("mp3", speech(), 16_000)
 
         def ask() -> None:
@@ -102,15 +102,15 @@ class Service:
             client.post("/recognize", content=bytes(2 << 20), headers={"Content-Type": "audio/wav"})
 
     def _idle_resources(self) -> ProcessResources:
-        until(lambda: self.resources().files["socket"] <= LISTENING)
+        until(lambda: self.resources().files["socket"] <= IDLE_SOCKETS)
         return self.resources()
 
     def resources(self) -> ProcessResources:
-        """What it holds now."""
+        """Its open files, threads and child processes now."""
         return process_resources(self.process.pid)
 
-    def back_to(self, before: ProcessResources) -> ProcessResources:
-        """What it holds as soon as that is no more than before; what it still holds when that does not come."""
+    def settled_resources(self, before: ProcessResources) -> ProcessResources:
+        """Wait until it has no more resources than before; returns its resources then, or after the timeout."""
 
         def settled() -> bool:
             if self.resources().within(before):
@@ -125,64 +125,64 @@ class Service:
 @contextmanager
 def running(
     scratch: Path, *flags: str, environment: Mapping[str, str] | None = None, wrapper: Sequence[str] = ()
-) -> Iterator[Service]:
-    """A server with the misbehaving backend.
+) -> Iterator[RunningService]:
+    """Run a server with the faulty backend of `tests.faults.program`.
 
     Args:
-        scratch: where its log goes, and its last metrics.
-        flags: as of `serve`.
-        environment: more variables.
+        scratch: directory for its log and its last metrics.
+        flags: of `serve`.
+        environment: additional variables.
         wrapper: a command that runs the rest of its arguments.
     """
     log, last_metrics, gate = scratch / "log", scratch / "metrics", scratch / "gate"
     variables = {**os.environ, METRICS_FILE: str(last_metrics), GATE: str(gate), **(environment or {})}
     port = () if "--port" in flags else ("--port", "0")
     began = time.monotonic()
-    # Into a file: nobody reads while the server runs, and a full pipe would stop it.
+    # A file, because nothing reads from a pipe while the server runs, and a full pipe would block it.
     with (
         log.open("a") as errors,
         serving(*port, *flags, command=[*wrapper, *PROGRAM], stderr=errors, env=variables) as (process, url),
     ):
-        yield Service(process, url, log, last_metrics, gate, time.monotonic() - began)
+        yield RunningService(process, url, log, last_metrics, gate, time.monotonic() - began)
 
 
 @dataclass
 class HealthWatch:
-    """Asks `/livez` and `/readyz` all the time, and keeps what they said.
+    """Requests `/livez` and `/readyz` again and again, and records the answers.
 
     Attributes:
-        live, ready: statuses in their order, repetitions left out; 0 where nobody listened.
-        slowest: seconds that an answer has taken at most.
+        live, ready: statuses in order, without repetitions; 0 if no connection was possible.
+        slowest: seconds of the slowest answer.
     """
 
-    service: Service
+    service: RunningService
     live: list[int] = field(default_factory=list)
     ready: list[int] = field(default_factory=list)
     slowest: float = 0.0
-    _over: threading.Event = field(default_factory=threading.Event)
+    _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
-        end = time.monotonic() + PATIENCE
-        while not self.ready and time.monotonic() < end:  # what comes next must not come before the first answer
+        end = time.monotonic() + TIMEOUT
+        while not self.ready and time.monotonic() < end:  # the test goes on after the first answer
             time.sleep(0.01)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stop.set()
         if self._thread is not None:
             self._thread.join()
 
     def _watch(self) -> None:
         with connect(self.service.url) as client:
             over = False
-            while not over:  # and a last look
-                over = self._over.wait(0.02)
-                for said, probe in ((self.live, "/livez"), (self.ready, "/readyz")):
+            while not over:  # ends with one more request after the test
+                over = self._stop.wait(0.02)
+                for seen, probe in ((self.live, "/livez"), (self.ready, "/readyz")):
                     began = time.monotonic()
                     try:
                         status = client.get(probe).status_code
@@ -190,28 +190,28 @@ class HealthWatch:
                         status = 0
                     else:
                         self.slowest = max(self.slowest, time.monotonic() - began)
-                    if said[-1:] != [status]:
-                        said.append(status)
+                    if seen[-1:] != [status]:
+                        seen.append(status)
 
 
 def connect(url: str) -> httpx.Client:
-    """A client whose answers come from the model, also where the service keeps some.
+    """A client that asks the server not to answer from its cache.
 
     It does not load certificates, which would take longer than its requests.
     """
-    return httpx.Client(base_url=url, timeout=PATIENCE, verify=False, headers={"Cache-Control": "no-cache"})
+    return httpx.Client(base_url=url, timeout=TIMEOUT, verify=False, headers={"Cache-Control": "no-cache"})
 
 
-def texts(statuses: Counter[int]) -> dict[str, int]:
-    """The same as metrics have it."""
+def by_status_text(statuses: Counter[int]) -> dict[str, int]:
+    """Counts by status as the metrics name them."""
     return {str(status): count for status, count in statuses.items() if count}
 
 
 def until(condition: Callable[[], bool], *, fail: bool = True, pause: float = 0.02) -> None:
     """Wait until `condition` holds."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while not condition():
         if time.monotonic() > end:
-            assert not fail, "what was waited for has not come"
+            assert not fail, "timeout"
             return
         time.sleep(pause)

@@ -1,4 +1,4 @@
-"""Clients that leave, at every stage of a request."""
+"""Clients that disconnect, at every stage of a request, or do not read their answer."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import pytest
 from service.api.server.http_protocol import AnswerTimeoutProtocol
 from tests.api.sockets import head
 from tests.audio_samples import encode, speech
-from tests.faults.callers import Callers, ask
+from tests.faults.background_clients import BackgroundClients, ask
 from tests.faults.conftest import Observe
-from tests.faults.service import HealthWatch, Service, connect, running, until
+from tests.faults.service import HealthWatch, RunningService, connect, running, until
 from tests.faults.test_worker import command
 from tests.inference.fake_backend import HOLD
 
@@ -33,47 +33,49 @@ FRAMES = "/recognize?embedding=frame&trim=false"
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """When a client leaves.
+class DisconnectStage:
+    """When a client disconnects.
 
     Attributes:
-        sends: what it sends before.
+        sends: the bytes that it sends first.
         waits: seconds that it waits then.
-        reads: bytes of the answer that it waits for.
-        counted: whether the service has seen a request by then.
-        held: whether the model is busy with another clip meanwhile.
+        reads: bytes of the answer that it then reads.
+        counted: whether the server has received a request by then.
+        busy: whether the model runs another clip at that time.
     """
 
     sends: bytes
     waits: float = 0.0
     reads: int = 0
     counted: bool = True
-    held: bool = False
+    busy: bool = False
 
 
 STAGES = {
-    "before its headers": Stage(b"", counted=False),
-    "within its headers": Stage(b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-", counted=False),
-    "before its body": Stage(head(len(CLIP)), 0.02),
-    "within its body": Stage(head(len(CLIP)) + CLIP[:9000], 0.02),
-    "within a form": Stage(head(len(CLIP), media="multipart/form-data; boundary=x") + FORM + CLIP[:9000], 0.02),
-    "within a chunk": Stage(head(None) + b"5000\r\n" + CLIP[:9000], 0.02),
-    "at the end of its body": Stage(head(len(CLIP)) + CLIP),
-    "while it is decoded": Stage(head(len(COMPRESSED)) + COMPRESSED, 0.02),
-    "while it waits": Stage(head(len(CLIP)) + CLIP, 0.2, held=True),
-    "while the model runs": Stage(head(len(LONG), FRAMES) + LONG, 0.1),
-    "while the answer is sent": Stage(head(len(LONG), FRAMES) + LONG, reads=1),
+    "before its headers": DisconnectStage(b"", counted=False),
+    "within its headers": DisconnectStage(b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-", counted=False),
+    "before its body": DisconnectStage(head(len(CLIP)), 0.02),
+    "within its body": DisconnectStage(head(len(CLIP)) + CLIP[:9000], 0.02),
+    "within a form": DisconnectStage(
+        head(len(CLIP), media="multipart/form-data; boundary=x") + FORM + CLIP[:9000], 0.02
+    ),
+    "within a chunk": DisconnectStage(head(None) + b"5000\r\n" + CLIP[:9000], 0.02),
+    "at the end of its body": DisconnectStage(head(len(CLIP)) + CLIP),
+    "while it is decoded": DisconnectStage(head(len(COMPRESSED)) + COMPRESSED, 0.02),
+    "in the queue": DisconnectStage(head(len(CLIP)) + CLIP, 0.2, busy=True),
+    "while the model runs": DisconnectStage(head(len(LONG), FRAMES) + LONG, 0.1),
+    "while the answer is sent": DisconnectStage(head(len(LONG), FRAMES) + LONG, reads=1),
 }
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     with running(tmp_path_factory.mktemp("disconnects")) as started:
         yield started
 
 
-def leave(port: int, stage: Stage, reset: bool) -> None:
-    """Be a client that leaves; with a reset, which loses what is on its way, or in an orderly manner."""
+def leave(port: int, stage: DisconnectStage, reset: bool) -> None:
+    """Connect, send and disconnect: with a TCP reset, which drops data in transit, or with an orderly close."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(stage.sends)
         time.sleep(stage.waits)
@@ -83,48 +85,48 @@ def leave(port: int, stage: Stage, reset: bool) -> None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def test_some_clients_leave(service: Service) -> None:
-    """A sample of what follows, for everyday."""
+def test_some_clients_leave(service: RunningService) -> None:
+    """The short form of the next test, which is slow."""
     leave_at_every_stage(service, 2)
 
 
 @pytest.mark.slow
-def test_clients_leave(service: Service, observe: Observe) -> None:
-    """Clients leave at every stage of a request, half of them with a reset, while 5 callers go on"""
+def test_clients_leave(service: RunningService, observe: Observe) -> None:
+    """Clients disconnect at every stage of a request, half of them with a TCP reset, with 5 other clients active"""
     observe(leave_at_every_stage(service, 50))
 
 
-def leave_at_every_stage(service: Service, number: int) -> str:
-    """Returns what was seen."""
+def leave_at_every_stage(service: RunningService, number: int) -> str:
+    """Disconnect `number` clients at each stage; returns the text for the report."""
     before, counted = service.saturate(), service.idle()
     expected = 0
-    with HealthWatch(service) as health, Callers(service.url) as callers, ThreadPoolExecutor(20) as pool:
+    with HealthWatch(service) as health, BackgroundClients(service.url) as clients, ThreadPoolExecutor(20) as pool:
         for stage in STAGES.values():
-            if stage.held:
+            if stage.busy:
                 holding = threading.Thread(target=hold, args=(service.url, 1.0))
                 holding.start()
                 time.sleep(0.1)
                 expected += 1
             list(pool.map(lambda n, stage=stage: leave(service.port, stage, n % 2 == 0), range(number)))
             expected += number * stage.counted
-            if stage.held:
+            if stage.busy:
                 holding.join()
-    callers.assert_content()
+    clients.assert_undisturbed()
     after = service.idle()
     statuses = after.since(counted)
     cancelled = after["ser_requests_cancelled_total"] - counted["ser_requests_cancelled_total"]
-    assert sum(statuses.values()) == expected + callers.statuses.total(), "every request has an end"
+    assert sum(statuses.values()) == expected + clients.statuses.total(), "every request is counted"
     assert statuses.keys() == {"200", "499"}
-    # All that left in their body or while they waited are gone for sure; others may have been answered just before.
+    # Requests whose client disconnects in the body or in the queue are always cancelled; others may be answered first.
     sure = number * sum(stage.waits > 0 and stage.counted for stage in list(STAGES.values())[:6])
     assert statuses["499"] >= sure
     assert cancelled >= sure
     assert (health.live, health.ready) == ([200], [200])
-    held = service.back_to(before)
-    assert held.within(before), (before, held)
+    resources = service.settled_resources(before)
+    assert resources.within(before), (before, resources)
     return (
         f"{number} at each of {len(STAGES)} stages: {statuses['499']} times 499, their clips dropped; "
-        f"{callers.statuses[200]} answers to the others, all right; {held} before and after"
+        f"{clients.statuses[200]} correct answers to the other clients; {resources} before and after"
     )
 
 
@@ -135,7 +137,7 @@ def hold(url: str, seconds: float) -> None:
 
 @pytest.mark.slow
 def test_answers_that_nobody_reads(tmp_path: Path, observe: Observe) -> None:
-    """Clients ask for megabytes, do not read them, and keep their connections, while 5 callers go on"""
+    """Clients do not read large answers and keep their connections open, with 5 other clients active"""
     number = 3
     with running(tmp_path) as service, ExitStack() as stack:
         before = service.saturate()
@@ -146,14 +148,14 @@ def test_answers_that_nobody_reads(tmp_path: Path, observe: Observe) -> None:
             connection.sendall(head(len(LONGEST), FRAMES) + LONGEST)
         until(lambda: service.metrics()["ser_audio_seconds_total"] >= 60 * number)
         began = time.monotonic()
-        assert service.resources().files["socket"] >= before.files["socket"] + number, "they may still read on"
-        with Callers(service.url) as callers:
+        assert service.resources().files["socket"] >= before.files["socket"] + number, "the connections are still open"
+        with BackgroundClients(service.url) as clients:
             time.sleep(AnswerTimeoutProtocol.answer_timeout)
-        callers.assert_content()
-        held = service.back_to(before)
+        clients.assert_undisturbed()
+        resources = service.settled_resources(before)
         took = time.monotonic() - began
-        assert held.within(before), (before, held)
+        assert resources.within(before), (before, resources)
     observe(
-        f"{number} such clients, cut off within {took:.0f} s (nothing read for 30 s); {callers.statuses[200]} answers "
-        f"to the others, all right; {held} before and after"
+        f"{number} connections closed within {took:.0f} s (limit: 30 s without reading); {clients.statuses[200]} "
+        f"correct answers to the other clients; {resources} before and after"
     )

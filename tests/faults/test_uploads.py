@@ -1,4 +1,4 @@
-"""Uploads that are damaged, malformed or meant to harm, while good callers go on."""
+"""Damaged, malformed and hostile uploads, while other clients send valid requests."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ import pytest
 from service.preprocess.decoding_limits import MAX_VALUES
 from tests.api.server.test_server import hostile, resident_bytes
 from tests.audio_samples import encode, speech
-from tests.faults.callers import Callers
+from tests.faults.background_clients import BackgroundClients
 from tests.faults.conftest import Observe
-from tests.faults.service import HealthWatch, Service, connect, running, texts
+from tests.faults.service import HealthWatch, RunningService, by_status_text, connect, running
 from tests.preprocess import bombs
 from tests.preprocess.test_hostile import NO_AUDIO, SCRIPTS, originals
 
 Sent = Callable[[httpx.Client], httpx.Response]
 pytestmark = pytest.mark.slow
-ATTACKERS = 8
+SENDERS = 8
 REFUSALS = {400, 408, 413, 415, 422}
 CLIP = encode("wav-s16", speech(seconds=0.5), 16_000)
 MAX_FLAC_RATE = 655_350
@@ -35,7 +35,7 @@ FORM = b'--x\r\nContent-Disposition: form-data; name="%s"; filename="a"\r\n\r\n'
 
 
 def damaged(chance: random.Random) -> Sent:
-    """A real file with bytes changed, cut out or put in, mostly where its headers are."""
+    """A valid file with bytes changed, removed or inserted, mostly near its headers."""
     data = bytearray(chance.choice(list(originals().values())))
     for _ in range(chance.randint(1, 6)):
         edge = min(300, len(data))
@@ -46,7 +46,7 @@ def damaged(chance: random.Random) -> Sent:
 
 
 def broken_form(chance: random.Random) -> Sent:
-    """A form that is cut off, or not put together as it should be."""
+    """A truncated or malformed form."""
     whole = FORM % b"file" + CLIP + b"\r\n--x--\r\n"
     body = chance.choice(
         [
@@ -69,7 +69,7 @@ def broken_form(chance: random.Random) -> Sent:
 
 
 def bad_options(chance: random.Random) -> Sent:
-    """A good file with options that are not."""
+    """A valid file with an invalid option."""
     options = chance.choice(
         [
             {"granularity": "word"},
@@ -94,13 +94,13 @@ def bad_options(chance: random.Random) -> Sent:
 
 
 def bad_type(chance: random.Random) -> Sent:
-    """A body under a content type that is not taken."""
+    """A valid file with an unsupported content type."""
     kind = chance.choice(["text/plain", "application/json", "image/png", "", "multipart/mixed; boundary=x", "a" * 500])
     return sent(content=CLIP, headers={"Content-Type": kind})
 
 
 def no_audio(chance: random.Random) -> Sent:
-    """Something else than audio."""
+    """A file that is not audio."""
     return raw(chance.choice(list(NO_AUDIO.values())))
 
 
@@ -119,7 +119,7 @@ def malformed(number: int) -> Iterator[Sent]:
 
 
 def hostile_uploads() -> dict[str, bytes]:
-    """What asks for more time or memory than it should, crashes decoders, or names files and addresses."""
+    """Files that need excessive time or memory, crash decoders, or name files and addresses."""
     targets = {"path": "/etc/passwd", "host": "127.0.0.1:9", "port": 9}
     return {
         **{name: body for name, (body, _) in hostile().items()},
@@ -132,19 +132,19 @@ def hostile_uploads() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     with running(tmp_path_factory.mktemp("uploads")) as started:
         yield started
 
 
-def attack(url: str, uploads: Iterable[Sent]) -> list[httpx.Response]:
-    """Send all, several at a time."""
-    with connect(url) as client, ThreadPoolExecutor(ATTACKERS) as pool:
+def send_parallel(url: str, uploads: Iterable[Sent]) -> list[httpx.Response]:
+    """Send all uploads, several at a time."""
+    with connect(url) as client, ThreadPoolExecutor(SENDERS) as pool:
         return list(pool.map(lambda upload: upload(client), uploads))
 
 
-def improper(answers: Iterable[httpx.Response]) -> list[str]:
-    """Answers that no bad upload may get; an answer as such is none, where the damage did no harm."""
+def unexpected_answers(answers: Iterable[httpx.Response]) -> list[str]:
+    """The answers to damaged uploads that are neither 200 (the damage was harmless) nor a proper refusal."""
     return [
         answer.text[:300]
         for answer in answers
@@ -153,63 +153,63 @@ def improper(answers: Iterable[httpx.Response]) -> list[str]:
     ]
 
 
-def test_malformed_uploads(service: Service, observe: Observe) -> None:
-    """1,000 damaged files, broken forms, wrong options and types, while 5 callers go on"""
+def test_malformed_uploads(service: RunningService, observe: Observe) -> None:
+    """1,000 damaged files, malformed forms, invalid options and content types, with 5 other clients active"""
     before, memory = service.saturate(), resident_bytes(service.process)
     counted = service.idle()
-    with HealthWatch(service) as health, Callers(service.url) as callers:
-        answers = attack(service.url, malformed(1000))
-    callers.assert_content()
-    assert improper(answers) == []
+    with HealthWatch(service) as health, BackgroundClients(service.url) as clients:
+        answers = send_parallel(service.url, malformed(1000))
+    clients.assert_undisturbed()
+    assert unexpected_answers(answers) == []
     statuses = Counter(answer.status_code for answer in answers)
     assert statuses.keys() >= REFUSALS - {408, 413}
-    assert service.idle().since(counted) == texts(statuses + callers.statuses)
+    assert service.idle().since(counted) == by_status_text(statuses + clients.statuses)
     assert (health.live, health.ready) == ([200], [200])
-    held = service.back_to(before)
-    assert held.within(before), (before, held)
+    resources = service.settled_resources(before)
+    assert resources.within(before), (before, resources)
     grown = resident_bytes(service.process) - memory
     assert grown < 200 * 2**20
     observe(
-        f"{listed(statuses)} (200 where the damage did no harm); {callers.statuses[200]} answers to the others, all "
-        f"right; peak memory {grown / 2**20:+.0f} MiB; {held} before and after"
+        f"{listed(statuses)} (200 where the damage was harmless); {clients.statuses[200]} correct answers to the "
+        f"other clients; peak memory {grown / 2**20:+.0f} MiB; {resources} before and after"
     )
 
 
 def test_hostile_uploads(tmp_path: Path, observe: Observe) -> None:
-    """200 bombs, scripts that name files and addresses, and files that crash decoders, while 5 callers go on"""
+    """200 decompression bombs, scripts that name files, and files that crash decoders, with 5 other clients active"""
     uploads = hostile_uploads()
-    # The largest file that is taken, once, since it is entitled to seconds of everybody's time.
+    # The largest accepted file, only once, since it occupies the server for seconds.
     largest = encode("flac", np.zeros((1, MAX_VALUES), np.float32), MAX_FLAC_RATE)
     sent = [largest, *itertools.islice(itertools.cycle(uploads.values()), 199)]
     random.Random(7).shuffle(sent)
     with running(tmp_path) as service:
         before, memory = service.saturate(), resident_bytes(service.process)
         counted = service.idle()
-        with HealthWatch(service) as health, Callers(service.url) as callers:
-            answers = attack(service.url, map(raw, sent))
-        callers.assert_content()
-        assert improper(answers) == []
+        with HealthWatch(service) as health, BackgroundClients(service.url) as clients:
+            answers = send_parallel(service.url, map(raw, sent))
+        clients.assert_undisturbed()
+        assert unexpected_answers(answers) == []
         statuses = Counter(answer.status_code for answer in answers)
-        assert service.idle().since(counted) == texts(statuses + callers.statuses)
+        assert service.idle().since(counted) == by_status_text(statuses + clients.statuses)
         assert (health.live, health.ready) == ([200], [200])
         assert health.slowest < 5
-        held = service.back_to(before)
-        assert held.within(before), (before, held)
+        resources = service.settled_resources(before)
+        assert resources.within(before), (before, resources)
         grown = resident_bytes(service.process) - memory
-        # What two threads may be decoding, as decoded and as read by FFmpeg or mixed down, and what may wait.
+        # The files that two threads decode, each also as read by FFmpeg or mixed down, and the clips in the queue.
         assert grown < 1000 * 2**20
     observe(
-        f"{len(uploads)} kinds: {listed(statuses)}; {callers.statuses[200]} answers to the others, all right; peak "
-        f"memory {grown / 2**20:+.0f} MiB; slowest probe {health.slowest:.2f} s; {held} before and after"
+        f"{len(uploads)} kinds: {listed(statuses)}; {clients.statuses[200]} correct answers to the other clients; peak "
+        f"memory {grown / 2**20:+.0f} MiB; slowest probe {health.slowest:.2f} s; {resources} before and after"
     )
 
 
-def test_bytes_that_are_no_http(service: Service, observe: Observe) -> None:
-    """Bytes that are not HTTP, while 5 callers go on"""
+def test_bytes_that_are_not_http(service: RunningService, observe: Observe) -> None:
+    """Bytes that are not HTTP, with 5 other clients active"""
     chance = random.Random(7)
     post = b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\n"
     messages = [
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),  # a browser that expects TLS
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),  # the beginning of a TLS connection
         b"GET / HTTP/9.9\r\n\r\n",
         b"BREW /pot HTTP/1.1\r\nHost: x\r\n\r\n",
         post + b"Content-Length: -5\r\n\r\n",
@@ -221,7 +221,7 @@ def test_bytes_that_are_no_http(service: Service, observe: Observe) -> None:
         *(chance.randbytes(chance.randint(1, 5000)) for _ in range(20)),
     ]
     before = service.saturate()
-    with HealthWatch(service) as health, Callers(service.url) as callers:
+    with HealthWatch(service) as health, BackgroundClients(service.url) as clients:
         for message in messages:
             with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
                 connection.sendall(message)
@@ -229,12 +229,12 @@ def test_bytes_that_are_no_http(service: Service, observe: Observe) -> None:
                 with suppress(ConnectionError):
                     while connection.recv(65_536):
                         pass
-    callers.assert_content()
+    clients.assert_undisturbed()
     assert (health.live, health.ready) == ([200], [200])
     service.idle()
-    held = service.back_to(before)
-    assert held.within(before), (before, held)
-    observe(f"{len(messages)} connections, each closed; {callers.statuses[200]} answers to the others, all right")
+    resources = service.settled_resources(before)
+    assert resources.within(before), (before, resources)
+    observe(f"{len(messages)} connections, each closed; {clients.statuses[200]} correct answers to the other clients")
 
 
 def listed(statuses: Counter[int]) -> str:

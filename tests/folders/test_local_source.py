@@ -47,7 +47,7 @@ def local(control: FakeControl, options: Options | None = None) -> LocalSource:
     return LocalSource(control.load, options or Options(), max_duration=60, longest_clip=10)
 
 
-def test_one_thread_has_the_model_while_others_decode(tmp_path: Path, control: FakeControl) -> None:
+def test_other_threads_decode_while_the_model_runs(tmp_path: Path, control: FakeControl) -> None:
     with local(control) as source:
         done = list(map_in_threads(source.recognize, files(tmp_path, 8), 4, in_order=True))
     assert all("label" in outcome for _, outcome in done)
@@ -72,7 +72,7 @@ def asked_while_it_runs(source: LocalSource, control: FakeControl, paths: list[P
         return [each.result(10) for each in (first, *asked)]
 
 
-def test_what_is_decoded_while_the_model_runs_goes_into_its_next_run(tmp_path: Path) -> None:
+def test_clips_decoded_during_a_run_form_the_next_batch(tmp_path: Path) -> None:
     control = FakeControl(limits=BatchLimits(clips=3, seconds=60.0))
     with local(control) as source:
         outcomes = asked_while_it_runs(source, control, files(tmp_path, 6))
@@ -80,7 +80,7 @@ def test_what_is_decoded_while_the_model_runs_goes_into_its_next_run(tmp_path: P
     assert [len(run) for run in control.runs] == [1, 3, 2]
 
 
-def test_a_gpu_is_given_a_batch_at_a_time(control: FakeControl) -> None:
+def test_on_a_gpu_the_concurrency_fills_a_batch(control: FakeControl) -> None:
     with local(control) as source:
         assert source.concurrency == 2
     control.info = replace(control.info, device="cuda:0")
@@ -88,7 +88,7 @@ def test_a_gpu_is_given_a_batch_at_a_time(control: FakeControl) -> None:
         assert source.concurrency > control.limits.clips
 
 
-def test_what_is_wrong_with_a_file_is_a_problem(
+def test_errors_of_a_file_become_problems(
     tmp_path: Path, control: FakeControl, caplog: pytest.LogCaptureFixture
 ) -> None:
     (good,) = files(tmp_path, 1)
@@ -120,7 +120,7 @@ def test_a_model_that_breaks_is_loaded_again(tmp_path: Path, control: FakeContro
     assert (control.loads, control.closes) == (2, 2)
 
 
-def test_a_clip_that_breaks_the_model_costs_no_other_its_answer(tmp_path: Path, control: FakeControl) -> None:
+def test_a_clip_that_breaks_the_backend_does_not_affect_other_clips(tmp_path: Path, control: FakeControl) -> None:
     first, second = files(tmp_path, 2)
     control.run_faults += [BackendBroken("broken"), BackendBroken("broken")]
     with local(control) as source:
@@ -156,6 +156,6 @@ def test_a_model_that_cannot_be_opened_is_an_error(control: FakeControl) -> None
         local(control)
 
 
-def test_labels_that_the_model_does_not_have_are_told_before_the_first_file(control: FakeControl) -> None:
+def test_unknown_labels_are_reported_before_the_first_file(control: FakeControl) -> None:
     with pytest.raises(InvalidOptions, match="labels must be"):
         local(control, parse_options([("labels", "angri")]))

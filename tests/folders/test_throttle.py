@@ -47,10 +47,10 @@ def make_calls(server: LimitedServer, throttle: Throttle, calls: int, threads: i
 
     def one(_: int) -> None:
         while True:
-            with throttle.call() as call:
+            with throttle:
                 if server.accepts():
                     return
-                call.refused = True
+                throttle.refused()
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(one, range(calls)))
@@ -84,22 +84,22 @@ def test_the_limit_grows_after_a_time_without_refusals(monkeypatch: pytest.Monke
 def test_one_call_is_always_allowed_and_knows_whether_it_is_the_only_one() -> None:
     throttle = Throttle()
     for _ in range(3):
-        with throttle.call() as call:
+        with throttle:
             assert throttle.alone
-            call.refused = True
+            throttle.refused()
     started = threading.Event()
 
     def second() -> bool:
-        with throttle.call():
+        with throttle:
             started.set()
             return throttle.alone
 
     with ThreadPoolExecutor(1) as pool:
-        with throttle.call():
+        with throttle:
             waiting = pool.submit(second)
             assert not started.wait(0.05)
         assert waiting.result(5)
-    with throttle.call():
+    with throttle:
         throttle._limit = 2
-        with throttle.call():
+        with throttle:
             assert not throttle.alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,19 @@ from service.results import Clip, ClipOutput, Floats
 from tests.rounding import embedding_tolerance, feature_tolerance, logit_tolerance
 
 CONFIG = ModelConfig.from_hub(model_conf())
-WEIGHTS = make_weights(CONFIG, len(LABELS))
+
+
+@cache
+def weights() -> dict[str, Floats]:
+    """The model's weights by name. Needs torch."""
+    return make_weights(CONFIG, len(LABELS))
 
 
 def prepare_small(base: Path) -> tuple[Path, Manifest]:
     """Prepare the model; returns its directory and manifest. Needs torch."""
     from service.model.prepare import prepare
 
-    write_hub_directory(base / "hub", model_conf(), WEIGHTS)
+    write_hub_directory(base / "hub", model_conf(), weights())
     return base / "model", prepare(base / "hub", base / "model", id="small", int8=False)
 
 
@@ -50,7 +56,7 @@ def assert_same_answers(found: Sequence[ClipOutput], expected: Sequence[ClipOutp
         assert (one.speech, one.scored) == (other.speech, other.scored)
         frames = other.logits.shape[0]
         tokens = frames + CONFIG.num_extra_tokens
-        of_logits = logit_tolerance(CONFIG, tokens, WEIGHTS["proj.weight"])
+        of_logits = logit_tolerance(CONFIG, tokens, weights()["proj.weight"])
         np.testing.assert_allclose(one.logits, other.logits, atol=of_logits, rtol=0)
         np.testing.assert_allclose(one.embedding, other.embedding, atol=embedding_tolerance(CONFIG, frames), rtol=0)
         assert (one.frame_embeddings is None) == (other.frame_embeddings is None)

@@ -20,7 +20,7 @@ from service.inference.backends.compile_options import CompileOptions
 from service.model.manifest import Manifest
 from service.model.synthetic_speech import speech_like
 from service.results import BatchOutput, Clip
-from tests.inference.small_model import CLIPS, CONFIG, WEIGHTS, assert_same_answers, prepare_small
+from tests.inference.small_model import CLIPS, CONFIG, assert_same_answers, prepare_small, weights
 from tests.rounding import logit_tolerance, mean_tolerance
 
 pytest.importorskip("torch")
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.torch
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from service.inference.backends import buckets, compiled_encoder  # noqa: E402
+from service.inference.backends import buckets  # noqa: E402
 from service.inference.backends.buckets import BatchShape  # noqa: E402
 from service.inference.backends.torch_backend import TorchBackend  # noqa: E402
 from service.model.network.encoder import Encoded  # noqa: E402
@@ -85,14 +85,14 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graphs]:
     """The doubles of all programs compiled during the test."""
     made: list[Graphs] = []
 
-    def compiled(function: Callable[[Tensor, Tensor], Encoded], device: torch.device) -> Graphs:
+    def compiled(function: Callable[[Tensor, Tensor], Encoded], **options: Any) -> Graphs:
         made.append(Graphs(function))
         return made[-1]
 
     def begin_step() -> None:
         made[-1].steps += 1
 
-    monkeypatch.setattr(compiled_encoder, "_compiled", compiled)
+    monkeypatch.setattr(torch, "compile", compiled)
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", begin_step)
     return made
 
@@ -252,10 +252,12 @@ class TestTorch:
             found.append(traced)
             return call
 
-        def compiled(function: Callable[[Tensor, Tensor], Encoded], device: torch.device) -> Any:
-            return torch.compile(function, backend=backend, fullgraph=True, dynamic=False)
+        compile_with = torch.compile
 
-        monkeypatch.setattr(compiled_encoder, "_compiled", compiled)
+        def compiled(function: Callable[[Tensor, Tensor], Encoded], **options: Any) -> Any:
+            return compile_with(function, backend=backend, fullgraph=True, dynamic=False)
+
+        monkeypatch.setattr(torch, "compile", compiled)
         return found
 
     def test_each_shape_is_compiled_once_and_none_while_serving(
@@ -338,7 +340,7 @@ def test_programs_outlive_the_process(prepared: tuple[Path, Manifest], reference
     clips = reference.run(CLIPS).clips
     expected = [clip.logits.mean(axis=0) for clip in clips]
     frames = max(len(clip.logits) for clip in clips)
-    tolerance = logit_tolerance(CONFIG, frames + CONFIG.num_extra_tokens, WEIGHTS["proj.weight"])
+    tolerance = logit_tolerance(CONFIG, frames + CONFIG.num_extra_tokens, weights()["proj.weight"])
     tolerance += 2 * mean_tolerance(frames)
     for answer in answers:
         assert answer["programs"] == len(PROGRAMS)

@@ -45,7 +45,7 @@ CONFS = {
 }
 
 
-class Answer(NamedTuple):
+class ModelOutput(NamedTuple):
     """Labels that may be answered, their scores, and the embedding."""
 
     labels: list[str]
@@ -56,20 +56,20 @@ class Answer(NamedTuple):
 class Case(NamedTuple):
     """One model: FunASR on its checkpoint, and the prepared model."""
 
-    reference: Callable[[Floats], Answer]
+    reference: Callable[[Floats], ModelOutput]
     directory: Path
     manifest: Manifest
     head: Floats
 
 
-def funasr_on(directory: Path) -> Callable[[Floats], Answer]:
+def funasr_on(directory: Path) -> Callable[[Floats], ModelOutput]:
     from funasr import AutoModel
 
     model: Any = AutoModel(model=str(directory), disable_update=True, disable_pbar=True, disable_log=True, ncpu=1)
 
-    def generate(waveform: Floats) -> Answer:
+    def generate(waveform: Floats) -> ModelOutput:
         (found,) = model.generate(waveform, granularity="utterance", extract_embedding=True)
-        return Answer(found["labels"], np.array(found["scores"], np.float32), found["feats"])
+        return ModelOutput(found["labels"], np.array(found["scores"], np.float32), found["feats"])
 
     return generate
 
@@ -105,7 +105,7 @@ def scores_of(backend: Backend, logits: Floats) -> tuple[list[str], Floats]:
     return [info.labels[i].native for i in kept], scores.numpy()
 
 
-def check(case: Case, backend: Backend, found: ClipOutput, expected: Answer) -> None:
+def check(case: Case, backend: Backend, found: ClipOutput, expected: ModelOutput) -> None:
     labels, scores = scores_of(backend, found.logits)
     assert labels == expected.labels
     config, frames = case.manifest.config, found.logits.shape[0]

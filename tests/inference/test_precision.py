@@ -8,7 +8,6 @@ import pytest
 
 from loadtests.common.hub_checkpoints import LABELS
 from service.errors import CheckpointInvalid, SettingsInvalid
-from service.inference.backends.check_clips import long_clip, short_clips
 from service.model.manifest import WEIGHTS, Manifest
 from service.model.synthetic_speech import speech_like
 from service.results import SAMPLING_RATE
@@ -21,7 +20,7 @@ import torch  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from service.inference.backends import precision  # noqa: E402
-from service.inference.backends.precision import load_encoder, score_difference  # noqa: E402
+from service.inference.backends.precision import load_encoder, long_clip, score_difference, short_clips  # noqa: E402
 from service.model.network.encoder import Encoder  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -119,9 +118,9 @@ def test_an_overflow_in_padded_batches_or_long_clips_only_is_detected(
     config = prepared[1].config
     encoder, other = (load_encoder(*prepared, CPU, "fp32")[0] for _ in range(2))
     seen: list[tuple[int, bool]] = []
-    original = Encoder.answer
+    original = Encoder.encode
 
-    def answer(self: Encoder, waveforms: torch.Tensor, frames: torch.Tensor | None = None) -> object:
+    def encode(self: Encoder, waveforms: torch.Tensor, frames: torch.Tensor | None = None) -> object:
         found = original(self, waveforms, frames)
         if self is other:
             seen.append((waveforms.shape[0], waveforms.shape[1] >= 11 * SAMPLING_RATE))
@@ -129,7 +128,7 @@ def test_an_overflow_in_padded_batches_or_long_clips_only_is_detected(
                 found.embeddings[0, 0] = float("inf")
         return found
 
-    monkeypatch.setattr(Encoder, "answer", answer)
+    monkeypatch.setattr(Encoder, "encode", encode)
     for bad in ((len(short_clips()), False), (1, True)):
         assert np.isnan(score_difference(encoder, other, config, EVERY))
         assert bad in seen

@@ -266,13 +266,13 @@ def test_a_trial_call_decides_whether_a_gpu_is_usable(
 def test_the_device_may_fail_while_programs_are_made(
     prepared: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(function: object, device: torch.device) -> object:
+    def fail(function: object, **options: object) -> object:
         return failing
 
     def failing(*args: object) -> object:
         raise torch.AcceleratorError("CUDA error: unspecified launch failure")
 
-    monkeypatch.setattr("service.inference.backends.compiled_encoder._compiled", fail)
+    monkeypatch.setattr(torch, "compile", fail)
     backend = TorchBackend(*prepared, compile_options=CompileOptions("on", clips=1, seconds=2.0))
     backend.run(CLIPS)
     monkeypatch.setattr(torch_backend, "usable", lambda device: False)

@@ -59,7 +59,7 @@ def test_wrappings_and_prefixes(hub: Path, entries: tuple[str, ...], prefix: str
     assert len(load_hub_directory(hub).weights) == len(make_weights(CONFIG, len(LABELS)))
 
 
-def test_half_precision_is_widened_and_remembered(tmp_path: Path) -> None:
+def test_half_precision_is_converted_and_recorded(tmp_path: Path) -> None:
     weights = make_weights(CONFIG, len(LABELS))
     write_hub_directory(tmp_path, CONF, weights, half=True)
     checkpoint = load_hub_directory(tmp_path)

@@ -99,7 +99,7 @@ AUDIO = "modalities.audio."
         (AUDIO + "feature_encoder_spec", "[(512, 10, 5)]"),
     ],
 )
-def test_what_cannot_be_run_is_refused_by_name(path: str, value: Any) -> None:
+def test_unsupported_values_are_refused_with_the_field_name(path: str, value: Any) -> None:
     conf = changed(path, value)
     if path == "depth":
         conf["modalities"]["audio"]["model_depth"] = value
@@ -108,7 +108,7 @@ def test_what_cannot_be_run_is_refused_by_name(path: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("path", ["embed_dim", "norm_eps", "normalize", "modalities.audio", AUDIO + "prenet_depth"])
-def test_what_is_missing_is_named(path: str) -> None:
+def test_a_missing_field_is_named(path: str) -> None:
     with pytest.raises(CheckpointInvalid, match=rf"{path.rpartition('.')[2]}\b.* is missing"):
         ModelConfig.from_hub(without(path))
 

@@ -36,7 +36,7 @@ def edit(directory: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changes}), "utf-8")
 
 
-def test_it_is_read_as_it_was_written(tmp_path: Path, written: Manifest) -> None:
+def test_a_manifest_is_read_as_written(tmp_path: Path, written: Manifest) -> None:
     assert Manifest.read(tmp_path) == written
 
 
@@ -77,7 +77,7 @@ def test_info(written: Manifest) -> None:
         ({"tools": {"torch": 2}}, "torch"),
     ],
 )
-def test_what_is_not_a_manifest_is_refused(
+def test_invalid_manifests_are_refused(
     tmp_path: Path, written: Manifest, changes: dict[str, Any], message: str
 ) -> None:
     edit(tmp_path, **changes)
@@ -104,7 +104,7 @@ def test_a_missing_manifest_is_an_error(tmp_path: Path) -> None:
         Manifest.read(tmp_path)
 
 
-def test_a_file_of_another_size_is_noticed_on_reading(tmp_path: Path, written: Manifest) -> None:
+def test_a_file_of_another_size_is_detected_on_reading(tmp_path: Path, written: Manifest) -> None:
     (tmp_path / WEIGHTS).write_bytes(b"weight")
     with pytest.raises(CheckpointInvalid, match=WEIGHTS):
         Manifest.read(tmp_path)
@@ -113,7 +113,7 @@ def test_a_file_of_another_size_is_noticed_on_reading(tmp_path: Path, written: M
         Manifest.read(tmp_path)
 
 
-def test_a_changed_byte_is_noticed_on_verifying(tmp_path: Path, written: Manifest) -> None:
+def test_a_changed_byte_is_detected_on_verifying(tmp_path: Path, written: Manifest) -> None:
     written.verify(tmp_path)
     (tmp_path / "model.fp32.onnx").write_bytes(b"GRAPH")
     Manifest.read(tmp_path)

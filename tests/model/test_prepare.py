@@ -34,7 +34,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_the_result_is_complete_and_says_what_it_is(hub: Path, tmp_path: Path) -> None:
+def test_the_prepared_model_is_complete_and_described_by_its_manifest(hub: Path, tmp_path: Path) -> None:
     target = tmp_path / "deep" / "model"
     manifest = prepare(hub, target, id="iic/small", origin="modelscope:iic/small", demonstration=True)
     assert manifest == Manifest.read(target)
@@ -98,7 +98,7 @@ def test_impossible_names(hub: Path, tmp_path: Path, name: str) -> None:
         prepare(hub, tmp_path / "model", id=name)
 
 
-def test_a_failure_leaves_nothing_and_keeps_what_was_there(
+def test_a_failure_leaves_no_files_and_keeps_the_earlier_model(
     hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = prepare(hub, tmp_path / "model", id="old", int8=False)

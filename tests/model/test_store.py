@@ -78,7 +78,7 @@ def test_offline_never_tries_the_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "model", ["large", "", "a/b/c", "../up", "/no/such/directory", "iic/", "https://example.org/x"]
 )
-def test_what_is_neither_directory_nor_id(tmp_path: Path, model: str) -> None:
+def test_a_name_that_is_neither_directory_nor_id(tmp_path: Path, model: str) -> None:
     with pytest.raises(ModelNotFound, match=r"iic/emotion2vec_plus_large|is not a model"):
         store.find(model, cache=tmp_path, offline=True)
 
@@ -143,7 +143,7 @@ class TestPreparing:
         assert second.directory != first.directory
         assert second.manifest.revision != first.manifest.revision
 
-    def test_another_way_of_preparing_is_another_entry(
+    def test_another_format_version_is_another_entry(
         self, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = store.find(str(checkpoint), cache=tmp_path / "cache")

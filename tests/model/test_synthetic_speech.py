@@ -7,7 +7,7 @@ from service.model.synthetic_speech import speech_like
 
 
 @pytest.mark.parametrize("samples", [1, 400, 401, 16_000])
-def test_it_is_as_long_as_asked_and_always_the_same(samples: int) -> None:
+def test_the_waveform_has_the_requested_length_and_is_deterministic(samples: int) -> None:
     waveform = speech_like(samples / 16_000, seed=3)
     assert waveform.shape == (samples,)
     assert waveform.dtype == np.float32

@@ -221,7 +221,7 @@ def test_no_more_processes_are_kept_than_files_are_decoded_at_once() -> None:
     assert len(children()) == sandbox.PROCESSES
 
 
-def test_readers_leave_room_for_whole_files_and_are_bounded_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_readers_is_limited_separately_from_whole_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "_readers", BoundedSemaphore(2))
     monkeypatch.setattr(sandbox, "_slots", BoundedSemaphore(1))
     data = long_file("mp3")
@@ -235,7 +235,7 @@ def test_readers_leave_room_for_whole_files_and_are_bounded_themselves(monkeypat
             pass
 
 
-def test_a_file_that_is_read_again_and_again_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoding_stops_if_the_file_is_read_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
     data = long_file("mov", 21.3)
     assert len(data) > 2 * CHUNK
     monkeypatch.setattr(child, "_ALLOWANCE", CHUNK)

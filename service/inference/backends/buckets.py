@@ -116,8 +116,4 @@ def program_shapes(extra: int, *, clips: int, seconds: float) -> list[BatchShape
         ]
         if length >= seconds:
             break
-    return sorted(shapes, key=_by_area)
-
-
-def _by_area(shape: BatchShape) -> tuple[int, int]:
-    return shape.area, shape.rows
+    return sorted(shapes, key=lambda shape: (shape.area, shape.rows))

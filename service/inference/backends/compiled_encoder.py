@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 
 from service.inference.backends.buckets import BatchShape
-from service.inference.backends.check_clips import long_clip
-from service.inference.backends.precision import TOLERANCE
+from service.inference.backends.precision import TOLERANCE, long_clip
 from service.model.config import ModelConfig
 from service.model.network.encoder import Encoded, Encoder
 from service.model.normalize import normalized
@@ -31,7 +30,7 @@ from service.results import SAMPLING_RATE
 
 logger = logging.getLogger(__name__)
 
-_Answer = Callable[[Tensor, Tensor], Encoded]
+_Program = Callable[[Tensor, Tensor], Encoded]
 
 _CALLS = 3
 """The number of the first call of a program that is a replay."""
@@ -51,21 +50,19 @@ class CompiledEncoder:
         encoder: the encoder to compile.
         config: its dimensions.
         shapes: the shapes of padded batches to compile programs for.
+
+    Attributes:
+        programs: the shapes that have a program, smallest first; none before `compile`.
     """
 
     def __init__(self, encoder: Encoder, config: ModelConfig, shapes: Sequence[BatchShape]) -> None:
         self._encoder = encoder
         self._config = config
         self._shapes = sorted(shapes, key=lambda shape: shape.area, reverse=True)
-        self._ready: list[BatchShape] = []
+        self.programs: Sequence[BatchShape] = ()
         weight = encoder.get_parameter("blocks.0.mlp.fc1.weight")
         self._device, self._dtype = weight.device, weight.dtype
-        self._program: _Answer = encoder.answer
-
-    @property
-    def programs(self) -> Sequence[BatchShape]:
-        """The shapes that have a program, smallest first; none before `compile`."""
-        return self._ready
+        self._program: _Program = encoder.encode
 
     def compile(self) -> None:
         """Compile all programs; takes seconds for each from the cache, else much longer.
@@ -76,7 +73,8 @@ class CompiledEncoder:
             CompileFailed: if a program cannot be compiled; no program is used then.
         """
         began = time.monotonic()
-        self._program = _compiled(self._encoder.answer, self._device)
+        mode = "reduce-overhead" if self._device.type == "cuda" else "default"
+        self._program = torch.compile(self._encoder.encode, mode=mode, fullgraph=True, dynamic=False)
         ready = []
         with (
             torch.no_grad(),
@@ -97,23 +95,23 @@ class CompiledEncoder:
                 seconds = time.monotonic() - started
                 logger.info("program %d of %d, %s: %.1f s", number, len(self._shapes), _named(shape), seconds)
         # Set at the end, so that a failure half-way leaves no programs.
-        self._ready = ready[::-1]
+        self.programs = ready[::-1]
         logger.info("%d programs are ready after %.1f s", len(ready), time.monotonic() - began)
 
-    def answer(self, waveforms: Tensor, frames: Tensor | None = None) -> Encoded:
+    def encode(self, waveforms: Tensor, frames: Tensor | None = None) -> Encoded:
         """Encode a batch; arguments as in `Encoder.forward`. The result stays valid after later calls."""
         shape = BatchShape(waveforms.shape[0], self._config.frames(waveforms.shape[1]))
-        if frames is None or shape not in self._ready:
-            return self._encoder.answer(waveforms, frames)
+        if frames is None or shape not in self.programs:
+            return self._encoder.encode(waveforms, frames)
         # Never compile while serving: where torch would compile again, it runs the encoder instead.
         with torch.compiler.set_stance("eager_on_recompile"):
             return self._run(waveforms, frames)
 
     def close(self) -> None:
         """Release all programs and their memory."""
-        self._ready = []
-        if self._program != self._encoder.answer:
-            self._program = self._encoder.answer
+        self.programs = ()
+        if self._program != self._encoder.encode:
+            self._program = self._encoder.encode
             torch.compiler.reset()
 
     def _run(self, waveforms: Tensor, frames: Tensor) -> Encoded:
@@ -126,7 +124,7 @@ class CompiledEncoder:
         for seed in range(_CALLS):
             waveforms, frames = self._check_batch(shape, seed)
             found = self._run(waveforms, frames)
-            expected = self._encoder.answer(waveforms, frames)
+            expected = self._encoder.encode(waveforms, frames)
             differences += [
                 (_scores(found, row, count) - _scores(expected, row, count)).abs().max()
                 for row, count in enumerate(frames.tolist())
@@ -142,11 +140,6 @@ class CompiledEncoder:
             batch[row, :samples] = normalized(long_clip(samples / SAMPLING_RATE, seed * shape.rows + row))
         waveforms = torch.from_numpy(batch).to(self._device, self._dtype)
         return waveforms, torch.tensor(counts, device=self._device)
-
-
-def _compiled(function: _Answer, device: torch.device) -> _Answer:
-    mode = "reduce-overhead" if device.type == "cuda" else "default"
-    return torch.compile(function, mode=mode, fullgraph=True, dynamic=False)
 
 
 def _scores(answer: Encoded, row: int, frames: int) -> Tensor:

@@ -24,7 +24,7 @@ from service.model.manifest import Manifest
 from service.model.normalize import normalized
 from service.model.onnx.inputs import lay_out
 from service.preprocess import resample_trim
-from service.results import SAMPLING_RATE, BatchOutput, Clip, ClipOutput, Floats, ModelInfo, Span
+from service.results import SAMPLING_RATE, BatchOutput, Clip, ClipOutput, Floats, Span
 
 LIMITS = BatchLimits(clips=8, seconds=10.0)
 """Small, because a batch is answered when its last clip is done, and larger batches are no faster."""
@@ -89,6 +89,8 @@ class OnnxBackend:
         ModelNotFound: if the model was not prepared in this precision.
     """
 
+    limits = LIMITS
+
     def __init__(
         self,
         directory: Path,
@@ -107,8 +109,7 @@ class OnnxBackend:
         options.inter_op_num_threads = 1
         # Idle threads must not spin on cores that the event loop and the decoders need between two runs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        # Packing on all threads halves the time to load. It maps all weights at once, but as pages of the file, which
-        # the system can reclaim.
+        # Packing on all threads halves the time to load; it maps all weights, as file pages that can be reclaimed.
         options.add_session_config_entry(
             "session.disable_prepacking" if few else "session.prepack.enable_parallel", "1"
         )
@@ -120,17 +121,7 @@ class OnnxBackend:
         # With unpacked weights the order of summation depends on the number of rows.
         self._sharing_below = sharing_below if dtype == "fp32" and not few else 0.0
         self._few = few
-        self._info = manifest.info(backend="onnx", device="cpu", dtype=dtype)
-
-    @property
-    def info(self) -> ModelInfo:
-        """The model, the device and the precision."""
-        return self._info
-
-    @property
-    def limits(self) -> BatchLimits:
-        """The largest batch."""
-        return LIMITS
+        self.info = manifest.info(backend="onnx", device="cpu", dtype=dtype)
 
     def warm_up(self) -> None:
         """Two runs: the first allocates memory, the second runs at full speed. None if few clips will be run."""

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import soundfile
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from service.data import EXAMPLES
 from service.errors import SettingsInvalid
-from service.inference.backends.check_clips import long_clip, short_clips
 from service.model.config import ModelConfig
 from service.model.labels import masked_labels
 from service.model.manifest import Manifest
 from service.model.network.encoder import Encoder
-from service.results import Floats
+from service.model.synthetic_speech import speech_like
+from service.preprocess.resample_trim import resample
+from service.results import SAMPLING_RATE, Floats
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +79,22 @@ def load_encoder(path: Path, manifest: Manifest, device: torch.device, dtype: Dt
     )
 
 
+@cache
+def short_clips() -> tuple[Floats, ...]:
+    """The bundled recordings and four synthetic voices: float32 (time,) at 16 kHz, some seconds each."""
+    real = []
+    for path in sorted(path for path in EXAMPLES.iterdir() if path.suffix in (".flac", ".wav")):
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        real.append(resample(samples.mean(axis=1), rate))
+    return (*real, *(speech_like(4.0, seed) for seed in range(4)))
+
+
+def long_clip(seconds: float, seed: int = 0) -> Floats:
+    """The short clips one after another, repeated up to a length in seconds; `seed` shifts where they start."""
+    speech = np.concatenate(short_clips())
+    return np.resize(np.roll(speech, -seed * SAMPLING_RATE), round(seconds * SAMPLING_RATE))
+
+
 def score_difference(reference: Encoder, encoder: Encoder, config: ModelConfig, answered: Sequence[int]) -> float:
     """Largest difference in scores between two encoders on a single clip, a padded batch of clips, and a long clip.
 
@@ -102,7 +123,7 @@ def _scores(encoder: Encoder, config: ModelConfig, clips: Sequence[Floats], answ
     batch = pad_sequence(waveforms, batch_first=True).to(weight.dtype)
     frames = torch.tensor([config.frames(clip.shape[0]) for clip in clips], device=weight.device)
     with torch.no_grad():
-        found = encoder.answer(batch, frames if len(clips) > 1 else None)
+        found = encoder.encode(batch, frames if len(clips) > 1 else None)
     padded = torch.arange(found.logits.shape[1], device=weight.device) >= frames[:, None]
     total = found.logits.masked_fill(padded[:, :, None], 0.0).sum(dim=1)
     # The embedding is an answer too, and it may overflow where the scores do not.

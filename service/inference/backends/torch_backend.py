@@ -32,7 +32,7 @@ from service.model.manifest import WEIGHTS, Manifest
 from service.model.network.encoder import Encoded
 from service.model.synthetic_speech import speech_like
 from service.preprocess.resample_trim_torch import resample, speech_bounds
-from service.results import SAMPLING_RATE, BatchOutput, Clip, ClipOutput, Floats, ModelInfo, Span
+from service.results import SAMPLING_RATE, BatchOutput, Clip, ClipOutput, Floats, Span
 
 logger = logging.getLogger(__name__)
 
@@ -85,17 +85,8 @@ class TorchBackend:
         shapes = program_shapes(extra, clips=compile_options.clips, seconds=compile_options.seconds) if compiles else []
         self._encoder = CompiledEncoder(encoder, self._config, shapes)
         self._padded = self._cuda or compiles
-        self._info = manifest.info(backend="torch", device=device, dtype=precision)
-
-    @property
-    def info(self) -> ModelInfo:
-        """The model, the device and the precision."""
-        return self._info
-
-    @property
-    def limits(self) -> BatchLimits:
-        """The largest batch."""
-        return CUDA_LIMITS if self._cuda else CPU_LIMITS
+        self.limits = CUDA_LIMITS if self._cuda else CPU_LIMITS
+        self.info = manifest.info(backend="torch", device=device, dtype=precision)
 
     def warm_up(self) -> None:
         """Run the largest batch, then compile, then run one clip of each common sampling rate.
@@ -126,7 +117,7 @@ class TorchBackend:
         except Exception as error:
             if usable(self._device):
                 raise
-            raise BackendBroken(f"{self._info.device} does not work any more") from error
+            raise BackendBroken(f"{self.info.device} does not work any more") from error
         # Outside the handler, since the exception being handled refers to frames that hold the batch's memory.
         torch.cuda.empty_cache()
         raise MemoryError(f"{len(clips)} clips do not fit: {reason}")
@@ -138,17 +129,18 @@ class TorchBackend:
         bounds = self._speech(transfer, waveforms)
         # Where a clip is trimmed, the bounds decide all later shapes, so they are fetched now; else with the results.
         trim = any(clip.trim for clip in clips)
-        speech = _pairs(transfer.to_host(bounds)) if trim else []
+        speech = transfer.to_host(bounds).tolist() if trim else []
         scored = [
             speech[index] if clip.trim and speech[index][1] else (0, waveform.shape[0])
             for index, (clip, waveform) in enumerate(zip(clips, waveforms, strict=True))
         ]
         prepared = time.perf_counter()
         frames = [self._config.frames(end - start) for start, end in scored]
-        groups = self._groups(frames)
+        extra = self._config.num_extra_tokens
+        groups = bucketed(frames, extra, self._encoder.programs) if self._padded else one_by_one(frames)
         answers = [self._encode(transfer, group, waveforms, scored, frames) for group in groups]
         results = self._download(transfer, clips, groups, answers, frames)
-        speech = speech or _pairs(transfer.to_host(bounds))
+        speech = speech or transfer.to_host(bounds).tolist()
         outputs = tuple(
             ClipOutput(*results[index], speech=_span(found) if found[1] else None, scored=_span(scored[index]))
             for index, found in enumerate(speech)
@@ -186,8 +178,8 @@ class TorchBackend:
             self._encoder.compile()
         except CompileFailed as error:
             if not usable(self._device):
-                raise BackendBroken(f"{self._info.device} does not work any more") from error
-            logger.warning("%s runs without compiled programs: %s", self._info.id, error, exc_info=error)
+                raise BackendBroken(f"{self.info.device} does not work any more") from error
+            logger.warning("%s runs without compiled programs: %s", self.info.id, error, exc_info=error)
             required = self._compile_options.choice == "on"
         else:
             return
@@ -196,11 +188,6 @@ class TorchBackend:
             raise SettingsInvalid(
                 "the model cannot be compiled; the log says why. With compile=off it runs uncompiled."
             )
-
-    def _groups(self, frames: Sequence[int]) -> list[Group]:
-        if not self._padded:
-            return one_by_one(frames)
-        return bucketed(frames, self._config.num_extra_tokens, self._encoder.programs)
 
     def _upload(self, transfer: Transfer, clips: Sequence[Clip]) -> list[Tensor]:
         """Copy all clips to the device in one transfer, and resample them there."""
@@ -218,7 +205,9 @@ class TorchBackend:
             alike[waveform.shape[0].bit_length()].append(index)
         order = [index for indices in alike.values() for index in indices]
         # One copy for both: the lengths, and the indices that restore the order of the clips.
-        small = transfer.to_device(torch.tensor([waveforms[index].shape[0] for index in order] + _inverse(order)))
+        small = transfer.to_device(
+            torch.tensor([waveforms[index].shape[0] for index in order] + np.argsort(order).tolist())
+        )
         lengths, places = small[: len(order)], small[len(order) :]
         bounds, done = [], 0
         for indices in alike.values():
@@ -232,7 +221,7 @@ class TorchBackend:
         transfer: Transfer,
         group: Group,
         waveforms: Sequence[Tensor],
-        scored: Sequence[tuple[int, int]],
+        scored: Sequence[Sequence[int]],
         frames: Sequence[int],
     ) -> Encoded:
         """Normalise each clip of a group in FP32, pad the group, and encode it."""
@@ -249,8 +238,8 @@ class TorchBackend:
         counts = [frames[index] for index in group.clips] + [0] * (shape.rows - len(group.clips))
         unpadded = counts == [shape.frames] * shape.rows
         if unpadded and shape not in self._encoder.programs:
-            return self._encoder.answer(batch)
-        return self._encoder.answer(batch, transfer.to_device(torch.tensor(counts)))
+            return self._encoder.encode(batch)
+        return self._encoder.encode(batch, transfer.to_device(torch.tensor(counts)))
 
     def _download(
         self,
@@ -282,18 +271,10 @@ class TorchBackend:
                 results[index] = logits[row, : frames[index]].copy(), embeddings[row].copy(), features
         for found in results.values():
             if not all(np.isfinite(array).all() for array in found if array is not None):
-                raise FloatingPointError(f"the model's answer in {self._info.dtype} is not finite")
+                raise FloatingPointError(f"the model's answer in {self.info.dtype} is not finite")
         return results
 
 
-def _inverse(order: Sequence[int]) -> list[int]:
-    """The inverse of a permutation."""
-    return sorted(range(len(order)), key=order.__getitem__)
-
-
-def _pairs(bounds: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> list[tuple[int, int]]:
-    return [(int(start), int(end)) for start, end in bounds]
-
-
-def _span(samples: tuple[int, int]) -> Span:
-    return Span(samples[0] / SAMPLING_RATE, samples[1] / SAMPLING_RATE)
+def _span(samples: Sequence[int]) -> Span:
+    start, end = samples
+    return Span(start / SAMPLING_RATE, end / SAMPLING_RATE)

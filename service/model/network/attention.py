@@ -6,6 +6,8 @@ The bias is the only tensor of size tokens x tokens. It is computed for at most 
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -71,7 +73,9 @@ class TransformerBlock(nn.Module):
         self.norm1 = nn.LayerNorm(width, config.norm_eps)
         self.attn = _Attention(width, config.num_heads)
         self.norm2 = nn.LayerNorm(width, config.norm_eps)
-        self.mlp = _Mlp(width, config.mlp_dim)
+        self.mlp = nn.Sequential(
+            OrderedDict(fc1=nn.Linear(width, config.mlp_dim), gelu=nn.GELU(), fc2=nn.Linear(config.mlp_dim, width))
+        )
 
     def forward(self, x: Tensor, bias: AttentionBias, block: int) -> Tensor:
         """Map tokens (clip, token, width) to tokens; `block` is this block's index in the encoder."""
@@ -98,14 +102,3 @@ class _Attention(nn.Module):
         y = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
         z: Tensor = self.proj(y.transpose(1, 2).reshape(clips, tokens, width))
         return z
-
-
-class _Mlp(nn.Module):
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.fc2(functional.gelu(self.fc1(x)))
-        return y

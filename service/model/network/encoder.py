@@ -19,14 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from service.errors import CheckpointInvalid
 from service.model.config import ConvLayer, ModelConfig, alibi_slopes
 from service.model.network.attention import AttentionBias, TransformerBlock
-from service.model.weights import check_shapes
 from service.results import FRAME_HOP
 
 FRONT_END_FRAMES = {"cpu": 2048, "cuda": 4096}
-"""Frames over the whole batch that the front end makes at a time; that of the published models needs 0.4 MiB of FP32
-for each."""
+"""Frames of the whole batch that the front end makes at a time (0.4 MiB of FP32 each in the published models)."""
 
 _FULL_PRECISION = ("modality_encoders.AUDIO.alibi_scale", "proj.weight", "proj.bias")
 """Weights that stay FP32 when the encoder runs in half precision: they are small and affect the scores most."""
@@ -56,7 +55,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: ModelConfig, labels: int) -> None:
         super().__init__()
-        self.modality_encoders = nn.ModuleDict({"AUDIO": _Audio(config)})
+        self.modality_encoders = nn.ModuleDict({"AUDIO": _AudioEncoder(config)})
         self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.depth))
         self.proj = nn.Linear(config.embed_dim, labels)
         self.extra = config.num_extra_tokens
@@ -80,7 +79,7 @@ class Encoder(nn.Module):
             CheckpointInvalid: if a weight is missing or has another shape.
         """
         labels = weights["proj.bias"].shape[0] if "proj.bias" in weights else 1
-        check_shapes(config, labels, {name: tuple(weight.shape) for name, weight in weights.items()})
+        check_shapes(config, labels, weights)
         with torch.device("meta"):
             encoder = cls(config, labels)
         state = {}
@@ -101,7 +100,7 @@ class Encoder(nn.Module):
             Features (clip, frame, width) in the encoder's precision and logits (clip, frame, label) in that of the
             head. Values of frames past a clip's end are undefined.
         """
-        audio = cast(_Audio, self.modality_encoders["AUDIO"])
+        audio = cast(_AudioEncoder, self.modality_encoders["AUDIO"])
         x = audio.local_features(waveforms)
         padded = None if frames is None else torch.arange(x.shape[1], device=x.device) >= frames[:, None]
         x = audio.tokens(x, padded)
@@ -113,12 +112,12 @@ class Encoder(nn.Module):
             padded=None if padded is None else functional.pad(padded, (self.extra, 0)),
             dtype=x.dtype,
         )
-        for index, block in enumerate((*audio.blocks, *self.blocks)):
+        for index, block in enumerate((*cast(nn.ModuleList, audio.context_encoder["blocks"]), *self.blocks)):
             x = block(x, bias, index)
         features = x[:, self.extra :]
         return features, self.proj(features.to(self.proj.weight.dtype))
 
-    def answer(self, waveforms: Tensor, frames: Tensor | None = None) -> Encoded:
+    def encode(self, waveforms: Tensor, frames: Tensor | None = None) -> Encoded:
         """Encode a batch, and average each clip's features over its frames in FP32; arguments as in `forward`."""
         features, logits = self(waveforms, frames)
         full = features.float()
@@ -130,7 +129,26 @@ class Encoder(nn.Module):
         return Encoded(features, logits, total / frames.clamp(min=1)[:, None])
 
 
-class _Audio(nn.Module):
+def expected_shapes(config: ModelConfig, labels: int) -> dict[str, list[int]]:
+    """Name and shape of every weight that inference uses, including the head for `labels` labels."""
+    with torch.device("meta"):
+        return {name: list(values.shape) for name, values in Encoder(config, labels).state_dict().items()}
+
+
+def check_shapes(config: ModelConfig, labels: int, weights: Mapping[str, Tensor]) -> None:
+    """Compare the shapes of weights with those that `config` requires; additional weights are ignored.
+
+    Raises:
+        CheckpointInvalid: if a weight is missing or has another shape; the message names the first.
+    """
+    for name, shape in expected_shapes(config, labels).items():
+        if name not in weights:
+            raise CheckpointInvalid(f"the checkpoint has no weight {name} (expected shape {shape})")
+        if (found := list(weights[name].shape)) != shape:
+            raise CheckpointInvalid(f"the checkpoint's weight {name} has shape {found}; expected {shape}")
+
+
+class _AudioEncoder(nn.Module):
     """Everything before the transformer's blocks, and the blocks of the prenet."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -157,11 +175,6 @@ class _Audio(nn.Module):
         )
         if config.num_extra_tokens:
             self.extra_tokens = nn.Parameter(torch.empty(1, config.num_extra_tokens, width))
-
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """The transformer blocks of the prenet."""
-        return cast(nn.ModuleList, self.context_encoder["blocks"])
 
     def local_features(self, waveforms: Tensor) -> Tensor:
         """Map waveforms (clip, sample) to projected frames (clip, frame, width), a chunk of frames at a time."""

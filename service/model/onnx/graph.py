@@ -31,7 +31,7 @@ def build(config: ModelConfig, weights: Weights, precision: Precision = "fp32") 
 
     Args:
         config: the dimensions.
-        weights: float32 by checkpoint name without `d2v_model.`, as `service.model.weights` lists them.
+        weights: float32 by checkpoint name without `d2v_model.`, as `model.network.encoder.expected_shapes` lists them.
         precision: `int8` quantises the transformer's products with weights, three quarters of all operations; the
             front end, the positional convolutions, attention itself and the head stay in FP32, since quantising
             them changes labels.

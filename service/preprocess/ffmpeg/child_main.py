@@ -1,7 +1,4 @@
-"""The child process of `service.preprocess.ffmpeg.sandbox`: drops all privileges, then decodes files from its pipe.
-
-Imports neither numpy nor anything else that is slow to load or large.
-"""
+"""The child process of `sandbox`: drops all privileges, then decodes files from its pipe. Imports no large modules."""
 
 from __future__ import annotations
 
@@ -30,10 +27,7 @@ from service.preprocess.ffmpeg.chunked_file import CHUNK, ChunkedFile
 from service.preprocess.ffmpeg.decoder import RawBlock, decode_blocks
 
 CPU_SECONDS = 60.0
-"""Processor time for one file, plus a 60th of the longest duration. An hour of AAC takes ten seconds.
-
-Time spent waiting, for a parent that is slow to read the samples or for a busy processor, does not count.
-"""
+"""Processor time for one file, plus a 60th of the longest duration. An hour of AAC takes ten seconds."""
 
 _MEMORY = 320 << 20
 """Bytes of memory for a file: FFmpeg's own, the cached chunks of the file, and one block of samples."""
@@ -88,12 +82,7 @@ def _receive(requests: BinaryIO, size: int) -> bytes:
 
 
 def _send_block(answers: BinaryIO, block: RawBlock) -> None:
-    header = {
-        "sample_format": block.sample_format,
-        "sampling_rate": block.sampling_rate,
-        "channels": block.channels,
-        "frames": block.frames,
-    }
+    header = {name: getattr(block, name) for name in ("sample_format", "sampling_rate", "channels", "frames")}
     _send(answers, header, *block.planes)
 
 

@@ -1,7 +1,4 @@
-"""A file that is fetched in chunks: how an upload reaches the child process that runs FFmpeg.
-
-Imports nothing that is slow to load: see `service.preprocess.ffmpeg.child_main`.
-"""
+"""A file that is fetched in chunks: how an upload reaches the child process that runs FFmpeg."""
 
 from __future__ import annotations
 

@@ -1,14 +1,12 @@
 """Run FFmpeg in child processes without privileges, connected only by pipes, so that a hostile file is harmless.
 
 FFmpeg's demuxers trust headers (12 KB of MP4 can allocate an index of gigabytes), and PyAV 17.1 to 18 free some channel
-layouts twice, which crashes the process. A child that crashes, hangs or allocates too much fails one upload and nothing
-else; the service itself never loads FFmpeg. A child cannot open files or sockets or start processes, and its memory and
-processor time are limited. One file costs about a millisecond of communication; children start on demand (0.2 s) and
-are reused.
+layouts twice, which crashes the process. A child that crashes, hangs or allocates too much fails only its own upload.
+It cannot open files or sockets or start processes, and its memory and processor time are limited. One file costs about
+a millisecond of communication; children start on demand (0.2 s) and are reused.
 
-A child holds neither the whole file nor all samples: it requests the file in chunks and waits until its samples are
-read. So the memory of either process does not depend on the length of the file, and a slow reader occupies a child but
-no processor.
+A child requests the file in chunks and waits until its samples are read, so the memory of either process does not
+depend on the length of the file.
 """
 
 from __future__ import annotations
@@ -82,18 +80,14 @@ class _BlockHeader:
 class FFmpegFile:
     """A file that a child decodes, of any format in `ffmpeg.decoder.DEMUXERS`: its first audio stream.
 
-    See `service.preprocess.open.AudioFile`. A file that is decoded as a whole waits for a free slot.
+    See `service.preprocess.decode.AudioFile`. A file that is decoded as a whole waits for a free slot.
 
     Args:
         source: the file.
         limits: how much audio may be decoded.
 
     Raises:
-        NotDecodable: not audio, no audio stream, an unsupported codec, rate or channels out of bounds, or a file that
-            breaks the decoder.
-        AudioEmpty: an audio stream without samples.
-        AudioTooLong: more samples than the limits allow, within the first block.
-        AudioTruncated: much of the audio is damaged, within the first block.
+        AudioError: as `service.preprocess.decode.open_audio_file`, for what the first block shows.
         QueueFull: `READERS` files are being decoded block by block.
         ServiceError: no child can be started.
     """
@@ -125,7 +119,7 @@ class FFmpegFile:
         self.channels = first.channels
 
     def read(self) -> Floats | None:
-        """Decode the next block; None after the last. For the errors see `service.preprocess.open.AudioFile`."""
+        """Decode the next block; None after the last. For the errors see `service.preprocess.decode.AudioFile`."""
         if self._child is None:
             return None
         with _not_decodable_if_broken():

@@ -12,8 +12,8 @@ from service.preprocess.segmentation.utterances import UtteranceCutter
 from service.results import ChannelUtterance, Utterance
 
 
-def cut_file(reader: AudioReader, *, channels: ChannelChoice, start: float | None, end: float | None) -> FileCut:
-    """Cut the speech of a file into utterances while the file is read.
+class FileCut:
+    """Cuts the speech of a file into utterances while the file is read.
 
     Args:
         reader: an open file, at its beginning. It is read to its end, even past `end`, so that the same files are
@@ -22,23 +22,17 @@ def cut_file(reader: AudioReader, *, channels: ChannelChoice, start: float | Non
         start: seconds at which to begin, 0 or more; None for the beginning.
         end: seconds at which to stop, more than `start`; None for the end, and past the end means the end.
 
-    Raises:
-        InvalidOptions: there is no such channel.
-    """
-    # Whether the file ends before `start` is known only at its end.
-    check_options(channels, start, of_channels=reader.channels, duration=math.inf)
-    return FileCut(reader, channels, start, end)
-
-
-class FileCut:
-    """A file that is being read and cut into utterances; made by `cut_file`.
-
     Attributes:
         duration: seconds of the file that have been read; the whole duration after the last step.
         narrow_band: whether everything read so far, in every channel, is narrow-band like telephone audio.
+
+    Raises:
+        InvalidOptions: there is no such channel.
     """
 
-    def __init__(self, reader: AudioReader, channels: ChannelChoice, start: float | None, end: float | None) -> None:
+    def __init__(self, reader: AudioReader, *, channels: ChannelChoice, start: float | None, end: float | None) -> None:
+        # Whether the file ends before `start` is known only at its end.
+        check_options(channels, start, of_channels=reader.channels, duration=math.inf)
         self.duration = 0.0
         self.narrow_band = True
         self._reader = reader

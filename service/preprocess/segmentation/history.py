@@ -11,8 +11,7 @@ from service.preprocess.segmentation.speech import DetectedFrames
 from service.results import Floats
 
 _QUIET_WINDOW = 20
-"""Frames over which power is summed to find the quietest point (0.2 s): a pause between words rather than the closure
-of a plosive."""
+"""Frames over which power is summed to find the quietest point (0.2 s): longer than the closure of a plosive."""
 
 
 class SampleHistory:

@@ -38,8 +38,7 @@ LOOK_AHEAD = 0.11
 first second is decided at its end, because the thresholds are unknown before."""
 
 ON_ABOVE_FLOOR = 6.0
-"""Decibels above the floor from which a frame is loud, if the noise is even. The floor is a minimum: even noise is 2 or
-3 dB above it."""
+"""Decibels above the floor from which a frame is loud in even noise, which is 2 or 3 dB above the floor."""
 
 ON_ABOVE_NOISE = 3.0
 """Decibels above uneven noise from which a frame is loud: above nine tenths of the blocks that must be noise."""

@@ -10,8 +10,7 @@ import torch
 import yaml
 
 from service.model.config import ModelConfig
-from service.model.network.encoder import Encoder
-from service.model.weights import expected_shapes
+from service.model.network.encoder import Encoder, expected_shapes
 
 LARGE = Path(__file__).parents[3] / "loadtests" / "data" / "config.yaml"
 

@@ -32,20 +32,20 @@ stored = find("tiny", cache=Path("/nonexistent"), offline=True)
 backend = TorchBackend(stored.directory, stored.manifest, device="cuda")
 clips = [Clip(speech_like(1.0), 16_000)]
 backend.run(clips)
-sound = backend._encoder.answer
+sound = backend._encoder.encode
 
 def crash(waveforms, frames=None):
     # Out of range: an assertion in the kernel fails, and the context is lost.
     torch.zeros(1, device="cuda")[torch.tensor([7], device="cuda")]
     return sound(waveforms, frames)
 
-backend._encoder.answer = crash
+backend._encoder.encode = crash
 for _ in range(2):
     try:
         backend.run(clips)
     except BackendBroken:
         print("broken")
-backend._encoder.answer = sound
+backend._encoder.encode = sound
 try:
     backend.run(clips)
 except BackendBroken:

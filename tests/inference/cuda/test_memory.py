@@ -30,7 +30,7 @@ def test_five_minutes_fit_into_three_gigabytes(dtype: torch.dtype) -> None:
     torch.cuda.reset_peak_memory_stats()
     waveforms = torch.randn(1, 300 * 16_000, device="cuda").to(dtype)
     with torch.no_grad():
-        found = encoder.answer(waveforms)
+        found = encoder.encode(waveforms)
     assert found.logits.shape[1] == config.frames(300 * 16_000)
     assert bool(found.logits.isfinite().all())
     assert torch.cuda.max_memory_allocated() < (3e9 if dtype == torch.float16 else 5e9)

@@ -12,7 +12,7 @@ from loadtests.accuracy.long_call import LabelledSegment, SegmentationCounts
 from loadtests.accuracy.synthetic_calls import SpokenClip, encode, make_call, source_clips
 from loadtests.common.server_process import start_service
 from service.preprocess.reader import open_reader
-from service.preprocess.segmentation.file_utterances import cut_file
+from service.preprocess.segmentation.file_utterances import FileCut
 
 NONE = np.empty(0, np.float32)
 
@@ -62,7 +62,7 @@ def test_the_command_writes_its_results(tmp_path: Path, capsys: pytest.CaptureFi
 def test_clips_of_a_call_are_found() -> None:
     call = make_call(source_clips(None), 300, seed=6)
     with open_reader(encode(call.samples, "mu-law"), max_duration=400) as reader:
-        steps = cut_file(reader, channels="split", start=None, end=None).steps()
+        steps = FileCut(reader, channels="split", start=None, end=None).steps()
         found = [utterance for step in steps for utterance in step]
     segments = [LabelledSegment(each.channel, each.utterance.start, each.utterance.end, "") for each in found]
     none = [""] * len(call.spoken)

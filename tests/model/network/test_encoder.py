@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
@@ -12,7 +13,6 @@ from service.errors import CheckpointInvalid
 from service.model.config import ModelConfig
 from service.model.normalize import normalized
 from service.model.synthetic_speech import speech_like
-from service.model.weights import expected_shapes
 from service.results import Floats
 from tests.rounding import EXACT, feature_tolerance, half_precision_tolerance, logit_tolerance, mean_tolerance
 
@@ -23,9 +23,10 @@ import torch  # noqa: E402
 
 from service.model.network import attention  # noqa: E402
 from service.model.network import encoder as encoder_module  # noqa: E402
-from service.model.network.encoder import Encoder  # noqa: E402
+from service.model.network.encoder import Encoder, check_shapes, expected_shapes  # noqa: E402
 
 CPU = torch.device("cpu")
+CONFIG = ModelConfig.from_hub(model_conf())
 CONFS = {
     "published shape": model_conf(),
     "odd shape": odd_model_conf(),
@@ -81,10 +82,55 @@ def padded_batch(encoder: Encoder, waveforms: list[Floats], extra: int = 0) -> l
     return [(features[i, :n].numpy(), logits[i, :n].numpy()) for i, n in enumerate(frames)]
 
 
-def test_parameters_have_the_names_and_shapes_of_the_checkpoint(encoder: Encoder) -> None:
-    found = {name: tuple(values.shape) for name, values in encoder.state_dict().items()}
-    conf = next(c for c in map(ModelConfig.from_hub, CONFS.values()) if found == expected_shapes(c, 9))
-    assert conf.embed_dim == encoder.proj.in_features
+def test_number_of_weights_of_the_large_model_without_its_decoder() -> None:
+    config = ModelConfig.from_hub(model_conf(embed_dim=1024, num_heads=16, prenet_depth=4, depth=8, channels=512))
+    assert sum(map(math.prod, expected_shapes(config, 9).values())) == 162_140_185
+
+
+def test_names() -> None:
+    shapes = expected_shapes(CONFIG, 9)
+    audio = "modality_encoders.AUDIO."
+    assert shapes[audio + "local_encoder.conv_layers.1.0.weight"] == [32, 32, 3]
+    assert shapes[audio + "relative_positional_encoder.5.0.weight"] == [64, 4, 19]
+    assert shapes[audio + "alibi_scale"] == [1, 1, 4, 1, 1]
+    assert shapes[audio + "context_encoder.blocks.0.attn.qkv.weight"] == [192, 64]
+    assert shapes["blocks.1.mlp.fc1.bias"] == [256]
+    assert shapes["proj.weight"] == [9, 64]
+
+
+@pytest.mark.parametrize(
+    ("per_layer", "per_head", "shape"),
+    [(True, True, [3, 1, 4, 1, 1]), (True, False, [3, 1, 1, 1, 1]), (False, False, [1, 1, 1, 1, 1])],
+)
+def test_scales_of_the_bias(per_layer: bool, per_head: bool, shape: list[int]) -> None:
+    config = ModelConfig.from_hub(model_conf(scale_per_layer=per_layer, scale_per_head=per_head))
+    assert expected_shapes(config, 9)["modality_encoders.AUDIO.alibi_scale"] == shape
+
+
+def test_no_extra_tokens() -> None:
+    config = ModelConfig.from_hub(model_conf(num_extra_tokens=0))
+    assert not any("extra_tokens" in name for name in expected_shapes(config, 9))
+
+
+def empty_weights() -> dict[str, torch.Tensor]:
+    return {name: torch.empty(shape) for name, shape in expected_shapes(CONFIG, 9).items()}
+
+
+def test_additional_names_are_ignored() -> None:
+    check_shapes(CONFIG, 9, {**empty_weights(), "decoder.weight": torch.empty(1)})
+
+
+def test_a_missing_weight_is_named_with_its_shape() -> None:
+    weights = empty_weights()
+    del weights["blocks.0.norm1.weight"]
+    with pytest.raises(CheckpointInvalid, match=r"no weight blocks\.0\.norm1\.weight .*\[64\]"):
+        check_shapes(CONFIG, 9, weights)
+
+
+def test_a_misshapen_weight_is_named_with_both_shapes() -> None:
+    weights = {**empty_weights(), "proj.weight": torch.empty(5, 64)}
+    with pytest.raises(CheckpointInvalid, match=r"proj\.weight has shape \[5, 64\]; expected \[9, 64\]"):
+        check_shapes(CONFIG, 9, weights)
 
 
 def test_weights_are_assigned_not_copied() -> None:
@@ -126,7 +172,7 @@ def test_a_padded_batch_equals_single_clips(encoder: Encoder, lengths: list[int]
         np.testing.assert_allclose(logits, alone[1], atol=of_logits, rtol=0)
 
 
-def test_what_is_in_the_padding_does_not_matter(encoder: Encoder) -> None:
+def test_padding_values_do_not_change_results(encoder: Encoder) -> None:
     waveform = normalized(speech_like(1.0))
     frames = torch.tensor([49, 49])
     batch = torch.zeros(2, 24_000, dtype=encoder.proj.weight.dtype)
@@ -147,7 +193,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_working_in_blocks_changes_nothing(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_computing_in_blocks_gives_the_same_results(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     waveforms = [normalized(speech_like(2.0)), normalized(speech_like(0.7, 1))]
     alone, batch = single(encoder, waveforms[0]), padded_batch(encoder, waveforms)
     monkeypatch.undo()
@@ -175,7 +221,7 @@ def test_memory_of_the_bias_stays_bounded() -> None:
     assert 0 < largest <= attention.BIAS_ELEMENTS["cpu"]
 
 
-def test_queries_are_taken_in_whole_tiles_where_many_fit() -> None:
+def test_blocks_of_queries_are_multiples_of_the_tile() -> None:
     def rows(fit: int, tokens: int = 1000) -> int:
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(attention.BIAS_ELEMENTS, "cpu", fit * 2 * tokens + 1)
@@ -186,16 +232,16 @@ def test_queries_are_taken_in_whole_tiles_where_many_fit() -> None:
     assert [rows(fit) for fit in (0, 7, 63, 64, 100, 128, 999, 1000, 5000)] == [1, 7, 63, 64, 64, 128, 960, 1000, 1000]
 
 
-def test_an_answer_holds_the_means_of_valid_frames(encoder: Encoder) -> None:
+def test_embeddings_are_means_over_valid_frames(encoder: Encoder) -> None:
     waveforms = [normalized(speech_like(seconds)) for seconds in (1.0, 0.3, 0.7)]
     dtype = encoder.proj.weight.dtype
     batch = torch.zeros(4, 24_000, dtype=dtype)
     for row, waveform in zip(batch, waveforms, strict=False):
         row[: len(waveform)] = torch.from_numpy(waveform)
     with torch.inference_mode():
-        found = encoder.answer(batch, torch.tensor([49, 14, 34, 0]))
+        found = encoder.encode(batch, torch.tensor([49, 14, 34, 0]))
         for row, waveform in enumerate(waveforms):
-            alone = encoder.answer(torch.from_numpy(waveform)[None].to(dtype))
+            alone = encoder.encode(torch.from_numpy(waveform)[None].to(dtype))
             mean = alone.features.float().mean(dim=1)
             of_features, _ = tolerances(encoder, alone.features.shape[1])
             of_mean = mean_tolerance(alone.features.shape[1])
@@ -207,7 +253,7 @@ def test_an_answer_holds_the_means_of_valid_frames(encoder: Encoder) -> None:
     assert found.embeddings.shape == (4, encoder.proj.in_features)
 
 
-def test_the_bias_is_what_it_is_defined_to_be() -> None:
+def test_the_bias_equals_its_definition() -> None:
     slopes, scales = torch.tensor([0.5, 0.25]), torch.tensor([[2.0, -3.0]])
     padded = torch.tensor([[False, False, False, True]])
     bias = attention.AttentionBias(slopes, scales, extra=1, tokens=4, padded=padded, dtype=torch.float32)

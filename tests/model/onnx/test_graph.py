@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from service.model.config import ConvLayer, ModelConfig
 from service.model.onnx import inputs
 from service.model.onnx.inputs import lay_out
-from service.model.weights import expected_shapes
 from tests.rounding import feature_tolerance, logit_tolerance, product_tolerance
 
 onnx_graph = pytest.importorskip("service.model.onnx.graph")
 onnx_front_end = pytest.importorskip("service.model.onnx.front_end")
+encoder = pytest.importorskip("service.model.network.encoder")
 pytestmark = pytest.mark.torch  # onnx comes with that extra
 
 LABELS = 5
@@ -39,7 +39,7 @@ CONFIG = ModelConfig(
 def _weights() -> dict[str, NDArray[np.float32]]:
     rng = np.random.default_rng(3)
     values = {}
-    for name, shape in expected_shapes(CONFIG, LABELS).items():
+    for name, shape in encoder.expected_shapes(CONFIG, LABELS).items():
         fan_in = max(1, int(np.prod(shape[1:])))
         values[name] = (rng.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
     return values
@@ -100,7 +100,7 @@ def test_int8_is_close_to_fp32_and_smaller(tmp_path: Path, waveform: NDArray[np.
     assert (tmp_path / "int8.onnx").stat().st_size < (tmp_path / "fp32.onnx").stat().st_size
 
 
-def test_large_weights_lie_beside_the_graph_and_are_not_appended_to(
+def test_large_weights_are_stored_in_a_new_file_beside_the_graph(
     tmp_path: Path,
     waveform: NDArray[np.float32],
     monkeypatch: pytest.MonkeyPatch,

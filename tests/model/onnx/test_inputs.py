@@ -58,7 +58,9 @@ def assert_same_but_for_rounding(one: Frames, other: Frames) -> None:
         (9_137, 401, 20_000, 5_555),
     ],
 )
-def test_clips_of_one_run_answer_as_alone(session: onnxruntime.InferenceSession, lengths: tuple[int, ...]) -> None:
+def test_clips_that_share_a_run_have_the_results_of_single_clips(
+    session: onnxruntime.InferenceSession, lengths: tuple[int, ...]
+) -> None:
     waveforms = [noise(samples) for samples in lengths]
     for waveform, found in zip(waveforms, run(session, waveforms), strict=True):
         (alone,) = run(session, [waveform])

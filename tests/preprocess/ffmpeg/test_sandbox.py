@@ -63,7 +63,7 @@ def test_an_idle_child_that_died_is_replaced() -> None:
     assert child not in children()
 
 
-def test_a_child_that_dies_at_work_fails_its_own_file_only() -> None:
+def test_a_child_that_dies_while_decoding_fails_only_its_own_file() -> None:
     sandbox.warm_up()
     (victim,) = children()
     long = bombs.long_opus(3600, "webm")

@@ -11,13 +11,13 @@ from service.errors import AudioNotFinite, AudioTooShort, InvalidOptions
 from service.preprocess.byte_source import ByteSource
 from service.preprocess.clips import ChannelChoice
 from service.preprocess.reader import AudioReader, open_reader
-from service.preprocess.segmentation.file_utterances import FileCut, cut_file
+from service.preprocess.segmentation.file_utterances import FileCut
 from service.results import SAMPLING_RATE, ChannelUtterance, Floats
 from tests.audio_samples import encode
 from tests.preprocess.segmentation.synthetic_speech import RATE, bounds, cut, near, noise, offset_of, recording, talk
 
 
-class DecodedFile:
+class FakeAudioFile:
     """A file that is decoded already: samples (channel, time), read in blocks of so many seconds."""
 
     def __init__(self, samples: Floats, sampling_rate: int, block: float) -> None:
@@ -40,7 +40,7 @@ class DecodedFile:
 
 
 def reader_of(samples: Floats, sampling_rate: int = RATE, block: float = 1.0) -> AudioReader:
-    return AudioReader(ByteSource(b""), DecodedFile(samples, sampling_rate, block))
+    return AudioReader(ByteSource(b""), FakeAudioFile(samples, sampling_rate, block))
 
 
 def utterances_of(file: FileCut) -> list[ChannelUtterance]:
@@ -56,7 +56,7 @@ STEREO = np.stack(
 def cut_stereo(
     channels: ChannelChoice, start: float | None = None, end: float | None = None, block: float = 1.0
 ) -> list[ChannelUtterance]:
-    file = cut_file(reader_of(STEREO, block=block), channels=channels, start=start, end=end)
+    file = FileCut(reader_of(STEREO, block=block), channels=channels, start=start, end=end)
     utterances = utterances_of(file)
     assert file.duration == 17.0
     return utterances
@@ -90,7 +90,7 @@ def test_a_stretch_of_a_file() -> None:
 def test_a_real_file() -> None:
     samples = np.stack([channel[: 16 * RATE] for channel in STEREO])
     with open_reader(encode("wav-ulaw", samples, RATE), max_duration=20) as reader:
-        file = cut_file(reader, channels="split", start=None, end=None)
+        file = FileCut(reader, channels="split", start=None, end=None)
         found = [each.utterance for each in utterances_of(file)]
         assert bounds(found) == near((1, 4), (4.5, 8.5), (9, 12), (12.5, 15), (15, 16))
         assert file.duration == 16.0
@@ -107,7 +107,7 @@ def test_utterances_come_in_the_order_of_their_ends(seed: int, block: float) -> 
         return np.resize(recording(*parts, rate=1000), 60_000)
 
     samples = np.stack([speaker() for _ in range(3)])
-    file = cut_file(reader_of(samples, 1000, block), channels="split", start=None, end=None)
+    file = FileCut(reader_of(samples, 1000, block), channels="split", start=None, end=None)
     found = utterances_of(file)
     ends = [each.utterance.end for each in found]
     assert ends == sorted(ends)
@@ -117,13 +117,13 @@ def test_utterances_come_in_the_order_of_their_ends(seed: int, block: float) -> 
 
 
 def test_utterances_are_returned_before_the_file_is_read_to_its_end() -> None:
-    file = cut_file(reader_of(STEREO), channels="split", start=None, end=None)
+    file = FileCut(reader_of(STEREO), channels="split", start=None, end=None)
     next(utterances for utterances in file.steps() if utterances)
     assert file.duration == 5.0
 
 
 def test_there_is_a_step_for_each_block_and_a_last_one() -> None:
-    file = cut_file(reader_of(STEREO), channels="split", start=5.0, end=6.0)
+    file = FileCut(reader_of(STEREO), channels="split", start=5.0, end=6.0)
     durations = [file.duration for _ in file.steps()]
     assert durations == [*range(1, 18), 17]
 
@@ -132,14 +132,14 @@ def test_the_band_is_that_of_the_whole_file() -> None:
     hiss = np.zeros((2, 4 * SAMPLING_RATE), np.float32)
     hiss[1, -SAMPLING_RATE:] = noise(1.0, -30, SAMPLING_RATE)
     for samples, narrow in ((hiss, False), (hiss[:1], True)):
-        file = cut_file(reader_of(samples, SAMPLING_RATE), channels=0, start=1.0, end=2.0)
+        file = FileCut(reader_of(samples, SAMPLING_RATE), channels=0, start=1.0, end=2.0)
         assert utterances_of(file) == []
         assert file.narrow_band == narrow
 
 
 def test_a_channel_that_does_not_exist_is_rejected_at_once() -> None:
     with pytest.raises(InvalidOptions) as caught:
-        cut_file(reader_of(STEREO), channels=2, start=99.0, end=None)
+        FileCut(reader_of(STEREO), channels=2, start=99.0, end=None)
     assert [error.field for error in caught.value.errors] == ["channels"]
 
 
@@ -161,6 +161,6 @@ def test_samples_that_are_not_finite() -> None:
     choices: list[ChannelChoice] = ["mix", "split", 1]
     for channels in choices:
         with pytest.raises(AudioNotFinite):
-            utterances_of(cut_file(reader_of(samples), channels=channels, start=None, end=None))
-    assert utterances_of(cut_file(reader_of(samples), channels=0, start=None, end=None))
-    assert utterances_of(cut_file(reader_of(samples), channels=1, start=None, end=8.9))
+            utterances_of(FileCut(reader_of(samples), channels=channels, start=None, end=None))
+    assert utterances_of(FileCut(reader_of(samples), channels=0, start=None, end=None))
+    assert utterances_of(FileCut(reader_of(samples), channels=1, start=None, end=8.9))

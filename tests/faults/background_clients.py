@@ -1,4 +1,4 @@
-"""Good callers: they send real speech in several formats, again and again, and know what the answers must be."""
+"""Clients that repeatedly send speech in several formats and check that the answers stay the same."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ _KINDS: tuple[tuple[str, int, dict[str, str]], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A request whose answer is known."""
+class KnownRequest:
+    """A request with its expected answer."""
 
     body: bytes
     options: dict[str, str]
     answer: Any
 
-    def put(self, client: httpx.Client) -> httpx.Response:
+    def send(self, client: httpx.Client) -> httpx.Response:
         return ask(client, self.body, **self.options)
 
 
 @dataclass
-class Callers:
-    """Five of them, each with its own clip, format and options; they go on from entering the context to its end.
+class BackgroundClients:
+    """Five clients, each with its own clip, format and options; they send requests until the end of the context.
 
     Attributes:
-        url: of the server; nobody disturbs it when the context is entered.
-        tolerated: statuses beside 200 that they may get; refusals must say when to come back.
-        statuses: what they have got, the answers before the fault included.
-        codes: of the problems among it.
-        complaints: what they should not have got.
+        url: of the server, which must work normally when the context is entered.
+        tolerated: accepted statuses other than 200; refusals must have `Retry-After`.
+        statuses: counts of all statuses received, including those before the fault.
+        codes: counts of the problem codes received.
+        unexpected: descriptions of unexpected answers.
     """
 
     url: str
     tolerated: Collection[int] = ()
     statuses: Counter[int] = field(default_factory=Counter)
     codes: Counter[str] = field(default_factory=Counter)
-    complaints: list[str] = field(default_factory=list)
-    _over: threading.Event = field(default_factory=threading.Event)
+    unexpected: list[str] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        questions = undisturbed(self.url)
-        self.statuses[200] += len(questions)
-        self._threads = [threading.Thread(target=self._go_on, args=(question,)) for question in questions]
+        requests = known_requests(self.url)
+        self.statuses[200] += len(requests)
+        self._threads = [threading.Thread(target=self._send_all, args=(request,)) for request in requests]
         for thread in self._threads:
             thread.start()
         return self
@@ -70,63 +70,63 @@ class Callers:
         self.stop()
 
     def stop(self) -> None:
-        """Let them get their last answers."""
-        self._over.set()
+        """Stop after the requests in progress."""
+        self._stop.set()
         for thread in self._threads:
             thread.join()
 
-    def get(self, answers: int) -> None:
-        """Wait until they have got so many more answers."""
+    def wait_for(self, answers: int) -> None:
+        """Wait for this many more answers with status 200."""
         enough = self.statuses[200] + answers
         until(lambda: self.statuses[200] >= enough)
 
-    def _go_on(self, question: Question) -> None:
+    def _send_all(self, request: KnownRequest) -> None:
         with connect(self.url) as client:
             while True:
                 try:
-                    response = question.put(client)
+                    response = request.send(client)
                 except httpx.TransportError as error:
-                    self.complaints.append(repr(error))
+                    self.unexpected.append(repr(error))
                     return
                 self.statuses[response.status_code] += 1
                 if response.status_code == 200:
-                    if answer_of(response) != question.answer:
-                        self.complaints.append(f"another answer than before: {response.text[:200]}")
+                    if answer_of(response) != request.answer:
+                        self.unexpected.append(f"answer differs: {response.text[:200]}")
                 else:
                     if response.status_code not in self.tolerated:
-                        self.complaints.append(f"{response.status_code}: {response.text[:200]}")
+                        self.unexpected.append(f"{response.status_code}: {response.text[:200]}")
                     elif response.status_code in (429, 503) and int(response.headers["retry-after"]) < 1:
-                        self.complaints.append("they are not told when to come back")
+                        self.unexpected.append("Retry-After is missing or 0")
                     self.codes[response.json()["code"]] += 1
-                    self._over.wait(0.05)  # sooner than they were told: the server must stand that
-                if self._over.is_set():
+                    self._stop.wait(0.05)  # less than Retry-After: the server must tolerate that
+                if self._stop.is_set():
                     return
 
-    def assert_content(self, at_least: int = 10) -> None:
-        """They got what they should, and enough of it to be sure."""
-        assert self.complaints == []
+    def assert_undisturbed(self, at_least: int = 10) -> None:
+        """Check that all answers were as expected, and that there were enough of them."""
+        assert self.unexpected == []
         assert self.statuses[200] >= at_least
 
 
-def undisturbed(url: str) -> list[Question]:
-    """Questions with their answers, asked one after another."""
-    questions = []
+def known_requests(url: str) -> list[KnownRequest]:
+    """Five requests with their answers from a server without faults, sent one after another."""
+    requests = []
     with connect(url) as client:
         for number, (name, rate, options) in zip(itertools.count(), _KINDS, strict=False):
             body = encode(name, speech(rate, channels=1 + number % 2, clip=number), rate)
             response = ask(client, body, **options)
             assert response.status_code == 200, response.text
-            questions.append(Question(body, options, answer_of(response)))
-    return questions
+            requests.append(KnownRequest(body, options, answer_of(response)))
+    return requests
 
 
 def ask(client: httpx.Client, body: bytes, **options: str) -> httpx.Response:
-    """One request, as a form."""
+    """Send one request as a form."""
     return client.post("/recognize", files={"file": ("clip", body)}, data=options)
 
 
 def answer_of(response: httpx.Response) -> Any:
-    """What the answer says, without what differs from request to request."""
+    """The answer without the request id."""
     document = response.json()
     del document["id"]
     return document
