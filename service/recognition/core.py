@@ -129,8 +129,8 @@ class ClipRecognition:
         """
         observer = self._core.observer
         with observer.span("recognize"), self._progress.at_the_recognizer(clip):
-            queued = time_ns()
             while True:
+                queued = time_ns()
                 try:
                     output, timings = await self._core.recognizer.recognize(clip, deadline=deadline)
                     break
