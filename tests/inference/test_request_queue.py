@@ -35,28 +35,28 @@ def test_takes_by_arrival_up_to_the_number_of_clips() -> None:
 
 def test_takes_by_arrival_up_to_the_seconds() -> None:
     entries = [make_entry(4.0), make_entry(5.0), make_entry(2.0), make_entry(0.5)]
-    # The third would not fit; the fourth would, but must not overtake it.
+    # The third does not fit. The fourth would, but must not overtake it.
     assert select(entries, BatchLimits(8, 10.0), NOW) == (entries[:2], [])
 
 
-def test_a_clip_longer_than_any_batch_makes_its_own() -> None:
+def test_a_clip_longer_than_a_batch_runs_alone() -> None:
     entries = [make_entry(50.0), make_entry(1.0)]
     assert select(entries, BatchLimits(8, 10.0), NOW) == (entries[:1], [])
 
 
-def test_drops_abandoned_and_late_entries_and_does_not_count_them() -> None:
+def test_cancelled_and_late_entries_are_dropped_and_not_counted() -> None:
     gone, late = make_entry(9.0, gone=True), make_entry(9.0, deadline=NOW)
-    kept = [make_entry(5.0), make_entry(5.0)]
-    assert select([gone, kept[0], late, kept[1]], BatchLimits(2, 10.0), NOW) == (kept, [gone, late])
+    wanted = [make_entry(5.0), make_entry(5.0)]
+    assert select([gone, wanted[0], late, wanted[1]], BatchLimits(2, 10.0), NOW) == (wanted, [gone, late])
 
 
-def test_a_clip_of_a_failed_batch_is_alone() -> None:
+def test_a_clip_of_a_failed_batch_runs_alone() -> None:
     retried, others = [make_entry(retried=True) for _ in range(2)], [make_entry() for _ in range(2)]
     assert select([*retried, *others], BatchLimits(8, 100.0), NOW) == (retried[:1], [])
     assert select([*others, *retried], BatchLimits(8, 100.0), NOW) == (others, [])
 
 
-def test_nothing_waits_nothing_comes() -> None:
+def test_an_empty_queue_gives_no_batch() -> None:
     assert select([], BatchLimits(2, 10.0), NOW) == ([], [])
 
 
@@ -72,7 +72,7 @@ def test_reads_no_further_than_needed() -> None:
 entries_strategy = st.lists(
     st.builds(
         make_entry,
-        st.integers(2, 2560).map(lambda count: count / 64),  # exact, so that sums are, in whatever way they are made
+        st.integers(2, 2560).map(lambda count: count / 64),  # exact in binary, so that sums are exact in any order
         deadline=st.sampled_from([NOW - 1, NOW + 1, NOW + 1, NOW + 1]),
         gone=st.sampled_from([False, False, False, True]),
         retried=st.sampled_from([False, False, False, True]),
@@ -82,7 +82,7 @@ entries_strategy = st.lists(
 
 
 @given(entries=entries_strategy, clips=st.integers(1, 6), seconds=st.floats(0.1, 60.0))
-def test_invariants(entries: list[Entry], clips: int, seconds: float) -> None:
+def test_invariants_of_a_batch(entries: list[Entry], clips: int, seconds: float) -> None:
     limits = BatchLimits(clips, seconds)
     batch, dropped = select(entries, limits, NOW)
     begin = entries[: len(batch) + len(dropped)]
@@ -95,7 +95,7 @@ def test_invariants(entries: list[Entry], clips: int, seconds: float) -> None:
     assert bool(batch) == any(entry.wanted(NOW) for entry in entries)
     if rest:
         full = len(batch) == clips or sum(entry.seconds for entry in [*batch, rest[0]]) > seconds
-        assert full or batch[0].retried or rest[0].retried, "there was room for the next one"
+        assert full or batch[0].retried or rest[0].retried, "the next entry would fit"
 
 
 @given(entries=entries_strategy, clips=st.integers(1, 4), seconds=st.floats(0.1, 30.0))
@@ -117,7 +117,7 @@ def new_entry(seconds: float = 1.0) -> Entry:
     return make_entry(seconds, deadline=time.monotonic() + 60)
 
 
-def test_is_bounded_in_requests() -> None:
+def test_the_number_of_clips_is_limited() -> None:
     queue = RequestQueue(2, 100.0)
     assert (queue.put(new_entry()), queue.full) == (True, False)
     assert (queue.put(new_entry()), queue.full) == (True, True)
@@ -125,7 +125,7 @@ def test_is_bounded_in_requests() -> None:
     assert queue.clips == 2
 
 
-def test_is_bounded_in_seconds() -> None:
+def test_the_seconds_of_audio_are_limited() -> None:
     queue = RequestQueue(100, 10.0)
     assert queue.put(new_entry(6.0))
     assert not queue.put(new_entry(5.0))
@@ -134,29 +134,29 @@ def test_is_bounded_in_seconds() -> None:
     assert queue.seconds == 10.0
 
 
-def test_is_bounded_in_memory_where_clips_have_more_samples_than_48000_a_second() -> None:
+def test_memory_is_limited_for_clips_above_48_khz() -> None:
     queue = RequestQueue(100, 10.0)
     large = [replace(new_entry(1.0), clip=Clip(np.zeros(200_000, np.float32), 200_000)) for _ in range(3)]
     assert queue.put(large[0])
     assert queue.put(large[1])
     assert not queue.put(large[2])
-    assert queue.put(new_entry(8.0)), "there is room for its seconds"
+    assert queue.put(new_entry(8.0)), "the seconds fit"
     queue.discard(large[0])
     assert queue.clips == 2
     huge = replace(new_entry(1.0), clip=Clip(np.zeros(800_000, np.float32), 800_000))
     assert not queue.put(huge)
     assert queue.take(BatchLimits(9, 100.0))
-    assert queue.put(huge), "alone it has room"
+    assert queue.put(huge), "an empty queue accepts it"
     assert queue.full
 
 
-def test_an_empty_queue_takes_any_clip() -> None:
+def test_an_empty_queue_accepts_any_clip() -> None:
     queue = RequestQueue(100, 10.0)
     assert queue.put(new_entry(25.0))
     assert not queue.put(new_entry(0.1))
 
 
-def test_discarding_makes_room_at_once() -> None:
+def test_a_discarded_entry_takes_no_room() -> None:
     queue = RequestQueue(1, 10.0)
     entry = new_entry()
     assert queue.put(entry)
@@ -166,7 +166,7 @@ def test_discarding_makes_room_at_once() -> None:
     assert queue.put(new_entry())
 
 
-def test_says_what_waits_before_a_clip() -> None:
+def test_counts_what_waits_before_a_clip() -> None:
     queue = RequestQueue(10, 100.0)
     entries = [new_entry(seconds) for seconds in (1.0, 2.0, 4.0)]
     for entry in entries:
@@ -183,7 +183,7 @@ def test_take_waits_for_an_entry_without_polling() -> None:
     taken: list[list[Entry] | None] = []
     thread = threading.Thread(target=lambda: taken.append(queue.take(LIMITS)))
     thread.start()
-    assert queue.put(make_entry(gone=True))  # wakes the thread, but is no reason to return
+    assert queue.put(make_entry(gone=True))  # wakes the thread, which goes on waiting
     entry = new_entry()
     assert queue.put(entry)
     thread.join(10)
@@ -191,7 +191,7 @@ def test_take_waits_for_an_entry_without_polling() -> None:
     assert queue.clips == 0
 
 
-def test_closing_ends_the_wait_and_refuses_everything() -> None:
+def test_closing_ends_the_wait_and_refuses_new_entries() -> None:
     queue = RequestQueue(10, 100.0)
     taken: list[list[Entry] | None] = []
     thread = threading.Thread(target=lambda: taken.append(queue.take(LIMITS)))
@@ -204,7 +204,7 @@ def test_closing_ends_the_wait_and_refuses_everything() -> None:
     assert queue.take(LIMITS) is None
 
 
-def test_closing_forgets_what_waits() -> None:
+def test_closing_drops_what_waits() -> None:
     queue = RequestQueue(10, 100.0)
     assert queue.put(new_entry())
     queue.close()
@@ -212,7 +212,7 @@ def test_closing_forgets_what_waits() -> None:
     assert queue.take(LIMITS) is None
 
 
-def test_what_is_put_back_comes_first_even_into_a_full_queue() -> None:
+def test_entries_put_back_come_first_even_in_a_full_queue() -> None:
     queue = RequestQueue(3, 10.0)
     entries = [new_entry() for _ in range(6)]
     assert all(queue.put(entry) for entry in entries[:3])
@@ -242,14 +242,14 @@ def test_nothing_is_put_back_into_a_closed_queue() -> None:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """The queue against a list."""
+    """Compares the queue with a list."""
 
-    MAX_REQUESTS = 6
+    MAX_CLIPS = 6
     MAX_SECONDS = 20.0
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = RequestQueue(self.MAX_REQUESTS, self.MAX_SECONDS)
+        self.queue = RequestQueue(self.MAX_CLIPS, self.MAX_SECONDS)
         self.model: list[Entry] = []
 
     @property
@@ -258,9 +258,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.integers(1, 100).map(lambda n: n / 4))
     def put(self, seconds: float) -> None:
-        room = len(self.model) < self.MAX_REQUESTS and (
-            not self.model or self.model_seconds + seconds <= self.MAX_SECONDS
-        )
+        room = len(self.model) < self.MAX_CLIPS and (not self.model or self.model_seconds + seconds <= self.MAX_SECONDS)
         entry = new_entry(seconds)
         assert self.queue.put(entry) == room
         if room:
@@ -275,7 +273,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
-    def abandon(self, data: st.DataObject) -> None:
+    def cancel(self, data: st.DataObject) -> None:
         data.draw(st.sampled_from(self.model)).clip = None
 
     @precondition(lambda self: any(entry.clip for entry in self.model))
@@ -285,33 +283,33 @@ class QueueMachine(RuleBasedStateMachine):
         assert batch
         assert batch == [entry for entry in self.model if entry.clip][: len(batch)]
         passed = self.model.index(batch[-1]) + 1
-        # Abandoned entries behind the last one taken may or may not have been met.
+        # Cancelled entries after the last one taken may or may not have been removed.
         while passed < len(self.model) and not self.model[passed].clip and self.queue.clips < len(self.model) - passed:
             passed += 1
         del self.model[:passed]
 
     @invariant()
-    def agrees(self) -> None:
+    def equals_the_list(self) -> None:
         assert self.queue.clips == len(self.model)
         assert self.queue.seconds == self.model_seconds
-        assert self.queue.full == (len(self.model) >= self.MAX_REQUESTS or self.model_seconds >= self.MAX_SECONDS)
+        assert self.queue.full == (len(self.model) >= self.MAX_CLIPS or self.model_seconds >= self.MAX_SECONDS)
 
 
 QueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestQueueMachine = QueueMachine.TestCase
 
 
-def test_without_experience_come_back_in_a_second() -> None:
+def test_before_the_first_run_clients_retry_after_a_second() -> None:
     assert Throughput().retry_after(1000.0) == 1.0
 
 
-def test_the_queue_divided_by_the_speed() -> None:
+def test_the_time_to_retry_is_the_queue_divided_by_the_speed() -> None:
     throughput = Throughput()
     throughput.observe(audio=40.0, wall=2.0)
     assert throughput.retry_after(100.0) == pytest.approx(5.0)
 
 
-def test_a_wait_is_expected_only_with_experience() -> None:
+def test_a_wait_is_estimated_from_the_first_run_on() -> None:
     throughput = Throughput()
     assert throughput.expected(100.0) is None
     throughput.observe(audio=40.0, wall=2.0)
@@ -319,14 +317,14 @@ def test_a_wait_is_expected_only_with_experience() -> None:
     assert throughput.expected(10.0) == pytest.approx(0.5)
 
 
-def test_is_clamped() -> None:
+def test_the_time_to_retry_is_clamped() -> None:
     throughput = Throughput()
     throughput.observe(audio=1.0, wall=1.0)
     assert throughput.retry_after(0.0) == 1.0
     assert throughput.retry_after(1e9) == 60.0
 
 
-def test_follows_the_recent_runs() -> None:
+def test_recent_runs_count_for_more() -> None:
     throughput = Throughput()
     throughput.observe(audio=1.0, wall=1.0)
     for _ in range(100):
