@@ -29,13 +29,13 @@ from service.recognition.result_types import FileResult, Segment, SegmentedResul
 from service.results import SAMPLING_RATE, Clip
 
 _THREADS = 256
-"""Most threads that decode; as many start as there are files at a time."""
+"""Most threads that decode; as many are started as files are recognised at a time."""
 
 _GPU_FILES = 32
-"""Files at a time where a GPU runs the model, enough for a batch of the torch backend."""
+"""Files at a time if the model runs on a GPU, enough for a batch of the torch backend."""
 
 _NO_DEADLINE = 1e8
-"""Seconds after which an answer would be late: a run over files waits for every one of them."""
+"""Seconds until the deadline of a file; practically none."""
 
 _LIMITS = EngineLimits(
     max_requests=_THREADS,
@@ -59,8 +59,7 @@ class LocalSource:
         open_backend: opens the model.
         options: for every file.
         max_duration: seconds of audio that a file may have.
-        longest_clip: seconds that it may have where all of it goes through the model in one piece, as it does with any
-            granularity but segment.
+        longest_clip: seconds that it may have if it is scored in one piece, with any granularity other than segment.
 
     Raises:
         SetupError: if the model cannot be opened.
@@ -83,7 +82,7 @@ class LocalSource:
         try:
             self._run(self._engine.start())
             self._run(self._engine.wait_ready())
-            model = ClipRecognition(self._core, options, Progress()).model  # labels that are wrong for one are for all
+            model = ClipRecognition(self._core, options, Progress()).model  # checks the labels as well
         except Exception:
             self._close(0.0)
             raise
@@ -106,7 +105,7 @@ class LocalSource:
         while True:
             try:
                 return {"model": self.model, **self._run(self._recognize(path))}
-            except QueueFull as error:  # too many long files are open: this one waits for its turn
+            except QueueFull as error:  # too many long files are open
                 time.sleep(error.retry_after)
             except ModelLoading:  # again, after the worker died while it ran other files
                 self._run(self._engine.wait_ready())

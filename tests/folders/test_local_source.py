@@ -186,11 +186,11 @@ def test_a_file_after_the_end_of_the_run_is_a_problem(tmp_path: Path, control: F
 
 def test_an_interrupt_waits_for_nothing(tmp_path: Path, control: FakeControl) -> None:
     control.run_gate.clear()
+    source = local(control)
     with ThreadPoolExecutor(1) as callers:
-        with pytest.raises(KeyboardInterrupt), local(control) as source:
-            outcome = callers.submit(source.recognize, *files(tmp_path, 1))
-            assert control.running.wait(10)
-            raise KeyboardInterrupt
+        outcome = callers.submit(source.recognize, *files(tmp_path, 1))
+        assert control.running.wait(10)
+        source.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
         assert source._loop.is_running()
         control.run_gate.set()
         assert "label" in outcome.result(10)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -16,7 +16,8 @@ from service.observability.observer import Observer
 from service.recognition import core as core_module
 from service.recognition.core import ClipRecognition, Core, Progress
 from service.recognition.options import Options, parse_options
-from service.results import Timings
+from service.recognition.scores import resolve_labels
+from service.results import ModelInfo, Timings
 from tests.api.double import RecognizerDouble
 from tests.inference.fake_backend import answer, make_clip
 from tests.inference.running import soon, until
@@ -76,14 +77,18 @@ def test_without_a_model_nothing_is_recognised(core: Core, recognizer: Recognize
 
 
 def test_labels_are_resolved_once(core: Core, progress: Progress, monkeypatch: pytest.MonkeyPatch) -> None:
-    resolved = []
-    resolve = core_module.resolve_labels
-    monkeypatch.setattr(core_module, "resolve_labels", lambda *args: resolved.append(args) or resolve(*args))
+    calls: list[Sequence[str]] = []
+
+    def recorded(names: Sequence[str], model: ModelInfo) -> tuple[int, ...]:
+        calls.append(names)
+        return resolve_labels(names, model)
+
+    monkeypatch.setattr(core_module, "resolve_labels", recorded)
     clips = ClipRecognition(core, parse_options([("labels", "sad,angry")]), progress)
     output = answer(CLIP, len(clips.model.labels))
     for _ in range(2):
         assert [label.en for label in clips.score(output).labels] == ["sad", "angry"]
-    assert len(resolved) == 1
+    assert calls == [("sad", "angry")]
 
 
 def test_an_unknown_label_is_an_error_before_any_clip(core: Core, progress: Progress) -> None:

@@ -73,7 +73,7 @@ def test_the_buffer_has_all_samples_that_were_not_dropped(pushes: list[tuple[int
         buffer.append(whole[:, buffer.total : buffer.total + size])
         first = buffer.first
         assert np.array_equal(buffer.cut(first, buffer.total), whole[:, first : buffer.total])
-        buffer.forget(buffer.total - keep)
+        buffer.drop(buffer.total - keep)
         assert buffer.first == max(first, buffer.total - keep, 0)
 
 
@@ -81,11 +81,11 @@ def test_the_memory_of_the_buffer_is_limited() -> None:
     buffer = SampleBuffer(1)
     for _ in range(1000):
         buffer.append(np.zeros((1, 160), np.float32))
-        buffer.forget(buffer.total - 4800)
+        buffer.drop(buffer.total - 4800)
     assert buffer._block.shape[1] < 4 * 4800
     buffer.append(np.zeros((1, 500_000), np.float32))
     for _ in range(100):
-        buffer.forget(buffer.total - 4800)
+        buffer.drop(buffer.total - 4800)
         buffer.append(np.zeros((1, 160), np.float32))
     assert buffer._block.shape[1] < 9 * 4800, "the memory of a large message is freed"
 
@@ -93,7 +93,7 @@ def test_the_memory_of_the_buffer_is_limited() -> None:
 def test_dropped_samples_cannot_be_read() -> None:
     buffer = SampleBuffer(1)
     buffer.append(np.zeros((1, 100), np.float32))
-    buffer.forget(50)
+    buffer.drop(50)
     for first, last in ((49, 60), (60, 101), (70, 60)):
         with pytest.raises(ValueError, match="are not among 50 to 100"):
             buffer.cut(first, last)
