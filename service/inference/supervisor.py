@@ -5,7 +5,7 @@
 Some GPU errors last until the process ends. So `MAX_FAILED_LOADS` consecutive failed loads are reported as a permanent
 failure; loads are retried until the process exits.
 
-All methods belong to the event loop.
+All methods belong to the event loop; `phase`, `alive` and `memory` may be read from any thread.
 """
 
 from __future__ import annotations
@@ -82,12 +82,14 @@ class Supervisor:
     def alive(self) -> bool:
         """Whether a worker thread loads or runs and is not stuck."""
         # A thread that has ended does not count as stuck while the loop has not yet processed its last reports.
-        return self._worker is not None and self.phase != "dead" and not self._worker.stuck(self._stuck_after)
+        worker = self._worker  # read once, since the loop may drop it while another thread reads
+        return worker is not None and self.phase != "dead" and not worker.stuck(self._stuck_after)
 
     @property
     def memory(self) -> Mapping[str, int]:
         """Bytes of device memory by kind, as of the worker's last run."""
-        return self._worker.memory if self._worker is not None else {}
+        worker = self._worker
+        return worker.memory if worker is not None else {}
 
     def start(self) -> None:
         """Start a worker thread; no other one may exist."""

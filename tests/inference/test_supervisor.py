@@ -86,6 +86,19 @@ async def test_from_loading_to_ready() -> None:
     assert supervisor.memory == {}
 
 
+async def test_the_worker_may_be_dropped_while_another_thread_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    control = FakeControl(device_memory={"allocated": 3})
+    async with recorded(control) as record:
+        record.supervisor.start()
+        assert await record.supervisor.wait_ready()
+        worker = record.supervisor._worker
+        with monkeypatch.context() as patch:
+            for name, value in (("memory", {"allocated": 3}), ("alive", True)):
+                reads = iter([worker, None])
+                patch.setattr(Supervisor, "_worker", property(lambda _, reads=reads: next(reads)), raising=False)
+                assert getattr(record.supervisor, name) == value
+
+
 async def test_a_dead_worker_is_replaced() -> None:
     control = FakeControl()
     async with recorded(control) as record:
