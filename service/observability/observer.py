@@ -81,7 +81,7 @@ class Observer:
     def segment_answered(self) -> None:
         """An utterance of a long recording was scored."""
 
-    def cache_asked(self, result: CacheResult) -> None:
+    def cache_looked_up(self, result: CacheResult) -> None:
         """A file was looked up in the cache of answers, or the cache was bypassed."""
 
     def cache_changed(self, size: int) -> None:

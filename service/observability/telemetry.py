@@ -83,7 +83,7 @@ class Telemetry(Observer):
         """Count it."""
         self._metrics.segments.inc()
 
-    def cache_asked(self, result: CacheResult) -> None:
+    def cache_looked_up(self, result: CacheResult) -> None:
         """Count it by its result."""
         self._metrics.cache_requests.labels(result).inc()
 

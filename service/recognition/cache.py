@@ -103,7 +103,7 @@ class AnswerCache:
         """The answer for `key`; None if it is not in the cache."""
         with self._lock:
             entry = self._answers.get(key)
-        self._observer.cache_asked("miss" if entry is None else "hit")
+        self._observer.cache_looked_up("miss" if entry is None else "hit")
         return None if entry is None else entry.answer
 
     def put(self, key: Key, answer: CachedFile) -> None:

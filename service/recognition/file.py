@@ -122,7 +122,7 @@ class FileRecognition:
             if self._cache_control.store:
                 key = file_key(file, self._options, self.model)
             if key is None or not self._cache_control.read:
-                core.observer.cache_asked("bypass")
+                core.observer.cache_looked_up("bypass")
             elif (cached := core.cache.get(key)) is not None:
                 return None, cached
         return key, decode_clips(file, self._options, core.longest_clip, core.max_duration)
@@ -147,7 +147,7 @@ class FileRecognition:
 
 
 def decode_clips(file: BinaryIO, options: Options, longest_clip: float, max_duration: float) -> DecodedFile:
-    """Decode a file and make the clips that were asked for.
+    """Decode a file and make the clips that the options select.
 
     Args:
         file: the audio file.

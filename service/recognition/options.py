@@ -86,7 +86,7 @@ _FRAMES_SCHEMA: dict[str, Any] = {"type": "number", "minimum": _FRAME, "maximum"
 
 
 class Options(BaseModel):
-    """What a client may ask for. The values are text, as they come from a form or a query."""
+    """The options of a request, validated from the text of form fields or query parameters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

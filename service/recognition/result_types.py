@@ -83,7 +83,7 @@ class Frames(TypedDict):
 
 @with_arrays
 class Result(TypedDict):
-    """Scores for one waveform; only what was asked for is there."""
+    """Scores for one waveform, with embedding and scores over time if they were requested."""
 
     label: Annotated[str, Field(description="The label with the highest score")]
     score: Score
@@ -138,7 +138,7 @@ class SegmentedAudio(TypedDict):
 
 @with_arrays
 class Overall(TypedDict):
-    """The mean of all segments, weighted by how long they last; null and empty where there is no speech."""
+    """The mean of all segments, weighted by their durations; null and empty if there is no speech."""
 
     label: str | None
     score: Score | None
@@ -157,7 +157,7 @@ class SegmentedChannel(Overall):
 
 @with_arrays
 class SegmentedResult(TypedDict):
-    """What was found in one recording: over all, or for each channel under `channels`."""
+    """The result for one recording, or for each channel under `channels`."""
 
     audio: SegmentedAudio
     label: NotRequired[str | None]

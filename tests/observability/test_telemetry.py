@@ -69,7 +69,7 @@ def test_every_report_is_handled() -> None:
         (lambda to: to.file_decoded(0.5), "stage_duration_seconds_sum", {"stage": "decode"}, 0.5),
         (lambda to: to.label_predicted("sad"), "predictions_total", {"label": "sad"}, 1),
         (lambda to: to.segment_answered(), "segments_total", {}, 1),
-        (lambda to: to.cache_asked("bypass"), "cache_requests_total", {"result": "bypass"}, 1),
+        (lambda to: to.cache_looked_up("bypass"), "cache_requests_total", {"result": "bypass"}, 1),
         (lambda to: to.cache_changed(77), "cache_bytes", {}, 77),
         (lambda to: to.cache_evicted(), "cache_evictions_total", {}, 1),
         (lambda to: to.window_answered(0.5), "stream_delay_seconds_sum", {}, 0.5),

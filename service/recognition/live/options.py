@@ -22,9 +22,9 @@ _Seconds = Annotated[float, Field(ge=MIN_SECONDS, le=MAX_SECONDS, allow_inf_nan=
 
 
 class StreamOptions(BaseModel):
-    """How the audio of a stream comes, and what is wanted of it.
+    """The format of the audio of a stream, and the results to return.
 
-    `channels` are interleaved, and `select` says which of them count, as the option `channels` of a request does.
+    `channels` are interleaved; `select` chooses among them as the option `channels` of a request does.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

@@ -69,7 +69,7 @@ class SampleBuffer:
     @property
     def first(self) -> int:
         """Number of the first buffered sample."""
-        return self.total - (self._end - self._begin)
+        return self.total - self._size
 
     def append(self, samples: Floats) -> None:
         """Add `samples` (channel, time) at the end."""
@@ -94,18 +94,20 @@ class SampleBuffer:
     def drop(self, before: int) -> None:
         """Drop the samples before number `before`."""
         self._begin = max(self._begin, min(self._end, self._end - (self.total - before)))
-        kept = self._end - self._begin
-        if self._block.shape[1] > max(_SMALL, 8 * kept):  # after a large message
-            self._move(np.empty((len(self._block), 2 * kept), np.float32))
+        if self._block.shape[1] > max(_SMALL, 8 * self._size):  # after a large message
+            self._move(np.empty((len(self._block), 2 * self._size), np.float32))
+
+    @property
+    def _size(self) -> int:
+        """Number of buffered samples."""
+        return self._end - self._begin
 
     def _make_room(self, size: int) -> None:
         """Move the samples to the beginning of the block, or of a larger one if moves would be too frequent."""
-        kept = self._end - self._begin
-        capacity = self._block.shape[1]
-        fits = kept + size <= capacity and 2 * kept <= capacity
-        self._move(self._block if fits else np.empty((len(self._block), 2 * (kept + size)), np.float32))
+        needed, capacity = self._size + size, self._block.shape[1]
+        fits = needed <= capacity and 2 * self._size <= capacity
+        self._move(self._block if fits else np.empty((len(self._block), 2 * needed), np.float32))
 
     def _move(self, block: Floats) -> None:
-        kept = self._end - self._begin
-        block[:, :kept] = self._block[:, self._begin : self._end]
-        self._block, self._begin, self._end = block, 0, kept
+        block[:, : self._size] = self._block[:, self._begin : self._end]
+        self._block, self._begin, self._end = block, 0, self._size

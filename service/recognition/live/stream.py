@@ -23,14 +23,14 @@ from service.results import ClipOutput, Recognition
 
 
 class WindowEvent(Segment):
-    """The scores of one window; `skipped` windows were left out before it."""
+    """The scores of one window; `skipped` windows were skipped before it."""
 
     type: Literal["window"]
     skipped: int
 
 
 class UtteranceEvent(Segment):
-    """The scores of what was said until somebody paused."""
+    """The scores of one utterance."""
 
     type: Literal["utterance"]
 
@@ -43,7 +43,7 @@ class ChannelOverall(Overall):
 
 
 class ResultEvent(TypedDict):
-    """The mean of all utterances, weighted by how long they last: with `select=split` by channel."""
+    """The mean of all utterances, weighted by their durations; by channel with `select=split`."""
 
     type: Literal["result"]
     duration: float
