@@ -4,8 +4,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
@@ -13,7 +14,7 @@ from service.errors import CheckpointInvalid, SetupError
 from service.inference import supervisor
 from service.inference.request_queue import Entry, RequestQueue
 from service.inference.supervisor import Supervisor
-from service.inference.worker import Run
+from service.inference.worker import Run, Worker
 from tests.inference.fake_backend import BREAK, KILL, FakeBackend, FakeControl, make_clip
 from tests.inference.running import PATIENCE, until, worker_threads
 
@@ -86,16 +87,20 @@ async def test_from_loading_to_ready() -> None:
     assert supervisor.memory == {}
 
 
+def _next(reads: Iterator[Worker | None], _: Supervisor) -> Worker | None:
+    return next(reads)
+
+
 async def test_the_worker_may_be_dropped_while_another_thread_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     control = FakeControl(device_memory={"allocated": 3})
     async with recorded(control) as record:
         record.supervisor.start()
         assert await record.supervisor.wait_ready()
         worker = record.supervisor._worker
-        with monkeypatch.context() as patch:
-            for name, value in (("memory", {"allocated": 3}), ("alive", True)):
-                reads = iter([worker, None])
-                patch.setattr(Supervisor, "_worker", property(lambda _, reads=reads: next(reads)), raising=False)
+        for name, value in (("memory", {"allocated": 3}), ("alive", True)):
+            reads = iter([worker, None])
+            with monkeypatch.context() as patch:
+                patch.setattr(Supervisor, "_worker", property(partial(_next, reads)), raising=False)
                 assert getattr(record.supervisor, name) == value
 
 
