@@ -124,8 +124,9 @@ def _source(options: argparse.Namespace, recognition_options: Options, *, few: b
     from service.folders.local_source import LocalSource
 
     settings = load_settings(options.config, **flags_of(options))
+    stored = find_model(settings)
     return LocalSource(
-        lambda: open_model(find_model(settings), settings, few=few),
+        lambda: open_model(stored, settings, few=few),
         recognition_options,
         max_duration=settings.max_duration,
         longest_clip=settings.longest_clip,

@@ -8,10 +8,10 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, Self, TypeVar
 
-from service.errors import InferenceFailed, QueueFull, ServiceError, SetupError, WorkerDead
+from service.errors import Draining, InferenceFailed, ModelLoading, QueueFull, ServiceError, SetupError, WorkerDead
 from service.folders.source import FileOutcome, problem, unreadable
 from service.inference.backend import Backend
 from service.inference.engine import Engine
@@ -28,19 +28,19 @@ from service.recognition.result_types import FileResult, Segment, SegmentedResul
 from service.results import SAMPLING_RATE, Clip
 
 _THREADS = 256
-"""Most threads that decode; as many start as there are files at a time."""
+"""Most threads that decode; as many are started as files are recognised at a time."""
 
 _GPU_FILES = 32
-"""Files at a time where a GPU runs the model, enough for a batch of the torch backend."""
+"""Files at a time if the model runs on a GPU, enough for a batch of the torch backend."""
 
 _NO_DEADLINE = 1e8
-"""Seconds after which an answer would be late: a run over files waits for every one of them."""
+"""Seconds until the deadline of a file; practically none."""
 
 _LIMITS = EngineLimits(
     max_requests=_THREADS,
     max_recordings=_THREADS,
     max_streams=0,
-    max_queue_clips=4 * _THREADS,
+    max_queue_clips=5 * _THREADS,  # each file has up to four clips in the queue, and the check of the model one
     max_queue_seconds=inf,
     stuck_after=inf,
 )
@@ -49,16 +49,16 @@ T = TypeVar("T")
 
 
 class LocalSource:
-    """Recognises in this process. While the model runs, the threads that ask decode the clips of its next run.
+    """Recognises in this process. While the model runs, the files of its next run are decoded.
 
-    The engine lives on an event loop in a thread of its own; `recognize` may be called from any number of threads.
+    The engine runs on an event loop in its own thread; `recognize` may be called from any number of threads. On Ctrl-C
+    nothing is closed, since the process then ends without waiting for the model.
 
     Args:
         open_backend: opens the model.
         options: for every file.
         max_duration: seconds of audio that a file may have.
-        longest_clip: seconds that it may have where all of it goes through the model in one piece, as it does with any
-            granularity but segment.
+        longest_clip: seconds that it may have if it is scored in one piece, with any granularity other than segment.
 
     Raises:
         SetupError: if the model cannot be opened.
@@ -73,14 +73,16 @@ class LocalSource:
         self._engine = Engine(open_backend, _LIMITS, self._deaths)
         threads = ThreadPoolExecutor(_THREADS, "decode")
         self._core = Core(self._engine, threads, max_duration, longest_clip)
+        self._closed = False
+        self._submitting = Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="recognition", daemon=True)
         self._thread.start()
         try:
             self._run(self._engine.start())
             self._run(self._engine.wait_ready())
-            model = ClipRecognition(self._core, options, Progress()).model  # labels that are wrong for one are for all
-        except BaseException:
+            model = ClipRecognition(self._core, options, Progress()).model  # checks the labels as well
+        except Exception:
             self._close(0.0)
             raise
         self.model = model_summary(model)
@@ -91,16 +93,19 @@ class LocalSource:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._close(_NO_DEADLINE if kind is None else 0.0)  # after an error, what still runs is not needed
+        if kind is not KeyboardInterrupt:  # which ends the process: nothing is left to wait for
+            self._close(_NO_DEADLINE if kind is None else 0.0)  # after an error, what still runs is not needed
 
     def recognize(self, path: Path) -> FileOutcome:
-        """As `Source.recognize`; a file during which the worker died is tried once more."""
+        """As `Source.recognize`; a file during which the worker died is retried once."""
         retried = False
         while True:
             try:
                 return {"model": self.model, **self._run(self._recognize(path))}
-            except QueueFull as error:  # too many long files are open: this one waits for its turn
+            except QueueFull as error:  # too many long files are open
                 time.sleep(error.retry_after)
+            except ModelLoading:  # again, after the worker died while it ran other files
+                self._run(self._engine.wait_ready())
             except WorkerDead as error:
                 self._run(self._check_model())
                 if retried:
@@ -151,12 +156,19 @@ class LocalSource:
             raise SetupError("The model does not work any more; the same command goes on from here.") from error
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        with self._submitting:
+            if self._closed:
+                coroutine.close()
+                raise Draining("The run has ended.")
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return future.result()
 
     def _close(self, drain_seconds: float) -> None:
         self._run(self._engine.drain(drain_seconds))
         self._core.threads.shutdown(wait=False, cancel_futures=True)
-        self._run(_cancel_others())
+        with self._submitting:  # a coroutine submitted later would never end, nor the thread that waits for it
+            self._closed = True
+        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -1,1 +1,1 @@
-"""The engine: queue, batch, worker and the backends that hold the model. Knows nothing of HTTP."""
+"""The inference engine: queue, worker thread and backends; independent of HTTP."""

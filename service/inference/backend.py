@@ -32,10 +32,10 @@ class Backend(Protocol):
         """The largest batch that `run` accepts."""
 
     def warm_up(self) -> None:
-        """Do the one-time work (memory, kernels, compiled programs) that would slow down the first requests."""
+        """Do one-time preparations (memory, kernels, compiled programs) that would slow down the first requests."""
 
     def run(self, clips: Sequence[Clip]) -> BatchOutput:
-        """Resample, trim, normalise, encode and score `clips`; a clip's answer does not depend on the others.
+        """Resample, trim, normalise, encode and score `clips`; a clip's output does not depend on the others.
 
         Every clip holds at least 25 ms of finite samples, which `service.preprocess.clips` checks.
 

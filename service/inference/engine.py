@@ -1,10 +1,10 @@
-"""The local `Recognizer`: permits, a bounded queue and one supervised worker thread.
+"""The `Recognizer` of this process: permits, a bounded queue and one supervised worker thread.
 
-Every accepted clip waits on one future. Whichever of these comes first ends it: its answer, the model's failure on it,
-its deadline's timer, its caller's cancellation, the worker's death, the end of draining. Where a backend breaks, the
-clips that it had taken are retried on the next one, clip by clip, before those that wait. A clip that breaks that one
-as well, alone, has failed; so no clip costs more than two loads. All state here belongs to the event loop; the worker
-thread reaches it through `WorkerEvents` only.
+The caller of every accepted clip waits on one future. The first of these events completes it: the answer, a failure of
+the model on this clip, the deadline, the cancellation of the caller, the death of the worker, the end of draining. When
+a backend breaks, the clips of its batch are retried with the next backend, one by one, before those that wait. A clip
+that breaks this backend too has failed, so no clip causes more than two loads. All state here belongs to the event
+loop; the worker thread accesses it through `WorkerEvents` only.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from service.results import Clip, ModelInfo, Timings
 logger = logging.getLogger(__name__)
 
 STOP_GRACE = 1.0
-"""Seconds for which draining waits for the worker thread after its own time is over."""
+"""Seconds for which draining waits for the worker thread after its own time limit."""
 
 _LONG_RETRY = 10.0
-"""Seconds after which a refused stream or recording may try again; when one of the others ends is not known."""
+"""`retry_after` of refused streams and recordings, since it is not known when one of the others ends."""
 
 _Refusal = TypeVar("_Refusal", bound=Refused)
 
@@ -52,8 +52,8 @@ class Engine:
 
     Args:
         load: makes the backend; called in the worker thread, and again at every restart.
-        limits: how much to take on.
-        observer: is told what happens.
+        limits: bounds of the queue and of the permits.
+        observer: receives the reports of the engine.
     """
 
     def __init__(self, load: Callable[[], Backend], limits: EngineLimits, observer: Observer) -> None:
@@ -85,18 +85,18 @@ class Engine:
 
     @property
     def model(self) -> ModelInfo | None:
-        """The model that was loaded last, None before the first one is ready."""
+        """The model that was loaded last; None until the first one is ready."""
         return self._model
 
     def health(self) -> Health:
-        """The state at this moment; cheap, never blocks."""
+        """As `Recognizer.health`."""
         return Health(
             state="draining" if self._draining is not None else self._worker.phase,
             worker_alive=self._worker.alive,
         )
 
     def state(self) -> EngineState:
-        """What is waiting and running at this moment; may be called from any thread."""
+        """The present load; may be called from any thread."""
         return EngineState(
             queued_clips=self._queue.clips,
             max_queued_clips=self._limits.max_queue_clips,
@@ -114,14 +114,7 @@ class Engine:
 
     @contextmanager
     def admit_request(self) -> Iterator[None]:
-        """Take a permit for one request, before its body is read; it is given back on exit.
-
-        Whoever has a permit when draining begins may still queue clips.
-
-        Raises:
-            QueueFull: if all permits are taken or the queue is full.
-            ModelLoading, Draining, WorkerDead: if no request is accepted now.
-        """
+        """As `Recognizer.admit_request`; a request that has a permit when draining begins may still queue clips."""
         self._require_open()
         if self._requests >= self._limits.max_requests or self._queue.full:
             raise self._refused(self._queue_full())
@@ -134,13 +127,7 @@ class Engine:
 
     @contextmanager
     def admit_recording(self) -> Iterator[None]:
-        """Take a second permit, beside that of the request, for a request that takes as long as its recording.
-
-        So short requests find permits and memory while long ones are worked on.
-
-        Raises:
-            QueueFull: if all permits of this kind are taken.
-        """
+        """As `Recognizer.admit_recording`."""
         limit = self._limits.max_recordings
         if self._recordings >= limit:
             detail = f"{limit} requests with granularity=segment are being worked on, as many as the service takes."
@@ -153,14 +140,7 @@ class Engine:
 
     @contextmanager
     def admit_stream(self) -> Iterator[asyncio.Event]:
-        """Take a permit for one stream, instead of that for a request; it is given back on exit.
-
-        The event is set when draining begins. Whoever has a permit then may still queue clips.
-
-        Raises:
-            TooManyStreams: if all permits of streams are taken.
-            ModelLoading, Draining, WorkerDead: if no stream is accepted now.
-        """
+        """As `Recognizer.admit_stream`."""
         self._require_open()
         if self._streams >= self._limits.max_streams:
             raise self._refused(TooManyStreams("As many streams as the service takes are open.", _LONG_RETRY))
@@ -172,16 +152,7 @@ class Engine:
             self._check_settled()
 
     async def recognize(self, clip: Clip, *, deadline: float) -> ClipAnswer:
-        """Queue one clip and wait for its answer; `deadline` is a finite time of the running loop's clock.
-
-        Cancelling the caller drops the clip, before it is run where that is still possible.
-
-        Raises:
-            QueueFull: if the queue has no room for the clip.
-            ModelLoading, Draining, WorkerDead: if no answer can be given now, or the worker died meanwhile.
-            DeadlineExceeded: if the answer would come too late.
-            InferenceFailed: if the model fails on this clip.
-        """
+        """As `Recognizer.recognize`; `deadline` must be finite."""
         if self._closed or (self._draining is not None and not (self._requests or self._streams)):
             raise self._refused(_shutting_down())
         self._require_worker()
@@ -189,7 +160,7 @@ class Engine:
         left = deadline - loop.time()
         if left <= 0:
             raise _too_late()
-        # Not the loop's clock: the worker thread reads the time as well, and that of uvloop is coarser.
+        # Not the loop's clock, since the worker thread compares times too, and uvloop's clock is coarser.
         now = time.monotonic()
         entry = Entry(clip, clip.duration, now, now + left, loop.create_future())
         if not self._queue.put(entry):
@@ -207,12 +178,12 @@ class Engine:
             self._queue.discard(entry)
             self._open.discard(entry)
             self._check_settled()
-            # An error's traceback holds this frame, and the entry's future holds the error. Without this, that cycle
-            # would keep the audio of every failed request until the garbage collector runs.
+            # The traceback of an error refers to this frame, and the entry's future to the error. Without `del`, this
+            # cycle would keep the audio of every failed request in memory until the garbage collector runs.
             del entry, clip
 
     def ahead_of(self, clip: Clip) -> Ahead | None:
-        """What waits before `clip` (this very object); None if it does not wait: not yet, or not any more."""
+        """As `Recognizer.ahead_of`."""
         ahead = self._queue.ahead_of(clip)
         if ahead is None:
             return None
@@ -220,7 +191,7 @@ class Engine:
         return Ahead(clips, seconds, self._throughput.expected(seconds))
 
     async def start(self) -> None:
-        """Begin to load the model in the background and return at once.
+        """As `Recognizer.start`.
 
         Raises:
             RuntimeError: if the engine was started or drained before.
@@ -231,25 +202,21 @@ class Engine:
         self._worker.start()
 
     async def wait_ready(self) -> None:
-        """Wait until the model answers, through restarts where loading fails for reasons that may pass.
+        """Wait until the model is ready; a load that fails with another error than `SetupError` is retried.
 
         Raises:
-            SetupError: as `load` raised it, or because too many loads have failed; the engine goes on trying even then.
+            SetupError: as `load` raised it, or because too many loads have failed; loads are retried even then.
             Draining: if the engine is drained instead.
         """
         if not await self._worker.wait_ready():
             raise _shutting_down()
 
     async def wait_permanent_failure(self) -> None:
-        """Wait until so many consecutive loads have failed that only another process could help."""
+        """Wait until so many consecutive loads have failed that the process should be restarted."""
         await self._worker.wait_permanent_failure()
 
-    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - the work ends in order, it is not cancelled
-        """Accept nothing new, finish what was accepted for up to `timeout` seconds, then stop the worker.
-
-        What is left by then fails with `Draining`. A second call waits for the first one to end. Cancelling the
-        caller does not stop the draining.
-        """
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - as in the protocol
+        """As `Recognizer.drain`; a second call waits for the first one, and cancelling the caller does not stop it."""
         if self._draining is None:
             self._worker.stop()
             self._ending.set()
@@ -297,7 +264,7 @@ class Engine:
     def _on_broke(self, entries: Sequence[Entry]) -> None:
         self._observer.worker_died()
         for entry in entries:
-            if entry.retried:  # it was alone
+            if entry.retried:  # then it ran alone
                 self._on_failed(entry)
         again = [entry for entry in entries if not entry.future.done()]
         for entry in again:
@@ -311,7 +278,7 @@ class Engine:
 
     def _fail_open(self, error: Callable[[], ServiceError]) -> None:
         for entry in self._open:
-            entry.fail(error())  # one each, since an exception that is raised collects a traceback
+            entry.fail(error())  # one each, since raising an exception adds to its traceback
 
     def _check_settled(self) -> None:
         answerable = self._worker.phase == "ready" and (self._requests or self._streams or self._open)

@@ -1,4 +1,4 @@
-"""How much the engine takes on."""
+"""The limits of the engine."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """How much the engine takes on. The size of a batch is the backend's (`service.inference.backend.BatchLimits`).
+    """Limits of the queue and of the permits; `service.inference.backend.BatchLimits` limits the size of a batch.
 
     Attributes:
-        max_requests: permits of requests, each held from the first byte to the answer.
-        max_recordings: how many of these may have granularity segment, which takes as long as the recording.
-        max_streams: permits of streams, which need none of a request.
+        max_requests: permits for requests, each held from the first byte to the answer.
+        max_recordings: how many of these requests may have granularity segment, which takes as long as the recording.
+        max_streams: permits for streams, which need no permit for a request.
         max_queue_clips: clips that may wait for the worker.
         max_queue_seconds: audio seconds that may wait for the worker.
         stuck_after: seconds that one run of the model may take before the worker counts as stuck.

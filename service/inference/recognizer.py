@@ -1,4 +1,4 @@
-"""What recognition needs of an inference engine: in this process, in another one, on a cluster, or a test double."""
+"""The interface of an inference engine, which may run in this process, in another one, or be a test double."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Health:
     """The state of a recognizer, for probes.
 
     Attributes:
-        state: requests are taken in the state `ready` only.
+        state: requests are accepted only in the state `ready`.
         worker_alive: whether the worker thread runs and is not stuck.
     """
 
@@ -48,7 +48,7 @@ class Recognizer(Protocol):
         """The loaded model, None until it is ready."""
 
     def health(self) -> Health:
-        """The state at this moment; cheap, never blocks."""
+        """The present state; does not block."""
 
     def admit_request(self) -> AbstractContextManager[None]:
         """Take a permit for one request, before its body is read; it is given back on exit.
@@ -60,6 +60,8 @@ class Recognizer(Protocol):
 
     def admit_recording(self) -> AbstractContextManager[None]:
         """Take a second permit, beside that of the request, for a request that takes as long as its recording.
+
+        It leaves permits and memory for short requests.
 
         Raises:
             QueueFull: if all permits of this kind are taken.
@@ -78,7 +80,7 @@ class Recognizer(Protocol):
     async def recognize(self, clip: Clip, *, deadline: float) -> tuple[ClipOutput, Timings]:
         """Queue one clip and wait for its answer; `deadline` is a time of the running loop's clock.
 
-        Cancelling the caller drops the clip, before it is run where that is still possible.
+        Cancelling the caller drops the clip, which is not run if it still waits.
 
         Raises:
             QueueFull: if the queue has no room for the clip.
@@ -88,10 +90,13 @@ class Recognizer(Protocol):
         """
 
     def ahead_of(self, clip: Clip) -> Ahead | None:
-        """What waits before `clip` (this very object); None if it does not wait: not yet, or not any more."""
+        """What waits before `clip` (compared by identity); None if `clip` does not wait in the queue."""
 
     async def start(self) -> None:
         """Begin to load the model in the background and return at once."""
 
-    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - the work ends in order, it is not cancelled
-        """Accept nothing new, finish what was accepted for up to `timeout` seconds, then stop the worker."""
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - clips are finished, not cancelled
+        """Accept nothing new, finish what was accepted for up to `timeout` seconds, then stop the worker.
+
+        Clips that are not answered by then fail with `Draining`.
+        """

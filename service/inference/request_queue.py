@@ -1,8 +1,7 @@
-"""The structure that the event loop and the worker thread share: clips that wait, bounded three ways.
+"""The queue between the event loop and the worker thread, limited in clips, audio seconds and bytes.
 
-The worker takes a batch the moment it is free, from all that waits then. A batch closed any earlier would miss the
-clips that arrive while the model runs, and each of them would wait for one more run; and the worker would depend on
-a busy event loop for its next batch. Choosing takes microseconds, so doing it ahead gains nothing.
+The worker chooses a batch from all waiting clips when it is free, which takes microseconds. A batch chosen earlier
+would miss the clips that arrive while the model runs, and each of them would wait for one more run.
 """
 
 from __future__ import annotations
@@ -19,30 +18,30 @@ from service.inference.backend import BatchLimits
 from service.results import Clip, ClipOutput, Timings
 
 _BYTES_PER_SECOND = 48_000 * 4
-"""Clips wait in float32 at the rate they came in. Above 48 kHz (some files have 768) a second counts for more."""
+"""Clips wait as float32 at their original rate. Above 48 kHz (some files have 768) the bytes limit the queue."""
 
 _DECAY = 0.9
 _SHORTEST, _LONGEST = 1.0, 60.0
 
 ClipAnswer = tuple[ClipOutput, Timings]
-"""What the model found in a clip, and how long the stages of the engine took."""
+"""The output of the model for a clip, and the seconds of the stages of the engine."""
 
 
 @dataclass(eq=False, slots=True)
 class Entry:
     """One accepted clip and the caller that waits for it.
 
-    Only the event loop touches the future. The worker thread only reads `clip`, `seconds`, `enqueued`, `deadline` and
-    `retried`. The loop sets `clip` to None when nobody waits for the answer any more, which frees the audio and tells
-    the worker to skip the entry.
+    Only the event loop uses the future; the worker thread only reads `clip`, `seconds`, `enqueued`, `deadline` and
+    `retried`. The loop sets `clip` to None when no caller waits any more. This frees the audio, and the worker skips
+    the entry.
 
     Attributes:
-        clip: the audio, None once the caller has its answer, its error, or has gone.
+        clip: the audio; None once the caller has its answer or error, or was cancelled.
         seconds: duration of the audio.
         enqueued: when it was accepted, a time of `time.monotonic`.
-        deadline: when the answer is of no use any more, on the same clock.
+        deadline: the latest time of an answer, on the same clock.
         future: where the caller waits.
-        retried: whether a backend broke on a batch with this clip in it. The clip then runs once more, alone.
+        retried: whether a backend broke on a batch with this clip. The clip then runs once more, alone.
         size: bytes of the audio.
     """
 
@@ -58,39 +57,36 @@ class Entry:
         self.size = self.clip.samples.nbytes if self.clip is not None else 0
 
     def wanted(self, now: float) -> Clip | None:
-        """The audio, or None where the caller has gone or its deadline has passed at `now` (any thread)."""
+        """The audio; None if the caller was cancelled or its deadline has passed at `now` (any thread)."""
         return self.clip if now < self.deadline else None
 
     def answer(self, output: ClipOutput, timings: Timings) -> bool:
-        """Give the caller its answer (loop thread); False if it does not wait any more."""
+        """Give the caller its answer (loop thread); False if it no longer waits."""
         if self.future.done():
             return False
         self.future.set_result((output, timings))
         return True
 
-    def fail(self, error: ServiceError) -> bool:
-        """Give the caller an error (loop thread); False if it does not wait any more."""
-        if self.future.done():
-            return False
-        self.future.set_exception(error)
-        return True
+    def fail(self, error: ServiceError) -> None:
+        """Give the caller an error if it still waits (loop thread)."""
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 def select(waiting: Iterable[Entry], limits: BatchLimits, now: float) -> tuple[list[Entry], list[Entry]]:
-    """Choose the next batch strictly by arrival, so that no clip is ever overtaken, whatever its length.
+    """Choose the next batch strictly in order of arrival, so that no clip is overtaken by a shorter one.
 
     The first wanted clip is always chosen, even if it alone is longer than `limits.seconds`. A clip of a failed batch
-    is retried alone, to find the cause and to let no other clip fail with it. Sorting by length is left to the backend,
-    which knows whether it pads.
+    is retried alone, to find the cause without failing other clips. The backend sorts by length if it pads.
 
     Args:
-        waiting: entries by arrival; read only as far as needed.
-        limits: what one batch may hold.
+        waiting: entries in order of arrival; read only as far as needed.
+        limits: of one batch.
         now: a time of `time.monotonic`.
 
     Returns:
-        The batch, and the entries before its last one that nobody wants any more. Together they are the beginning of
-        `waiting`. The batch is empty only if none is wanted.
+        The batch, and the entries before its last one whose callers no longer wait. Together they are the beginning of
+        `waiting`. The batch is empty only if no entry is wanted.
     """
     batch: list[Entry] = []
     dropped: list[Entry] = []
@@ -109,20 +105,20 @@ def select(waiting: Iterable[Entry], limits: BatchLimits, now: float) -> tuple[l
 
 
 class RequestQueue:
-    """First in, first out; `take` is for the worker thread, all else for the event loop.
+    """First in, first out. `take` is for the worker thread, all other methods are for the event loop.
 
-    The lock is held for microseconds only, never while anything waits or runs.
+    The lock is held for microseconds only.
 
     Args:
         max_clips: how many clips may wait.
-        max_seconds: how many audio seconds may wait; bounds their memory as well, to that of as many seconds at 48 kHz.
+        max_seconds: how many audio seconds may wait; also limits their bytes, to those of as many seconds at 48 kHz.
     """
 
     def __init__(self, max_clips: int, max_seconds: float) -> None:
         self._max_clips = max_clips
         self._max_seconds = max_seconds
         self._max_bytes = max_seconds * _BYTES_PER_SECOND
-        self._entries: OrderedDict[Entry, None] = OrderedDict()  # removes from the middle in constant time
+        self._entries: OrderedDict[Entry, None] = OrderedDict()  # removes any entry in constant time
         self._seconds = 0.0
         self._bytes = 0
         self._closed = False
@@ -140,7 +136,7 @@ class RequestQueue:
 
     @property
     def full(self) -> bool:
-        """Whether no clip at all would be accepted now."""
+        """Whether every clip would be refused now."""
         return (
             len(self._entries) >= self._max_clips
             or self._seconds >= self._max_seconds
@@ -155,7 +151,7 @@ class RequestQueue:
     def put(self, entry: Entry) -> bool:
         """Append `entry` if there is room for it.
 
-        An empty queue has room for every clip. Otherwise a clip larger than the bounds would be refused every time.
+        An empty queue accepts every clip; otherwise a clip larger than the limits would always be refused.
         """
         with self._changed:
             crowded = self._entries and (
@@ -168,9 +164,9 @@ class RequestQueue:
             return True
 
     def put_back(self, entries: Sequence[Entry]) -> None:
-        """Let `entries`, which were taken and not answered, wait once more, before all others and in their order.
+        """Insert `entries`, which were taken and not answered, before all others and in their order.
 
-        No limit applies: they had their place before.
+        No limit applies, since they were accepted before.
         """
         with self._changed:
             if self._closed:
@@ -186,7 +182,7 @@ class RequestQueue:
             self._remove(entry)
 
     def ahead_of(self, clip: Clip) -> tuple[int, float] | None:
-        """How many entries wait before that of `clip`, and their audio seconds; None if it does not wait."""
+        """How many entries wait before that of `clip`, and their audio seconds; None if `clip` does not wait."""
         seconds = 0.0
         with self._changed:
             for place, entry in enumerate(self._entries):
@@ -198,8 +194,7 @@ class RequestQueue:
     def take(self, limits: BatchLimits) -> list[Entry] | None:
         """Wait for clips and remove the next batch; None once the queue is closed.
 
-        Entries that nobody wants any more are removed as well. Their callers do not depend on that: the event loop
-        ends every wait at its deadline.
+        Entries whose callers no longer wait are removed as well.
         """
         with self._changed:
             while not self._closed:
@@ -210,7 +205,7 @@ class RequestQueue:
             return None
 
     def close(self) -> None:
-        """Drop all that waits, accept nothing more, and let `take` return None."""
+        """Drop all entries, refuse new ones, and let `take` return None."""
         with self._changed:
             self._closed = True
             self._entries.clear()
@@ -233,14 +228,14 @@ class RequestQueue:
         if entry in self._entries:
             del self._entries[entry]
             self._bytes -= entry.size
-            # Sums of floats drift; an empty queue resets them.
+            # Rounding errors of the sum add up; an empty queue resets them.
             self._seconds = self._seconds - entry.seconds if self._entries else 0.0
 
 
 class Throughput:
     """Audio seconds that the worker processes in a second, over about ten runs; long runs weigh more than short ones.
 
-    Clients are told by it when to come back, or how long they will wait.
+    From it follow `Retry-After` and the expected wait of a request.
     """
 
     def __init__(self) -> None:

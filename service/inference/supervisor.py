@@ -1,11 +1,11 @@
-"""Keeps one worker alive: starts it, restarts it after a death, stops it.
+"""Starts the worker, restarts it after a death, and stops it.
 
-    loading ──▶ ready ──▶ dead (pauses, longer after every death in a row) ──▶ loading …
+    loading ──▶ ready ──▶ dead (for a pause, longer after every consecutive death) ──▶ loading …
 
-Some GPU errors last until the process ends. So after `MAX_FAILED_LOADS` consecutive failed loads it reports a permanent
-failure; it goes on trying until the process exits.
+Some GPU errors last until the process ends. So `MAX_FAILED_LOADS` consecutive failed loads are reported as a permanent
+failure; loads are retried until the process exits.
 
-All methods belong to the event loop.
+All methods belong to the event loop; `phase`, `alive` and `memory` may be read from any thread.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 Phase = Literal["loading", "ready", "dead"]
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
-"""Seconds before a restart: the first pause, which doubles with every death in a row, and the longest."""
+"""Seconds before a restart: the first pause, which doubles with every consecutive death, and the longest."""
 
 MAX_FAILED_LOADS = 6
-"""Consecutive failed loads before the failure is reported as permanent, upon which the server's process exits."""
+"""Consecutive failed loads before the failure is reported as permanent, and the server exits."""
 
 
 class Supervisor:
@@ -64,9 +64,9 @@ class Supervisor:
         self._load = load
         self._queue = queue
         self._stuck_after = stuck_after
-        self._tell_ready = ready
-        self._tell_broke = broke
-        self._tell_died = died
+        self._report_ready = ready
+        self._report_broke = broke
+        self._report_died = died
         self._events = WorkerEvents(self._on_ready, finished, failed, self._on_broke, self._on_died, self._on_ended)
         self._worker: Worker | None = None
         self._setup_error: SetupError | None = None
@@ -74,23 +74,25 @@ class Supervisor:
         self._stopping = False
         self._failed_loads = 0
         self._failed_permanently = asyncio.Event()
-        self._decided = asyncio.Event()  # ready, impossible to set up, or stopping
+        self._decided = asyncio.Event()  # ready, failed with a SetupError, or stopping
         self._no_thread = asyncio.Event()
         self._no_thread.set()
 
     @property
     def alive(self) -> bool:
-        """Whether a worker thread loads or works and is not stuck."""
-        # A thread that has ended is not stuck: the loop has yet to process its last reports.
-        return self._worker is not None and self.phase != "dead" and not self._worker.stuck(self._stuck_after)
+        """Whether a worker thread loads or runs and is not stuck."""
+        # A thread that has ended does not count as stuck while the loop has not yet processed its last reports.
+        worker = self._worker  # read once, since the loop may drop it while another thread reads
+        return worker is not None and self.phase != "dead" and not worker.stuck(self._stuck_after)
 
     @property
     def memory(self) -> Mapping[str, int]:
         """Bytes of device memory by kind, as of the worker's last run."""
-        return self._worker.memory if self._worker is not None else {}
+        worker = self._worker
+        return worker.memory if worker is not None else {}
 
     def start(self) -> None:
-        """Start a worker thread; there must be none."""
+        """Start a worker thread; no other one may exist."""
         self.phase = "loading"
         self._setup_error = None
         self._decided.clear()
@@ -99,7 +101,7 @@ class Supervisor:
         try:
             self._worker.start()
         except RuntimeError:
-            logger.exception("the system gives no thread for the inference worker")
+            logger.exception("the thread of the inference worker cannot be started")
             self._on_died(None)
             self._retire()
 
@@ -107,7 +109,7 @@ class Supervisor:
         """Wait until the worker is ready; False if it is stopped instead.
 
         Raises:
-            SetupError: as `load` raised it, or because too many loads have failed; restarts go on all the same.
+            SetupError: as `load` raised it, or because too many loads have failed; loads are retried even then.
         """
         while True:
             await self._decided.wait()
@@ -123,21 +125,21 @@ class Supervisor:
         await self._failed_permanently.wait()
 
     def stop(self) -> None:
-        """Restart no more; the present worker goes on until the queue is closed."""
+        """Do not restart any more; the present worker runs until the queue is closed."""
         self._stopping = True
         self._decided.set()
         if self._restart is not None:
             self._restart.cancel()
 
     async def wait_ended(self) -> None:
-        """Wait until no worker thread is left."""
+        """Wait until there is no worker thread."""
         await self._no_thread.wait()
 
     def _on_ready(self, loaded: Loaded) -> None:
         self.phase = "ready"
         self._failed_loads = 0
         self._decided.set()
-        self._tell_ready(loaded)
+        self._report_ready(loaded)
 
     def _on_broke(self, entries: Sequence[Entry]) -> None:
         if self._stopping:
@@ -145,7 +147,7 @@ class Supervisor:
             return
         self._note_death()
         self._decided.clear()
-        self._tell_broke(entries)
+        self._report_broke(entries)
 
     def _on_died(self, error: SetupError | None) -> None:
         if self.phase == "loading" and not self._stopping:
@@ -159,11 +161,11 @@ class Supervisor:
             self._decided.set()
         elif not self._stopping:
             self._decided.clear()
-        self._tell_died()
+        self._report_died()
 
     def _note_death(self) -> None:
         self.phase = "dead"
-        # Only an answer resets the pause: a worker that dies of its first batch every time must not be reloaded ten
+        # Only an answer resets the pause, so that a worker which always dies on its first batch is not reloaded ten
         # times a second.
         if self._worker is not None and self._worker.answered:
             self.pause = SHORTEST_PAUSE

@@ -4,12 +4,12 @@
     RequestQueue.put ───────────────▶ RequestQueue.take ─▶ Backend.run
     WorkerEvents.* ◀── call_soon_threadsafe, once per run ──┘
 
-Where the model fails on a single clip, the cause may be the clip, or a backend that fails on everything, as after a GPU
-error that persists. To find out, a clip that is known to be good is run right after it: if that fails too, the backend
+When the model fails on a single clip, the cause may be the clip, or a backend that fails on every clip, as after a
+persistent GPU error. To find out, a clip that is known to be good is run right afterwards: if it fails too, the backend
 is broken.
 
 Only the queue is shared. The thread reports by calling `WorkerEvents` on the event loop; `busy_since`, `answered` and
-`memory` are plain attributes, which are replaced whole and may be read at any time.
+`memory` are plain attributes that are replaced as a whole and may be read at any time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ THREAD_NAME = "inference-worker"
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A backend is loaded and warm; `seconds` is how long that took."""
+    """A backend is loaded and warm, which took `seconds`."""
 
     model: ModelInfo
     seconds: float
@@ -48,8 +48,8 @@ class Run:
     """One successful call of `Backend.run`: `output.clips[i]` answers `entries[i]`.
 
     Attributes:
-        entries: what was run.
-        output: what came out.
+        entries: the clips of the batch.
+        output: of the backend.
         taken: when the worker took the batch, a time of `time.monotonic`.
         seconds: how long the call took.
     """
@@ -62,15 +62,15 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class WorkerEvents:
-    """What the thread reports, each called on the event loop, in the order in which it happened.
+    """The reports of the thread, called on the event loop in the order of the events.
 
     Attributes:
         ready: the backend is loaded and warm.
         finished: a run has succeeded.
         failed: the model failed on this one clip.
         broke: the backend cannot run any more, and the thread is about to end; these entries were not answered.
-        died: the thread is about to end without having been asked to; with the `SetupError` if one was raised.
-        ended: the backend is closed and the thread is over; the last report of every thread.
+        died: the thread is about to end unexpectedly; with the `SetupError` if one was raised.
+        ended: the backend is closed and the thread ends; the last report of every thread.
     """
 
     ready: Callable[[Loaded], None]
@@ -110,14 +110,14 @@ class Worker:
         self._queue = queue
         self._loop = loop
         self._events = events
-        # A daemon, because a thread stuck in native code must not keep the process from ending.
+        # A daemon, so that a thread stuck in native code does not prevent the end of the process.
         self._thread = threading.Thread(target=self._main, name=THREAD_NAME, daemon=True)
 
     def start(self) -> None:
         """Start the thread.
 
         Raises:
-            RuntimeError: if the system gives no thread.
+            RuntimeError: if the thread cannot be started.
         """
         self._thread.start()
 
@@ -140,12 +140,12 @@ class Worker:
                 self.memory = backend.memory()
                 self._post(self._events.ready, Loaded(backend.info, time.monotonic() - began))
             self._serve(backend)
-        # Not only Exception: the callers that wait must learn of whatever ends the thread, SystemExit included.
+        # Not only Exception: callers wait, and must be told whatever ends the thread, including SystemExit.
         except BaseException as error:
             self._report_death(error)
         finally:
-            # A death is reported before this, so that callers do not wait for the closing. A restart does wait for it,
-            # so that two models are never in memory together.
+            # A death is reported before the backend is closed, so that callers fail at once. A restart waits for the
+            # closing, so that two models are never in memory together.
             try:
                 if backend is not None:
                     self._close(backend)
@@ -156,11 +156,11 @@ class Worker:
         while (batch := self._queue.take(backend.limits)) is not None:
             if not self._run_all(backend, batch):
                 return
-            del batch  # or it would keep the audio in memory while the thread waits
+            del batch  # otherwise it would keep the audio in memory while the thread waits
             self.memory = backend.memory()
 
     def _run_all(self, backend: Backend, batch: Sequence[Entry]) -> bool:
-        """Run every entry, one by one where the batch fails as a whole; False if the backend broke."""
+        """Run all entries, one by one if the batch fails as a whole; False if the backend broke."""
         taken = time.monotonic()
         waiting = deque([batch])
         try:
@@ -178,7 +178,7 @@ class Worker:
         return True
 
     def _run(self, backend: Backend, batch: Sequence[Entry], taken: float) -> bool:
-        """Answer those entries that are still wanted; False if the model fails on them."""
+        """Run the entries whose callers still wait; False if the model fails on them."""
         now = time.monotonic()
         wanted = [(entry, clip) for entry in batch if (clip := entry.wanted(now)) is not None]
         if not wanted:
@@ -196,8 +196,7 @@ class Worker:
             self.answered = True
             self._post(self._events.finished, Run(entries, output, taken, time.monotonic() - now))
             return True
-        # Outside the handler: an exception that is being handled keeps its frames, and so the memory of the failed
-        # batch.
+        # Outside the handler, since an exception that is being handled keeps its frames and the memory of their batch.
         if len(entries) == 1:
             self._check(backend)
         return False
@@ -238,7 +237,7 @@ class Worker:
         try:
             self._loop.call_soon_threadsafe(report, *args)
         except RuntimeError:
-            # The loop was closed without draining the engine: no caller waits any more.
+            # The loop was closed without draining the engine, so no caller waits.
             self._queue.close()
 
 

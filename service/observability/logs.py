@@ -27,7 +27,7 @@ _MAX_WAITING = 10_000
 """Records that may wait to be written; more are dropped."""
 
 _CLOSE_SECONDS = 1.0
-"""How long the end of the process waits for records that are not written yet."""
+"""Seconds for which the end of the process waits for records that are not written yet."""
 
 
 def configure_logging(settings: Settings) -> None:
@@ -75,7 +75,7 @@ class TextFormatter(logging.Formatter):
 class BackgroundHandler(logging.Handler):
     """Formats and writes records in its own thread, so that neither blocks the caller, such as the event loop.
 
-    If nobody reads what is written, a limited number of records waits; more are dropped, and a later line counts them.
+    If the output is not read, a limited number of records waits; more are dropped, and a later line counts them.
 
     The standard library's QueueHandler and QueueListener do not fit: they format records in the calling thread, report
     a full queue by writing to standard error, and `stop` waits for the thread without a time limit.
@@ -101,7 +101,7 @@ class BackgroundHandler(logging.Handler):
             self._dropped += 1
 
     def close(self) -> None:
-        """Wait for the last records to be written, but not long; `logging` calls this at the end of the process."""
+        """Wait briefly until the last records are written; `logging` calls this at the end of the process."""
         self._waiting.put(None)
         self._writer.join(_CLOSE_SECONDS)
         super().close()

@@ -1,13 +1,14 @@
 """Every Prometheus series of the service.
 
-Events of requests are counted where they happen, through the attributes of `Metrics`. The state of the engine (queue,
-permits, worker, device memory) is read only when Prometheus scrapes, so that requests do not spend time on it.
+Events are counted when they happen, through the attributes of `Metrics`. The state of the engine (queue, permits,
+worker, device memory) is read only when Prometheus scrapes, so that requests do not spend time on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
@@ -70,11 +71,7 @@ class _EngineCollector(Collector):
             ("queue_audio_seconds_limit", "Limit of audio seconds that wait for the worker.", state.max_queued_seconds),
             ("requests_in_flight", "Requests in progress.", state.requests),
             ("requests_in_flight_limit", "Limit of requests in progress.", state.max_requests),
-            (
-                "segment_requests_in_flight",
-                "Requests with granularity segment in progress.",
-                state.recordings,
-            ),
+            ("segment_requests_in_flight", "Requests with granularity segment in progress.", state.recordings),
             (
                 "segment_requests_in_flight_limit",
                 "Limit of requests with granularity segment in progress.",
@@ -94,31 +91,13 @@ class _EngineCollector(Collector):
 class Metrics:
     """The series, registered in `registry`; each application has its own instance.
 
-    Attributes:
-        http_requests: answered requests by `route` (the template, never the path), `method` and `code`.
-        http_request_duration: seconds from the first byte of the request to the last of the answer, by `route`;
-            without requests with granularity segment.
-        stage_duration: seconds per request and `stage` (see `STAGES`).
-        batch_size: clips per run of the model.
-        batch_audio_seconds: audio seconds per run of the model.
-        batch_padding_ratio: share of padded frames per run of the model.
-        requests_rejected: refused requests, by `reason` (the code of the error).
-        requests_cancelled: uploads and clips whose client disconnected before the answer.
-        inference_failures: clips on which the model failed.
-        worker_deaths: unexpected ends of the worker thread, including failed loads.
-        audio_seconds: audio seconds that the model has scored.
-        streams: closed streams, by close `code` (see `STREAM_CLOSES`).
-        stream_events: messages sent on streams, by `type` (see `STREAM_EVENTS`).
-        stream_skipped_windows: windows that were skipped because the previous one was not answered yet.
-        stream_delay: seconds from the last sample of a live window to its answer.
-        predictions: answers by the `label` with the highest score; each segment and each utterance of a stream counts.
-        segments: utterances answered with granularity segment.
-        segment_request_duration: seconds from the first byte of such a request to the last of its answer.
-        cache_requests: files by the `result` of the lookup in the cache of answers (see `CACHE_RESULTS`).
-        cache_evictions: cached answers removed to make room for newer ones.
-        cache_bytes: memory of the cached answers.
-        model_info: identity of the loaded model.
-        model_load_seconds: seconds that loading and warming up the model took.
+    Attributes are named after their series, whose help texts describe them. Labels:
+        route: the template of the path, never the path itself.
+        reason: the code of the error that refused a request.
+        code: of HTTP requests their status, of streams one of `STREAM_CLOSES`.
+        stage, result, type: see `STAGES`, `CACHE_RESULTS` and `STREAM_EVENTS`.
+
+    Requests with granularity segment count in `segment_request_duration`, not in `http_request_duration`.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -126,103 +105,70 @@ class Metrics:
         # library has this switch only for the whole process.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
         self.registry = registry
-        self.http_requests = Counter(
-            "ser_http_requests_total", "Answered HTTP requests.", ["route", "method", "code"], registry=registry
-        )
-        self.http_request_duration = Histogram(
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        self.http_requests = counter("ser_http_requests_total", "Answered HTTP requests.", ["route", "method", "code"])
+        self.http_request_duration = histogram(
             "ser_http_request_duration_seconds",
             "Time from an HTTP request to the end of its answer.",
             ["route"],
             buckets=_seconds_from(-3),
-            registry=registry,
         )
-        self.stage_duration = Histogram(
+        self.stage_duration = histogram(
             "ser_stage_duration_seconds",
             "Time that a request spent in a stage; preprocess and inference are those of its batch.",
             ["stage"],
             buckets=_seconds_from(-4),
-            registry=registry,
         )
-        self.batch_size = Histogram(
-            "ser_batch_size",
-            "Clips per run of the model.",
-            buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
-            registry=registry,
+        self.batch_size = histogram(
+            "ser_batch_size", "Clips per run of the model.", buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
         )
-        self.batch_audio_seconds = Histogram(
+        self.batch_audio_seconds = histogram(
             "ser_batch_audio_seconds",
             "Audio seconds per run of the model.",
             buckets=(0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200),
-            registry=registry,
         )
-        self.batch_padding_ratio = Histogram(
+        self.batch_padding_ratio = histogram(
             "ser_batch_padding_ratio",
             "Share of padded frames per run of the model.",
             buckets=(0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1),
-            registry=registry,
         )
-        self.requests_rejected = Counter(
-            "ser_requests_rejected_total", "Refused requests, by reason.", ["reason"], registry=registry
+        self.requests_rejected = counter("ser_requests_rejected_total", "Refused requests, by reason.", ["reason"])
+        self.requests_cancelled = counter(
+            "ser_requests_cancelled_total", "Uploads and clips whose client disconnected before the answer."
         )
-        self.requests_cancelled = Counter(
-            "ser_requests_cancelled_total",
-            "Uploads and clips whose client disconnected before the answer.",
-            registry=registry,
+        self.inference_failures = counter("ser_inference_failures_total", "Clips on which the model failed.")
+        self.worker_deaths = counter(
+            "ser_worker_deaths_total", "Unexpected ends of the worker thread, including failed loads."
         )
-        self.inference_failures = Counter(
-            "ser_inference_failures_total", "Clips on which the model failed.", registry=registry
-        )
-        self.worker_deaths = Counter(
-            "ser_worker_deaths_total",
-            "Unexpected ends of the worker thread, including failed loads.",
-            registry=registry,
-        )
-        self.audio_seconds = Counter(
-            "ser_audio_seconds_total", "Audio seconds that the model has scored.", registry=registry
-        )
-        self.predictions = Counter(
-            "ser_predictions_total", "Answers by the label with the highest score.", ["label"], registry=registry
-        )
-        self.streams = Counter(
-            "ser_streams_closed_total", "Closed streams, by close code.", ["code"], registry=registry
-        )
-        self.stream_events = Counter(
-            "ser_stream_events_total", "Messages sent on streams.", ["type"], registry=registry
-        )
-        self.stream_skipped_windows = Counter(
+        self.audio_seconds = counter("ser_audio_seconds_total", "Audio seconds that the model has scored.")
+        self.predictions = counter("ser_predictions_total", "Answers by the label with the highest score.", ["label"])
+        self.streams = counter("ser_streams_closed_total", "Closed streams, by close code.", ["code"])
+        self.stream_events = counter("ser_stream_events_total", "Messages sent on streams.", ["type"])
+        self.stream_skipped_windows = counter(
             "ser_stream_skipped_windows_total",
             "Windows of streams skipped because the previous one was not answered yet.",
-            registry=registry,
         )
-        self.stream_delay = Histogram(
+        self.stream_delay = histogram(
             "ser_stream_delay_seconds",
             "Time from the last sample of a live window to its answer.",
             buckets=_seconds_from(-3),
-            registry=registry,
         )
-        self.segments = Counter(
-            "ser_segments_total", "Utterances answered with granularity segment.", registry=registry
-        )
-        self.segment_request_duration = Histogram(
+        self.segments = counter("ser_segments_total", "Utterances answered with granularity segment.")
+        self.segment_request_duration = histogram(
             "ser_segment_request_duration_seconds",
             "Time from a request with granularity segment to the end of its answer.",
             buckets=(0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600),
-            registry=registry,
         )
-        self.cache_requests = Counter(
-            "ser_cache_requests_total",
-            "Files by result of the lookup in the cache of answers.",
-            ["result"],
-            registry=registry,
+        self.cache_requests = counter(
+            "ser_cache_requests_total", "Files by result of the lookup in the cache of answers.", ["result"]
         )
-        self.cache_evictions = Counter(
-            "ser_cache_evictions_total", "Cached answers removed to make room for newer ones.", registry=registry
+        self.cache_evictions = counter(
+            "ser_cache_evictions_total", "Cached answers removed to make room for newer ones."
         )
-        self.cache_bytes = Gauge("ser_cache_bytes", "Memory of the cached answers.", registry=registry)
+        self.cache_bytes = gauge("ser_cache_bytes", "Memory of the cached answers.")
         self.model_info = Info("ser_model", "The loaded model.", registry=registry)
-        self.model_load_seconds = Gauge(
-            "ser_model_load_seconds", "Time that loading and warming up the model took.", registry=registry
-        )
+        self.model_load_seconds = gauge("ser_model_load_seconds", "Time that loading and warming up the model took.")
         # The series must exist before their first event; otherwise rates and alerts would miss that event.
         for refusal in (
             QueueFull,

@@ -1,4 +1,4 @@
-"""Counts and traces what recognition reports."""
+"""Metrics and traces from the reports of recognition and of the engine."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _ENGINE_STAGES = ("queue", "preprocess", "inference")
 
 
 class Telemetry(Observer):
-    """Counts in `metrics`, and makes spans below the one that FastAPI opens for a request.
+    """Updates the metrics, and makes spans below the one that FastAPI opens for a request.
 
     Args:
         metrics: the Prometheus series.
-        tracer_provider: takes the spans; None makes none. Only OpenTelemetry's API is used here, not its SDK.
+        tracer_provider: receives the spans; without it there are none. Only OpenTelemetry's API is used, not its SDK.
     """
 
     def __init__(self, metrics: Metrics, tracer_provider: TracerProvider | None = None) -> None:
@@ -35,7 +35,7 @@ class Telemetry(Observer):
         self._metrics.follow_engine(state)
 
     def model_loaded(self, model: ModelInfo, seconds: float) -> None:
-        """Set identity and load time, and make the series of its labels."""
+        """Set identity and load time, and create the series of its labels."""
         self._metrics.model_load_seconds.set(seconds)
         identity = asdict(model)
         self._metrics.model_info.info({key: identity[key] for key in ("id", "revision", "backend", "device", "dtype")})
@@ -83,7 +83,7 @@ class Telemetry(Observer):
         """Count it."""
         self._metrics.segments.inc()
 
-    def cache_asked(self, result: CacheResult) -> None:
+    def cache_looked_up(self, result: CacheResult) -> None:
         """Count it by its result."""
         self._metrics.cache_requests.labels(result).inc()
 
@@ -105,11 +105,11 @@ class Telemetry(Observer):
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """A span around a step. Of an error it has the code, or the class, and never the text."""
+        """A span for the block. Of an error it has the code or the class, but not the text."""
         with self._tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False) as opened:
             try:
                 yield
-            except BaseException as error:  # a caller that leaves cancels the step
+            except BaseException as error:  # including the cancellation of the caller
                 kind = error.code if isinstance(error, ServiceError) else type(error).__name__
                 opened.set_attribute("error.type", kind)
                 opened.set_status(Status(StatusCode.ERROR))

@@ -12,7 +12,7 @@ from service import __version__
 from service.extras import extra
 
 _CLOSE_SECONDS = 2.0
-"""How long the end of the process waits for spans that are not sent yet."""
+"""Seconds for which the end of the process waits for spans that are not sent yet."""
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""A file, a recording or a live stream in, its emotions out; knows no transport."""
+"""Recognition of emotions in files, long recordings and live streams; independent of HTTP."""

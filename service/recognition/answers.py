@@ -25,11 +25,11 @@ from service.recognition.scores import WeightedMean
 from service.results import DecodedFile, Floats, Label, ModelInfo, Recognition, Span
 
 DIGITS = 6
-"""Decimals of times in answers: microseconds, finer than any sample, without the noise of sums of floats."""
+"""Decimals of times in answers: microseconds, finer than a sample and coarser than rounding errors."""
 
 
 def model_summary(model: ModelInfo) -> ModelSummary:
-    """Which model answered."""
+    """The identity of a model."""
     return {
         "id": model.id,
         "revision": model.revision,
@@ -51,7 +51,7 @@ def model_details(model: ModelInfo) -> ModelDetails:
 
 
 def file_result(file: DecodedFile, recognitions: Sequence[Recognition], options: Options) -> FileResult:
-    """The result for one file: flat, or a list by channel where the channels were to be split."""
+    """The result for one file, or a list of results by channel with `channels=split`."""
     audio: Audio = {
         "duration": round(file.duration, DIGITS),
         "sampling_rate": file.sampling_rate,
@@ -66,19 +66,19 @@ def file_result(file: DecodedFile, recognitions: Sequence[Recognition], options:
             for index, (stretch, result) in enumerate(zip(stretches, results, strict=True))
         ]
         return {"audio": audio, "channels": channels}
-    # A Result may have no key `channels`, which mypy cannot know of a typed dictionary.
+    # mypy cannot know that a Result has no key `channels`.
     return cast(FileResult, {"audio": {**audio, "speech": stretches[0]}, **results[0]})
 
 
 def segment_of(recognition: Recognition, options: Options, *, start: float, end: float, channel: int | None) -> Segment:
-    """The result for a stretch of a recording or a stream; `channel` is None where channels are not told apart."""
+    """The result for a stretch of a recording or a stream; `channel` is None unless channels are split."""
     where = {} if channel is None else {"channel": channel}
     times = {"start": round(start, DIGITS), "end": round(end, DIGITS)}
     return cast(Segment, {**where, **times, **result_of(recognition, options)})
 
 
 def overall_of(mean: WeightedMean, options: Options) -> Overall | Result:
-    """The mean over the stretches of a recording or a stream; null and empty where there were none."""
+    """The mean over the stretches of a recording or a stream; null and empty if there are none."""
     recognition = mean.recognition()
     if recognition is None:
         return {"label": None, "score": None, "scores": []}
@@ -86,7 +86,7 @@ def overall_of(mean: WeightedMean, options: Options) -> Overall | Result:
 
 
 def result_of(recognition: Recognition, options: Options) -> Result:
-    """The scores of one waveform, with embedding and scores over time where they were asked for."""
+    """The scores of one waveform, with embedding and scores over time if they were requested."""
     names = [_name(label, options.label_language) for label in recognition.labels]
     scores: list[LabelScore] = [
         {"label": name, "score": score} for name, score in zip(names, recognition.scores, strict=True)

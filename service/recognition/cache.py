@@ -1,7 +1,7 @@
-"""The cache of answers: the same bytes under the same options need the model only once.
+"""The cache of answers: a file with the same bytes and options is recognised only once.
 
-Nothing of the audio is kept, only its SHA-256. The hash must be a cryptographic one: with any other, a client could
-make two files with the same hash, and so give another client a wrong answer.
+Of the audio only its SHA-256 is kept. The hash must be cryptographic; otherwise a client could construct two files with
+the same hash, so that another client gets a wrong answer.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from service.recognition.result_types import FileResult
 from service.results import ModelInfo
 
 LARGEST_SHARE = 8
-"""One answer may take this fraction of the cache, so that a long file with frame embeddings does not evict the rest."""
+"""One answer may take one part in so many of the cache; a larger one would evict most others."""
 
 _PIECE = 1 << 20
 _ARRAY_HEAD = 128
 _ENTRY_HEAD = 512
-"""Bytes of an entry beside its result: the key and its places in the cache's three dictionaries (measured)."""
+"""Bytes of an entry besides its result: the key and the items of the cache's three dictionaries (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class CachedFile:
     """The answer for one file.
 
     Attributes:
-        result: as it is sent, before it is encoded.
-        labels: English name of the best label of each clip.
+        result: before it is encoded.
+        labels: English name of the most likely label of each clip.
         seconds: audio that was scored, over all clips.
     """
 
@@ -53,7 +53,7 @@ class CachedFile:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What an answer depends on: the file's bytes (SHA-256), the options that matter, and the model."""
+    """What an answer depends on: the bytes of the file (SHA-256), the options, and the model."""
 
     content: bytes
     options: str
@@ -62,35 +62,35 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class CacheControl:
-    """What a request lets the cache do: answer it, and keep its answer."""
+    """Whether a request may be answered from the cache, and whether its answer may be stored."""
 
     read: bool = True
     store: bool = True
 
     @classmethod
     def parse(cls, header: str) -> Self:
-        """Read the request's `Cache-Control` (RFC 9111): `no-cache` computes anew, `no-store` keeps nothing."""
+        """Parse `Cache-Control` of a request (RFC 9111): `no-cache` does not read the cache, `no-store` bypasses it."""
         directives = {directive.strip().lower() for directive in header.split(",")}
         store = "no-store" not in directives
         return cls(read=store and directives.isdisjoint({"no-cache", "max-age=0"}), store=store)
 
 
 def file_key(file: BinaryIO, options: Options, model: ModelInfo) -> Key:
-    """The key of a file, which is read to its end and rewound. May take a while: not for the event loop."""
+    """The key of a file, which is read to its end and rewound; too slow for the event loop."""
     content = hashlib.sha256()
     while piece := file.read(_PIECE):
         content.update(piece)
     file.seek(0)
-    # The timeout does not change the answer.
+    # The answer does not depend on the timeout.
     return Key(content.digest(), options.model_dump_json(exclude={"timeout"}, exclude_defaults=True), model)
 
 
 class AnswerCache:
-    """Answers by key; the least recently used are evicted when there are too many. Thread-safe.
+    """Answers by key; the least recently used are evicted if the memory is exceeded. Thread-safe.
 
     Args:
         max_bytes: memory that the answers may take.
-        observer: is told what happens.
+        observer: receives lookups, evictions and sizes.
     """
 
     def __init__(self, max_bytes: int, observer: Observer) -> None:
@@ -100,14 +100,14 @@ class AnswerCache:
         self._lock = Lock()
 
     def get(self, key: Key) -> CachedFile | None:
-        """The answer for `key`, if it is in the cache."""
+        """The answer for `key`; None if it is not in the cache."""
         with self._lock:
             entry = self._answers.get(key)
-        self._observer.cache_asked("miss" if entry is None else "hit")
+        self._observer.cache_looked_up("miss" if entry is None else "hit")
         return None if entry is None else entry.answer
 
     def put(self, key: Key, answer: CachedFile) -> None:
-        """Keep the answer for `key`, unless it is too large."""
+        """Store the answer for `key`, unless it is too large."""
         entry = _Entry(answer, memory_of(answer))
         if entry.size > self._largest:
             return
@@ -122,7 +122,7 @@ class _Entry(NamedTuple):
 
 
 class _ObservedCache(LRUCache[Key, _Entry]):
-    """The library's cache, which reports its evictions."""
+    """An LRU cache that reports its evictions."""
 
     def __init__(self, max_bytes: int, observer: Observer) -> None:
         super().__init__(max_bytes, attrgetter("size"))
@@ -140,7 +140,7 @@ def memory_of(answer: CachedFile) -> int:
 
 def _memory_of(value: object) -> int:
     if isinstance(value, np.ndarray):
-        # A view keeps the whole array in memory that it was cut from; other owners do not tell their size.
+        # A view keeps its whole base array in memory; a base that is not an array has no `nbytes`.
         return _ARRAY_HEAD + int(getattr(value.base, "nbytes", value.nbytes))
     if isinstance(value, Base64):
         return _memory_of(value.array)

@@ -1,4 +1,4 @@
-"""Run a request's tasks: within its deadline, in threads, several at a time."""
+"""Run coroutines until a deadline or concurrently, and functions in threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ P = ParamSpec("P")
 
 @asynccontextmanager
 async def within(deadline: float) -> AsyncIterator[None]:
-    """Cancel what is inside at `deadline` on the loop's clock.
+    """Cancel the block at `deadline`, a time of the loop's clock.
 
     Raises:
         DeadlineExceeded: if it takes longer.
@@ -36,7 +36,7 @@ async def in_pool(
     """Run `job` in a thread of `pool`.
 
     A thread cannot be stopped, so cancelling the caller does not stop a running `job`. `done` is called when the job
-    ends, or when it is dropped before it began: whatever the job reads must stay open until then.
+    ends, or when it is dropped before it began; until then, files that the job reads must stay open.
 
     Raises:
         Draining: if the pool is shut down.

@@ -1,4 +1,4 @@
-"""What every recognition uses, and the one place where clips are recognised under a set of options."""
+"""What all recognitions share, and the recognition of clips under one set of options."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ from service.recognition.scores import recognition, resolve_labels
 from service.results import Clip, ClipOutput, ModelInfo, Recognition, Timings
 
 _QUEUE_PAUSE = 0.25
-"""Seconds after which a clip that found the queue full tries again, where it waits for room."""
+"""Seconds between two attempts to put a clip into a full queue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """What all recognitions of a process share.
+    """Resources and limits of all recognitions of a process.
 
     Attributes:
-        recognizer: answers clips.
+        recognizer: runs the model on clips.
         threads: decode files and build large answers.
         max_duration: seconds of audio that a file may have.
-        longest_clip: seconds that it may have where all of it goes through the model in one piece, as it does with any
-            granularity but segment.
-        observer: is told what happens.
-        cache: keeps answers; None where it is off.
-        frame_embedding_seconds: seconds of audio for which one request gets frame embeddings, over all its clips. They
-            take 12 MiB a minute in the large model.
+        longest_clip: seconds that it may have if it is scored in one piece, with any granularity other than segment.
+        observer: receives reports.
+        cache: of answers; None if it is disabled.
+        frame_embedding_seconds: seconds of audio, over all clips of a request, for which it gets frame embeddings. They
+            take 12 MiB a minute with the large model.
     """
 
     recognizer: Recognizer
@@ -48,7 +47,7 @@ class Core:
     frame_embedding_seconds: float = inf
 
     def loaded_model(self) -> ModelInfo:
-        """The model that answers.
+        """The model that the recognizer has loaded.
 
         Raises:
             ModelLoading: if there is none yet.
@@ -60,16 +59,16 @@ class Core:
 
 
 class Progress:
-    """How far one request has come: recognition writes it, logs and status pages read it.
+    """The progress of one request. Recognition writes it; the log and `GET /requests/{id}` read it.
 
     Attributes:
-        received: whether its body has arrived.
-        audio_seconds: how much audio was decoded for it, None if none was.
-        timings: seconds that the stages took, an entry for each part of the work; the longest of each stage counts.
-        segments: how many utterances were answered, None with any granularity but segment.
-        segments_until: seconds of the file at which the last of them ends.
-        waiting: the clips that the recognizer has at present, queued or running.
-        answered: whether the recognizer has answered a clip.
+        received: whether the body has been received.
+        audio_seconds: seconds of audio that were decoded; None before that.
+        timings: of its files and clips; the maximum of each stage is logged.
+        segments: number of recognised utterances; None unless the granularity is segment.
+        segments_until: end of the last of them, in seconds of the file.
+        waiting: the clips that the recognizer has, queued or running, by their `id`.
+        answered: whether the recognizer has returned from any clip.
     """
 
     def __init__(self) -> None:
@@ -82,8 +81,8 @@ class Progress:
         self.answered = False
 
     @contextmanager
-    def at_the_recognizer(self, clip: Clip) -> Iterator[None]:
-        """Note that the recognizer has `clip` while the context is open."""
+    def track(self, clip: Clip) -> Iterator[None]:
+        """Have `clip` in `waiting` during the block."""
         self.waiting[id(clip)] = clip
         try:
             yield
@@ -96,12 +95,12 @@ class ClipRecognition:
     """Recognises clips under one set of options, for a file, a long recording or a live stream.
 
     Args:
-        core: what it uses.
-        options: what was asked for. Labels are resolved here, once.
-        progress: of the request that the clips belong to.
+        core: resources and limits.
+        options: of the request; labels are resolved once, here.
+        progress: of the request.
 
     Attributes:
-        model: the model that answers.
+        model: the loaded model.
 
     Raises:
         ModelLoading: if there is no model yet.
@@ -116,21 +115,21 @@ class ClipRecognition:
         self._progress = progress
 
     async def run(self, clip: Clip, deadline: float, *, wait: bool = False) -> tuple[ClipOutput, Timings]:
-        """Ask the recognizer about a clip.
+        """Run the model on a clip; returns its output and the seconds of the engine's stages.
 
         Args:
-            clip: what to recognise.
+            clip: the waveform.
             deadline: on the loop's clock.
             wait: whether to wait for room in a full queue, until the deadline.
 
         Raises:
             QueueFull: if the queue has no room, and `wait` is false.
-            ServiceError: whatever else `Recognizer.recognize` raises.
+            ServiceError: as `Recognizer.recognize` does.
         """
         observer = self._core.observer
-        with observer.span("recognize"), self._progress.at_the_recognizer(clip):
-            queued = time_ns()
+        with observer.span("recognize"), self._progress.track(clip):
             while True:
+                queued = time_ns()
                 try:
                     output, timings = await self._core.recognizer.recognize(clip, deadline=deadline)
                     break
@@ -143,7 +142,7 @@ class ClipRecognition:
         return output, timings
 
     def score(self, output: ClipOutput) -> Recognition:
-        """Turn what the model found in a clip into scores, under the options.
+        """Compute scores from the output for a clip, under the options.
 
         Raises:
             InferenceFailed: if the output is not finite.

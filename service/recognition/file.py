@@ -1,6 +1,6 @@
-"""Recognise one file as a whole: decode it in a thread, queue its clips, score the outputs, build the result.
+"""Recognise a file in one piece: decode it in a thread, queue its clips, compute scores, build the result.
 
-Where the cache of answers is on, the same thread looks the file up first.
+If the cache of answers is enabled, the same thread first looks the file up.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PARALLEL_CLIPS = 4
 
 @dataclass(frozen=True, slots=True)
 class FileAnswer:
-    """The answer for one file, what the stages took, and whether it came from the cache (None without a cache)."""
+    """The answer for one file, its timings, and whether it came from the cache (None without a cache)."""
 
     result: FileResult
     timings: Timings
@@ -39,14 +39,14 @@ class FileRecognition:
     """Recognises the files of one request under one set of options.
 
     Args:
-        core: what it uses.
-        options: what was asked for; the granularity is not segment.
+        core: resources and limits.
+        options: of the request; the granularity is not segment.
         deadline: on the loop's clock.
         progress: of the request.
-        cache_control: what the request lets the cache do.
+        cache_control: whether the request may use the cache.
 
     Attributes:
-        model: the model that answers.
+        model: the loaded model.
 
     Raises:
         ModelLoading: if there is no model yet.
@@ -68,7 +68,7 @@ class FileRecognition:
         self._deadline = deadline
         self._progress = progress
         self._cache_control = cache_control
-        self._frame_embedding_seconds = 0.0  # charged to this request so far
+        self._frame_embedding_seconds = 0.0  # of this request so far
 
     async def run(self, file: BinaryIO) -> FileAnswer:
         """Recognise one file, and close it.
@@ -111,18 +111,18 @@ class FileRecognition:
             async with within(self._deadline):
                 return await in_pool(self._core.threads, file.close, self._look_up_or_decode, file)
         except asyncio.CancelledError:
-            # From the queue on, the engine counts callers that give up.
+            # The engine reports callers that are cancelled later, while a clip is queued or running.
             self._core.observer.request_cancelled()
             raise
 
     def _look_up_or_decode(self, file: BinaryIO) -> tuple[Key | None, DecodedFile | CachedFile]:
-        """The cached answer for this file, or its clips; and the key under which to keep their answer."""
+        """The cached answer for this file, or its clips; and the key under which to store their answer."""
         core, key = self._core, None
         if core.cache is not None:
             if self._cache_control.store:
                 key = file_key(file, self._options, self.model)
             if key is None or not self._cache_control.read:
-                core.observer.cache_asked("bypass")
+                core.observer.cache_looked_up("bypass")
             elif (cached := core.cache.get(key)) is not None:
                 return None, cached
         return key, decode_clips(file, self._options, core.longest_clip, core.max_duration)
@@ -147,17 +147,17 @@ class FileRecognition:
 
 
 def decode_clips(file: BinaryIO, options: Options, longest_clip: float, max_duration: float) -> DecodedFile:
-    """Decode a file and make the clips that were asked for.
+    """Decode a file and make the clips that the options select.
 
     Args:
-        file: the upload.
-        options: what was asked for.
+        file: the audio file.
+        options: of the request.
         longest_clip: seconds that the file may last.
-        max_duration: seconds that it may last with granularity segment, which the error for a longer one mentions.
+        max_duration: seconds that it may last with granularity segment; mentioned in the error for a longer one.
 
     Raises:
         AudioError: if the audio is not usable.
-        InvalidOptions: if an option does not fit it.
+        InvalidOptions: if an option does not match it.
     """
     try:
         waveform = decode(file, max_duration=longest_clip)

@@ -1,8 +1,7 @@
-"""Answers as JSON: in one piece where they are small, in pieces where one piece would hold up other threads.
+"""Answers as JSON: small ones in one piece, large ones in pieces, so that other threads run in between.
 
-The encoder holds the interpreter's lock for as long as one call takes. Five minutes of frame scores are 135,000
-numbers (some 20 ms), of frame embeddings 15 million; cut into blocks, other requests go on in between.
-float32 is written with the fewest digits that read back as the same float32.
+The encoder holds the GIL during a call. Five minutes of frame scores are 135,000 numbers (about 20 ms), of frame
+embeddings 15 million. float32 is written with the fewest digits that are read back as the same float32.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
 
 @dataclass(frozen=True, slots=True)
 class Base64:
-    """An array that is written as base64 of its little-endian float32 values, row by row."""
+    """An array that is encoded as base64 of its little-endian float32 values, row by row."""
 
     array: Floats
 
     def pieces(self) -> Iterator[bytes]:
-        """The text, in blocks that can be joined (each of a multiple of three bytes)."""
+        """The text in blocks, each of a multiple of three bytes, so that they can be joined."""
         data = np.ascontiguousarray(self.array, dtype="<f4").data.cast("B")
         size = 3 * _BLOCK
         for begin in range(0, len(data), size):
@@ -40,7 +39,7 @@ def encode(value: Mapping[str, object]) -> list[bytes]:
 
 
 def encoded(value: Mapping[str, object]) -> orjson.Fragment:
-    """JSON of a part of an answer that is put together later; it takes a fraction of the memory of its objects."""
+    """JSON of a part of a later answer; it takes a fraction of the memory of the objects."""
     return orjson.Fragment(b"".join(_pieces(value)))
 
 
@@ -84,7 +83,7 @@ def _is_large(value: object) -> bool:
 
 
 def _small(value: object) -> object:
-    """What orjson asks for where it meets something that it does not know."""
+    """Called by orjson for types that it does not know."""
     if isinstance(value, Base64):
         return b"".join(value.pieces()).decode("ascii")
     if isinstance(value, np.ndarray):

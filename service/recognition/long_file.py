@@ -1,11 +1,10 @@
-"""Recognise a long recording utterance by utterance: read a piece, queue its utterances, give out answers in order.
+"""Recognise a long recording utterance by utterance: read a part, queue its utterances, emit results in order.
 
-    threads  read a piece of the file ▶ the utterances that are complete now
-    loop     two at a time: to the recognizer ▶ scores ▶ out, in the order of their ends
+    threads  read a part of the file ▶ the utterances that are complete now
+    loop     two at a time: recognizer ▶ scores ▶ emit, in the order of their ends
 
-Nothing is read further ahead than these two, and reading stops while nobody takes the answers. So memory does not
-depend on the length of the recording, other requests get their turn at the model, and no thread is held for longer than
-one piece takes.
+The file is read no further than these two utterances need, and not while `emit` waits. So memory does not depend on the
+length of the recording, clips of other requests are queued in between, and a thread is used for one part at a time.
 """
 
 from __future__ import annotations
@@ -27,26 +26,26 @@ from service.recognition.scores import WeightedMean
 from service.results import ChannelUtterance, Recognition, Timings
 
 _PARALLEL = 2
-"""Utterances of one recording that may be at the recognizer: one runs while the next is read, others come between."""
+"""Utterances of a recording that are recognised at a time: one is run while the next one is read."""
 
 _ONLY = 0
-"""The channel of all segments where channels are not told apart."""
+"""The channel of all segments if channels are not split."""
 
 Emit = Callable[[Segment], Awaitable[None]]
 
 
 class LongFileRecognition:
-    """Recognises the utterances of one file. First `open` it, then `run`; `close` in any case.
+    """Recognises the utterances of one file. Call `open`, then `run`, and `close` in any case.
 
     Args:
-        core: what it uses.
-        file: the upload, closed in the end.
-        options: what was asked for.
+        core: resources and limits.
+        file: the audio file, which is closed.
+        options: of the request.
         deadline: on the loop's clock.
         progress: of the request.
 
     Attributes:
-        model: the model that answers.
+        model: the loaded model.
 
     Raises:
         ModelLoading: if there is no model yet.
@@ -64,22 +63,22 @@ class LongFileRecognition:
         self._ready: deque[ChannelUtterance] = deque()
         self._ended = False
         self._taking = asyncio.Lock()
-        self._emitted = asyncio.Event()  # that of the utterance which was taken last
+        self._emitted = asyncio.Event()  # set when the utterance that was taken last is emitted
         self._emitted.set()
         self._spent = Timings()
         progress.segments = 0
 
     @property
     def recording(self) -> Recording:
-        """The file that is being cut; not before it is open."""
+        """The open file; only after `open`."""
         return self._reader.recording
 
     def close(self) -> None:
-        """Free the file and what reads it; returns at once."""
+        """Close the file and its decoder, in a thread; returns at once."""
         self._reader.close()
 
     async def open(self) -> None:
-        """Open the file and read its first piece, so that what is wrong there is found before an answer begins.
+        """Open the file and read its first part, so that its errors are raised before an answer begins.
 
         Raises:
             ServiceError: any that concerns this file, or DeadlineExceeded.
@@ -90,10 +89,10 @@ class LongFileRecognition:
                 async with within(self._deadline):
                     await self._read()
         except asyncio.CancelledError:
-            # From the queue on, the engine counts callers that give up.
+            # The engine reports callers that are cancelled later, while a clip is queued or running.
             observer.request_cancelled()
             raise
-        except QueueFull as error:  # of the decoders, which report nothing
+        except QueueFull as error:  # raised by the decoders, which have no observer
             observer.request_refused(error.code)
             raise
 
@@ -101,13 +100,13 @@ class LongFileRecognition:
         """Recognise all utterances.
 
         Args:
-            emit: takes each segment, in order; nothing goes on while it does not return.
+            emit: called with each segment, in order; recognition pauses until it returns.
 
         Returns:
-            The totals over all segments, and the sums of what the stages took, which overlap in time.
+            The totals over all segments, and the sum of each stage; the stages overlap in time.
 
         Raises:
-            ServiceError: any that concerns the file or one of its utterances; or DeadlineExceeded. Segments that were
+            ServiceError: any that concerns the file or one of its utterances, or DeadlineExceeded. Segments that were
                 not emitted by then are lost.
         """
         totals = SegmentTotals(self.recording, self._options)
@@ -122,7 +121,7 @@ class LongFileRecognition:
         return totals, timings
 
     async def _run_utterances(self, totals: SegmentTotals, emit: Emit) -> None:
-        """Take utterances, one after the other, until there is none left."""
+        """Recognise and emit utterances one after the other, until there are none."""
         while True:
             async with self._taking:
                 piece = await self._next()
@@ -130,7 +129,7 @@ class LongFileRecognition:
                     return
                 before, emitted = self._emitted, asyncio.Event()
                 self._emitted = emitted
-            # A full queue is waited out: that others have come in between is no reason to lose what is done already.
+            # It waits for room in a full queue, since failing would lose the segments so far.
             output, timings = await self._clips.run(self.recording.clip(piece), self._deadline, wait=True)
             self._spent += timings
             answer = self._clips.score(output)
@@ -155,11 +154,11 @@ class LongFileRecognition:
 
 
 class SegmentTotals:
-    """The mean over the segments of one recording, weighted by their lengths; for each channel where they are split.
+    """The mean over the segments of one recording, weighted by their durations; by channel if channels are split.
 
     Args:
-        recording: what is cut up.
-        options: as they were asked for.
+        recording: the file.
+        options: of the request.
     """
 
     def __init__(self, recording: Recording, options: Options) -> None:
@@ -170,14 +169,14 @@ class SegmentTotals:
         self._means = {channel: WeightedMean() for channel in channels}
 
     def add(self, piece: ChannelUtterance, recognition: Recognition) -> Segment:
-        """Count an utterance in, and return its result."""
+        """Add an utterance to the mean, and return its result."""
         start, end = piece.utterance.start, piece.utterance.end
         self._means[piece.channel if self._split else _ONLY].add(recognition, end - start)
         channel = piece.channel if self._split else None
         return segment_of(recognition, self._options, start=start, end=end, channel=channel)
 
     def result(self, segments: SegmentLists | None = None) -> SegmentedResult:
-        """The result for the recording, which has been read to its end; with its segments, where they were kept."""
+        """The result for the recording, which has been read to its end; with `segments` if they were collected."""
         audio: SegmentedAudio = {
             "duration": round(self._recording.duration, DIGITS),
             "sampling_rate": self._recording.sampling_rate,
@@ -202,15 +201,15 @@ class SegmentTotals:
 
 
 class SegmentLists:
-    """Segments in their order, by channel where they have one."""
+    """Segments in their order, by channel if channels are split."""
 
     def __init__(self) -> None:
         self._lists: defaultdict[int, list[object]] = defaultdict(list)
 
     def add(self, segment: Segment, form: object) -> None:
-        """Keep a segment, as `form`: itself, or its JSON, which takes a fraction of the memory."""
+        """Append a segment as `form`: itself, or its JSON, which takes a fraction of the memory."""
         self._lists[segment.get("channel", _ONLY)].append(form)
 
     def of(self, channel: int) -> list[object]:
-        """What was kept of a channel."""
+        """The forms of the segments of a channel."""
         return self._lists[channel]

@@ -18,7 +18,7 @@ Encoding = Literal["float", "base64"]
 
 MAX_CHANNEL = 1023
 MAX_FIELDS = 64
-"""Fields that a form, and parameters that a query may have: more than there are options, even with repeated labels."""
+"""Fields that a form, and parameters that a query may have; more than the options with some repeated labels."""
 
 _FRAME = FRAME_HOP / SAMPLING_RATE
 _MAX_LABELS = 64
@@ -36,7 +36,7 @@ def _one_of(*allowed: str) -> BeforeValidator:
 
 
 def _number(value: str) -> float:
-    # Stricter than float(), which also takes spaces, underscores, infinities and other scripts' digits.
+    # Stricter than float(), which also accepts spaces, underscores, infinities and digits of other scripts.
     if _DECIMAL.fullmatch(value) is None or abs(float(value)) > _MAX_SECONDS:
         raise PydanticCustomError("invalid", "must be a number of seconds")
     return float(value)
@@ -86,7 +86,7 @@ _FRAMES_SCHEMA: dict[str, Any] = {"type": "number", "minimum": _FRAME, "maximum"
 
 
 class Options(BaseModel):
-    """What a client may ask for. The values are text, as they come from a form or a query."""
+    """The options of a request, validated from the text of form fields or query parameters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -139,7 +139,7 @@ class Options(BaseModel):
 
     @property
     def over_time(self) -> bool:
-        """Whether the answer has something for each frame, and so may be large."""
+        """Whether the answer has scores or embeddings for each frame, and so may be large."""
         return self.granularity == "frame" or self.embedding == "frame"
 
     @model_validator(mode="after")
@@ -159,15 +159,15 @@ def parse_options(query: Iterable[tuple[str, str]], form: Iterable[tuple[str, st
     """Validate the options of one request.
 
     Args:
-        query: query parameters, in their order.
-        form: text fields of the form, in their order.
+        query: query parameters in their order.
+        form: text fields of the form in their order.
 
     Raises:
-        InvalidOptions: names every option that is unknown, repeated, given twice with different values, or invalid; or
-            there are too many.
+        InvalidOptions: if options are unknown, repeated, given twice with different values, or invalid, all of which
+            are named; or if there are too many.
     """
     query = list(query)
-    if len(query) > MAX_FIELDS:  # finding the nearest good name for thousands would hold up everybody else
+    if len(query) > MAX_FIELDS:  # suggesting names for thousands would block the event loop
         raise InvalidOptions(f"The query has more than {MAX_FIELDS} parameters.")
     errors: list[FieldError] = []
     from_query = _collect(query, errors)
@@ -199,7 +199,7 @@ def _collect(pairs: Iterable[tuple[str, str]], errors: list[FieldError]) -> dict
 
 
 def _field_error(loc: tuple[int | str, ...], kind: str, message: str) -> FieldError:
-    if not loc:  # raised by the check over several fields, whose kind is the field to blame
+    if not loc:  # raised by `_fit_together`, whose error type is the name of the field
         return FieldError(kind, message, "conflict")
     name = str(loc[0])
     if kind == "extra_forbidden":
@@ -208,17 +208,17 @@ def _field_error(loc: tuple[int | str, ...], kind: str, message: str) -> FieldEr
 
 
 def invalid_options(*errors: FieldError) -> InvalidOptions:
-    """The exception for `errors`, with a text that names the first few."""
+    """The exception for `errors`, whose text has the first five."""
     return InvalidOptions("; ".join(f"{error.field} {error.message}" for error in errors[:5]) + ".", errors)
 
 
 def unknown_field(name: str, known: Iterable[str] = Options.model_fields) -> FieldError:
-    """An error for a field that does not exist, with the nearest one that does."""
+    """The error for a field that does not exist, with the most similar one that does."""
     close = get_close_matches(name, list(known), n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return FieldError(_shown(name), f"is not an option{hint}", "unknown")
 
 
 def _shown(name: str) -> str:
-    """A client's own field name, short enough to be repeated to it."""
+    """A field name of a client, shortened for the error."""
     return name if len(name) <= 64 else name[:63] + "…"

@@ -1,4 +1,4 @@
-"""Read a long recording step by step, each step in a thread, and cut it into utterances."""
+"""Read a long recording in steps, each in a thread, and cut it into utterances."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from service.results import ChannelUtterance, Clip
 
 
 class Recording:
-    """A file that is read and cut into utterances step by step, in memory that does not depend on its length.
+    """A file that is read and cut into utterances in steps, with memory that does not depend on its length.
 
     Args:
-        file: the upload, which must stay open.
-        options: which channels and which stretch of it.
+        file: the audio file, which must stay open.
+        options: channels and interval of the file.
         max_duration: seconds that it may last.
 
     Attributes:
         sampling_rate: in Hz.
-        channels: how many it has.
+        channels: number of channels.
 
     Raises:
-        AudioError: if the audio is not usable, as far as its beginning tells.
-        InvalidOptions: if an option does not fit it.
+        AudioError: if the beginning of the audio is not usable.
+        InvalidOptions: if an option does not match it.
         QueueFull: if too many files are being decoded.
     """
 
@@ -47,45 +47,45 @@ class Recording:
 
     @property
     def duration(self) -> float:
-        """Seconds that have been read by now."""
+        """Seconds that have been read so far."""
         return self._cut.duration
 
     @property
     def narrow_band(self) -> bool:
-        """Whether nothing in what has been read by now has sound above the band of telephones."""
+        """Whether the audio read so far has no sound above the telephone band."""
         return self._cut.narrow_band
 
     def step(self) -> Sequence[ChannelUtterance] | None:
-        """Read on for some seconds of the file: the utterances that are complete now, None at its end.
+        """Read some more seconds; returns the utterances that are complete now, or None at the end of the file.
 
         Raises:
-            AudioError: if it turns out not to be usable.
-            InvalidOptions: if it ends before it should begin.
+            AudioError: if the audio is not usable.
+            InvalidOptions: if the file ends before the option `start`.
         """
         return next(self._steps, None)
 
     def clip(self, piece: ChannelUtterance) -> Clip:
-        """An utterance as the recognizer takes it."""
+        """The clip of an utterance."""
         return Clip(piece.utterance.samples, self.sampling_rate, self._trim)
 
     def close(self) -> None:
-        """Stop reading; not while a step is running."""
+        """Close the decoder; not while a step is running."""
         self._reader.close()
 
 
 class RecordingReader:
-    """Opens a recording and takes its steps in threads, and frees it once no thread uses it any more.
+    """Opens a recording and runs its steps in threads, and closes it when no step is running.
 
-    A thread cannot be stopped, so a step whose caller has left goes on to its end, and the file stays open until then.
+    A thread cannot be stopped, so the step of a cancelled caller runs to its end, and the file stays open until then.
 
     Args:
-        threads: in which everything happens.
-        file: the upload, closed in the end.
-        options: which channels and which stretch of it.
+        threads: for opening, steps and closing.
+        file: the audio file, which is closed.
+        options: channels and interval of the file.
         max_duration: seconds that it may last.
 
     Attributes:
-        seconds: how long the steps have taken together, waiting for a thread included.
+        seconds: duration of all steps, including the wait for a thread.
     """
 
     def __init__(self, threads: Executor, file: BinaryIO, options: Options, max_duration: float) -> None:
@@ -100,13 +100,13 @@ class RecordingReader:
 
     @property
     def recording(self) -> Recording:
-        """What the first step has opened."""
+        """The recording, which the first step opens."""
         if self._recording is None:
             raise RuntimeError("the recording is opened by its first step")
         return self._recording
 
     async def step(self) -> Sequence[ChannelUtterance] | None:
-        """Take one step, the first of which also opens the file; see `Recording.step`. One at a time.
+        """Run `Recording.step`; the first call also opens the file. Not concurrently.
 
         Raises:
             ServiceError: as opening and reading do; or Draining, if the threads are shut down.
@@ -119,17 +119,17 @@ class RecordingReader:
             self.seconds += perf_counter() - began
 
     def close(self) -> None:
-        """Free everything, or let the step that is running do it. Returns at once."""
+        """Close recording and file, after the running step if there is one; returns at once."""
         with self._lock:
             self._closed = True
             if self._running:
                 return
         try:
-            job = self._threads.submit(_nothing)  # in a thread, since ending the decoder's process takes a moment
+            job = self._threads.submit(_nothing)  # in a thread, since ending the decoder's process may block
         except RuntimeError:  # the threads are shut down
-            self._free()
+            self._close_files()
         else:
-            job.add_done_callback(lambda _: self._free())  # also where the job is dropped
+            job.add_done_callback(lambda _: self._close_files())  # also if the job is dropped
 
     def _step(self) -> Sequence[ChannelUtterance] | None:
         if self._recording is None:
@@ -141,9 +141,9 @@ class RecordingReader:
             self._running = False
             if not self._closed:
                 return
-        self._free()
+        self._close_files()
 
-    def _free(self) -> None:
+    def _close_files(self) -> None:
         if self._recording is not None:
             self._recording.close()
         self._file.close()

@@ -1,7 +1,7 @@
-"""The shapes of results. The builders in `answers` return these types, and the OpenAPI document is made of them.
+"""The types of results, which `answers` builds and the OpenAPI document describes.
 
-They are typed dictionaries: a key that was not asked for is absent rather than null, and large arrays go to the JSON
-encoder as they are.
+They are typed dictionaries, since keys that were not requested are absent rather than null, and large arrays are passed
+to the JSON encoder unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Rows = Annotated[Floats, WithJsonSchema({"type": "array", "items": {"type": "arr
 Score = Annotated[np.float32, WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
 
 with_arrays = with_config(ConfigDict(arbitrary_types_allowed=True))
-"""For types with numpy arrays, which pydantic cannot validate: they describe answers and never parse anything."""
+"""For types with numpy arrays, which pydantic cannot validate; they are used for the OpenAPI document only."""
 
 
 class ModelSummary(TypedDict):
@@ -83,7 +83,7 @@ class Frames(TypedDict):
 
 @with_arrays
 class Result(TypedDict):
-    """Scores for one waveform; only what was asked for is there."""
+    """Scores for one waveform, with embedding and scores over time if they were requested."""
 
     label: Annotated[str, Field(description="The label with the highest score")]
     score: Score
@@ -138,7 +138,7 @@ class SegmentedAudio(TypedDict):
 
 @with_arrays
 class Overall(TypedDict):
-    """The mean of all segments, weighted by how long they last; null and empty where there is no speech."""
+    """The mean of all segments, weighted by their durations; null and empty if there is no speech."""
 
     label: str | None
     score: Score | None
@@ -157,7 +157,7 @@ class SegmentedChannel(Overall):
 
 @with_arrays
 class SegmentedResult(TypedDict):
-    """What was found in one recording: over all, or for each channel under `channels`."""
+    """The result for one recording, or for each channel under `channels`."""
 
     audio: SegmentedAudio
     label: NotRequired[str | None]

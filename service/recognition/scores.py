@@ -1,8 +1,7 @@
-"""From a backend's frame logits to the scores of an answer.
+"""Scores from the frame logits of a backend.
 
-The head is linear, so the mean of the frame logits is the utterance's logits. Every score here is the softmax of
-such a mean: over all frames, over the frames of a window, or of a single frame. One window over everything
-therefore gives the utterance's scores. Means are taken in float64.
+The head is linear, so the logits of an utterance are the mean of its frame logits. Scores are the softmax of such a
+mean, in float64: over all frames, the frames of a window, or a single frame.
 """
 
 from __future__ import annotations
@@ -45,19 +44,19 @@ def recognition(
     hop: float | None = None,
     offset: float = 0.0,
 ) -> Recognition:
-    """Make the answer for one clip.
+    """Compute the scores of one clip.
 
     Args:
-        output: what the backend found, logits of shape (frame, label).
-        model: the model that answered.
-        granularity: whether scores over time are wanted beside those of the utterance.
-        embedding: which embedding is wanted.
-        labels: indices of the labels wanted, in the order wanted, scores renormalised over them; None for all that
-            the model may answer.
-        window: seconds over which frame scores are pooled. Where only `hop` is given, windows are as long as it, so
-            that they tile the clip; where neither is, there is one window a frame.
-        hop: seconds from one window to the next, by default `window`. Both are rounded to whole frames.
-        offset: seconds that were cut from the file in front of the clip, added to all times of the answer.
+        output: of the backend, with logits of shape (frame, label).
+        model: the model that made it.
+        granularity: with `frame`, scores over time are added to those of the utterance.
+        embedding: which embedding to return.
+        labels: indices of the labels to return, in this order, with scores renormalised over them; None for all that
+            are not masked.
+        window: seconds over which frame scores are pooled; by default `hop`. Without both there is one window for each
+            frame.
+        hop: seconds from one window to the next; by default `window`. Both are rounded to whole frames.
+        offset: seconds that were cut from the file before the clip; added to all times.
 
     Raises:
         InferenceFailed: if the model's output is not finite.
@@ -81,9 +80,10 @@ def recognition(
 
 
 class WeightedMean:
-    """The mean of answers for pieces of one recording, each weighted by how long it lasts.
+    """The mean over parts of one recording, weighted by their durations, with constant memory.
 
-    It takes the same memory however many there are.
+    Attributes:
+        seconds: duration of all parts.
     """
 
     def __init__(self) -> None:
@@ -91,10 +91,9 @@ class WeightedMean:
         self._scores: NDArray[np.float64] | None = None
         self._embedding: NDArray[np.float64] | None = None
         self.seconds = 0.0
-        """How long the pieces have lasted together."""
 
     def add(self, recognition: Recognition, seconds: float) -> None:
-        """Count a piece of `seconds`, more than zero; all pieces have the same labels, and an embedding or none."""
+        """Add a part of `seconds` > 0; all parts have the same labels, and all or none have an embedding."""
         self.seconds += seconds
         self._labels = recognition.labels
         self._scores = _plus(self._scores, recognition.scores, seconds)
@@ -102,7 +101,7 @@ class WeightedMean:
             self._embedding = _plus(self._embedding, recognition.embedding, seconds)
 
     def recognition(self) -> Recognition | None:
-        """The mean, without what is over time; None where nothing was counted."""
+        """The mean, without scores over time; None if there are no parts."""
         if self._scores is None:
             return None
         embedding = None if self._embedding is None else (self._embedding / self.seconds).astype(np.float32)
@@ -111,14 +110,14 @@ class WeightedMean:
 
 
 def resolve_labels(names: Sequence[str], model: ModelInfo) -> tuple[int, ...]:
-    """Indices of the labels that a client names, in its order.
+    """Indices of the labels with these names, in their order.
 
     Args:
         names: English (any case), Chinese or native spellings.
-        model: the model that has the labels.
+        model: the model with the labels.
 
     Raises:
-        InvalidOptions: naming every label that is unknown, never answered by this model, or given twice.
+        InvalidOptions: with every label that is unknown, masked in this model, or given twice.
     """
     indices = {
         _fold(spelling): index
@@ -188,13 +187,12 @@ def _plus(total: NDArray[np.float64] | None, values: Floats, weight: float) -> N
 def _pool(logits: NDArray[np.float64], length: int, step: int) -> NDArray[np.float64]:
     """Mean of `logits` (frame, label) over windows of `length` frames, one every `step`: (window, label).
 
-    The last window may be shorter. No window begins after one that reaches the end, since it would only repeat a
-    part of it.
+    The last window may be shorter. No window begins after one that reaches the end, since it would be a part of it.
     """
     if length == step == 1:
         return logits
     frames = len(logits)
-    length, step = min(length, frames), min(step, frames)  # longer ones mean the same
+    length, step = min(length, frames), min(step, frames)  # longer ones give the same result
     windows = min(1 + -(-max(frames - length, 0) // step), -(-frames // step))
     begins = np.arange(windows) * step
     ends = np.minimum(begins + length, frames)

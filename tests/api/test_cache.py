@@ -1,40 +1,27 @@
-"""The cache of answers: what it gives back, when it keeps out of the way, and how much memory it takes."""
+"""The cache of answers over HTTP: hits, misses, what clients may ask for, and what is not kept."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import io
-import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from service.errors import InferenceFailed, QueueFull
-from service.observability.metrics import Metrics
-from service.observability.telemetry import Telemetry
-from service.recognition.answers import file_result
-from service.recognition.cache import LARGEST_SHARE, AnswerCache, CacheControl, CachedFile, Key, file_key, memory_of
-from service.recognition.options import parse_options
-from service.recognition.scores import recognition
-from service.results import Clip, DecodedFile
 from tests.api.answers import problem
 from tests.api.conftest import serving
 from tests.api.double import MASKED, RecognizerDouble
 from tests.api.sounds import wav
-from tests.inference.fake_backend import answer, model_info
 from tests.inference.running import until
 
 CLIP = wav()
 AS_WAV = {"content-type": "audio/wav", "x-request-id": "same"}
 SIZE = 2**20
-MODEL = model_info()
 
 # What a client may ask for, each of which changes the answer; and a timeout, which does not.
 OPTIONS: list[dict[str, Any]] = [
@@ -145,11 +132,6 @@ async def test_a_client_may_want_no_trace_left(cached: httpx.AsyncClient, regist
     assert (await post(cached, cache_control="no-store")).headers["x-cache"] == "miss"
 
 
-@pytest.mark.parametrize("header", ["", "max-age=60", "no-cachet", "private"])
-def test_other_directives_mean_nothing_here(header: str) -> None:
-    assert CacheControl.parse(header) == CacheControl(read=True, store=True)
-
-
 async def test_switched_off(new_app: Callable[..., FastAPI], recognizer: RecognizerDouble) -> None:
     async with serving(new_app(answer_cache_bytes=0)) as client:
         for _ in range(2):
@@ -236,90 +218,3 @@ async def test_requests_at_the_same_time_disturb_one_another_not(
     answers = await asyncio.gather(*patient)
     assert len({response.content for response in answers}) == 1
     assert (await post(cached)).headers["x-cache"] == "hit"
-
-
-def answer_of(seed: int, seconds: float = 3.0, **options: Any) -> tuple[Key, CachedFile]:
-    """An answer as recognition makes it, which shares nothing with others."""
-    asked = parse_options(options.items())
-    samples = np.random.default_rng(seed).uniform(-0.3, 0.3, round(16_000 * seconds)).astype(np.float32)
-    clip = Clip(samples, 16_000, frame_embeddings=asked.embedding == "frame")
-    decoded = DecodedFile((clip,), seconds, 16_000, 1, narrow_band=False)
-    output = answer(clip, len(MODEL.labels))
-    found = recognition(output, MODEL, granularity=asked.granularity, embedding=asked.embedding)
-    cached = CachedFile(file_result(decoded, [found], asked), ("happy",), seconds)
-    return file_key(io.BytesIO(str(seed).encode()), asked, MODEL), cached
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        pytest.param({"granularity": "frame"}, marks=pytest.mark.slow),
-        pytest.param({"embedding": "frame", "encoding": "base64"}, marks=pytest.mark.slow),
-        {"embedding": "utterance", "granularity": "frame", "window": "0.1"},
-        pytest.param({"channels": "split"}, marks=pytest.mark.slow),
-    ],
-)
-def test_the_memory_counted_is_the_memory_taken(options: dict[str, Any]) -> None:
-    registry = CollectorRegistry()
-    cache = AnswerCache(2**30, Telemetry(Metrics(registry)))
-    cache.put(*answer_of(0, **options))  # what is there once for all
-    counted_before = counted(registry, "bytes")
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        for seed in range(1, 201):
-            cache.put(*answer_of(seed, **options))
-        gc.collect()
-        taken = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
-    said = counted(registry, "bytes") - counted_before
-    assert 0.85 * said <= taken <= said
-
-
-def test_the_least_recently_used_go_when_the_memory_is_full() -> None:
-    registry = CollectorRegistry()
-    answers = [answer_of(seed) for seed in range(20)]
-    size = memory_of(answers[0][1])
-    cache = AnswerCache(10 * size, Telemetry(Metrics(registry)))
-    for key, cached in answers[:10]:
-        cache.put(key, cached)
-    assert counted(registry, "evictions_total") == 0
-    assert counted(registry, "bytes") == 10 * size
-    assert cache.get(answers[0][0]) is answers[0][1]
-    for key, cached in answers[10:15]:
-        cache.put(key, cached)
-    assert counted(registry, "evictions_total") == 5
-    assert counted(registry, "bytes") == 10 * size
-    known = [index for index, (key, _) in enumerate(answers) if cache.get(key) is not None]
-    assert known == [0, *range(6, 15)]
-
-
-def test_an_answer_that_would_evict_most_others_is_not_kept() -> None:
-    registry = CollectorRegistry()
-    key, large = answer_of(0, 20, granularity="frame")
-    cache = AnswerCache(LARGEST_SHARE * memory_of(large) - 1, Telemetry(Metrics(registry)))
-    cache.put(key, large)
-    assert cache.get(key) is None
-    cache.put(*answer_of(1, 19.9, granularity="frame"))
-    assert counted(registry, "bytes") > 0
-
-
-def test_a_view_is_charged_for_the_array_that_it_keeps() -> None:
-    _, small = answer_of(0, granularity="frame")
-    frames = small.result["frames"]
-    whole = np.zeros((10_000, 9), np.float32)
-    cut = replace(small, result={**small.result, "frames": {**frames, "scores": whole[:1]}})
-    assert memory_of(cut) - memory_of(small) == whole.nbytes - frames["scores"].nbytes
-
-
-def test_replacing_an_answer_charges_it_once() -> None:
-    registry = CollectorRegistry()
-    cache = AnswerCache(SIZE, Telemetry(Metrics(registry)))
-    key, cached = answer_of(0)
-    for _ in range(3):
-        cache.put(key, cached)
-    assert counted(registry, "bytes") == memory_of(cached)
-    assert counted(registry, "evictions_total") == 0

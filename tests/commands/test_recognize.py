@@ -96,6 +96,21 @@ def test_recognition_on_the_cpu_imports_neither_torch_nor_libraries_of_the_serve
     assert loaded_modules(model | server, str(EXAMPLES / "happy.wav")) == "['onnxruntime']"
 
 
+@pytest.mark.parametrize("granularity", ["utterance", "segment"])
+def test_recognition_in_this_process_imports_nothing_of_the_server(granularity: str) -> None:
+    server = {"prometheus_client", "opentelemetry", "fastapi", "starlette", "uvicorn", "httpx", "service.api"}
+    arguments = ("--option", f"granularity={granularity}", str(EXAMPLES / "happy.wav"))
+    assert loaded_modules(server, *arguments) == "[]"
+
+
+def test_a_model_that_does_not_exist_is_reported_once(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(["recognize", "--model", "/no/such/model", str(EXAMPLES / "happy.wav")]) == 1
+    assert "'/no/such/model' is neither" in capsys.readouterr().err
+    assert caplog.records == []
+
+
 def rows(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.read_bytes().splitlines()]
 

@@ -1,4 +1,4 @@
-"""A run in this process."""
+"""Recognition of files in this process, with a fake backend."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_other_threads_decode_while_the_model_runs(tmp_path: Path, control: Fake
     assert control.closes == 1
 
 
-def asked_while_it_runs(source: LocalSource, control: FakeControl, paths: list[Path]) -> list[FileOutcome]:
-    """Ask for a first file and, while the model runs that, for the others one by one."""
+def recognize_while_it_runs(source: LocalSource, control: FakeControl, paths: list[Path]) -> list[FileOutcome]:
+    """Recognise a first file and, while the model runs on it, the others one by one."""
     control.run_gate.clear()
     with ThreadPoolExecutor(16) as callers:
         first = callers.submit(source.recognize, paths[0])
@@ -75,7 +75,7 @@ def asked_while_it_runs(source: LocalSource, control: FakeControl, paths: list[P
 def test_clips_decoded_during_a_run_form_the_next_batch(tmp_path: Path) -> None:
     control = FakeControl(limits=BatchLimits(clips=3, seconds=60.0))
     with local(control) as source:
-        outcomes = asked_while_it_runs(source, control, files(tmp_path, 6))
+        outcomes = recognize_while_it_runs(source, control, files(tmp_path, 6))
     assert all("label" in outcome for outcome in outcomes)
     assert [len(run) for run in control.runs] == [1, 3, 2]
 
@@ -108,7 +108,7 @@ def test_errors_of_a_file_become_problems(
 
 
 def test_a_model_that_fails_on_everything_ends_the_run(tmp_path: Path, control: FakeControl) -> None:
-    control.run_faults += [RuntimeError("out of order") for _ in range(20)]
+    control.run_faults += [RuntimeError("fails on everything") for _ in range(20)]
     with local(control) as source, pytest.raises(SetupError, match="does not work any more"):
         source.recognize(*files(tmp_path, 1))
 
@@ -128,14 +128,14 @@ def test_a_clip_that_breaks_the_backend_does_not_affect_other_clips(tmp_path: Pa
         assert "label" in source.recognize(second)
 
 
-def test_a_file_during_which_the_worker_dies_is_tried_once_more(tmp_path: Path, control: FakeControl) -> None:
+def test_a_file_during_which_the_worker_dies_is_retried_once(tmp_path: Path, control: FakeControl) -> None:
     control.run_faults.append(SystemExit())
     with local(control) as source:
         assert "label" in source.recognize(*files(tmp_path, 1))
 
 
-def test_a_file_that_kills_the_worker_twice_has_a_problem(tmp_path: Path, control: FakeControl) -> None:
-    path = tmp_path / "killer.wav"
+def test_a_file_that_ends_the_worker_twice_is_a_problem(tmp_path: Path, control: FakeControl) -> None:
+    path = tmp_path / "fatal.wav"
     soundfile.write(path, make_clip(first=KILL).samples, 16_000, subtype="FLOAT")
     with local(control) as source:
         assert code_of(source.recognize(path)) == "worker_dead"
@@ -159,3 +159,39 @@ def test_a_model_that_cannot_be_opened_is_an_error(control: FakeControl) -> None
 def test_unknown_labels_are_reported_before_the_first_file(control: FakeControl) -> None:
     with pytest.raises(InvalidOptions, match="labels must be"):
         local(control, parse_options([("labels", "angri")]))
+
+
+def test_files_wait_while_the_model_is_loaded_again(
+    tmp_path: Path, control: FakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = files(tmp_path, 2)
+    with local(control) as source, ThreadPoolExecutor(2) as callers:
+        refused: list[str] = []
+        monkeypatch.setattr(source._deaths, "request_refused", refused.append)
+        control.gate.clear()
+        control.run_faults.append(SystemExit())
+        outcomes = [callers.submit(source.recognize, first)]
+        wait_until(lambda: source._engine.health().state == "loading")
+        outcomes.append(callers.submit(source.recognize, second))
+        wait_until(lambda: refused == ["model_loading"])
+        control.gate.set()
+        assert all("label" in outcome.result(10) for outcome in outcomes)
+
+
+def test_a_file_after_the_end_of_the_run_is_a_problem(tmp_path: Path, control: FakeControl) -> None:
+    with local(control) as source:
+        pass
+    assert code_of(source.recognize(*files(tmp_path, 1))) == "draining"
+
+
+def test_an_interrupt_waits_for_nothing(tmp_path: Path, control: FakeControl) -> None:
+    control.run_gate.clear()
+    source = local(control)
+    with ThreadPoolExecutor(1) as callers:
+        outcome = callers.submit(source.recognize, *files(tmp_path, 1))
+        assert control.running.wait(10)
+        source.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+        assert source._loop.is_running()
+        control.run_gate.set()
+        assert "label" in outcome.result(10)
+        source._close(10.0)

@@ -1,8 +1,7 @@
-"""A backend without a model: answers are a fixed function of the samples, faults come on command.
+"""A backend without a model: answers are a fixed function of the samples, and faults are injected.
 
-Faults can be asked for by a clip's first sample (`FAIL`, `OUT_OF_MEMORY`, `KILL`, `HOLD`, `BREAK`), so they also travel
-in an uploaded 32-bit float WAV, or by the attributes of `FakeControl`, which one test and all the backends that it
-loads share.
+A fault is requested by a clip's first sample (`FAIL`, `OUT_OF_MEMORY`, `KILL`, `HOLD`, `BREAK`), which also works in an
+uploaded 32-bit float WAV, or by the attributes of `FakeControl`, which a test shares with all backends that it loads.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def model_info(labels: tuple[Label, ...] = LABELS, masked: frozenset[int] = froz
 def make_clip(
     seconds: float = 0.1, first: float = 0.5, *, rate: int = SAMPLING_RATE, seed: int = 0, trim: bool = True
 ) -> Clip:
-    """Noise of the given length whose first sample is `first`, one of the commands of this module perhaps."""
+    """Noise of the given length; its first sample is `first`, which may request a fault."""
     samples = np.random.default_rng(seed).uniform(-0.5, 0.5, round(seconds * rate)).astype(np.float32)
     samples[0] = first
     return Clip(samples, rate, trim=trim)
@@ -82,22 +81,22 @@ def fingerprint(clip: Clip) -> str:
 
 @dataclass
 class FakeControl:
-    """What a test tells its backends, and what they tell it.
+    """Injects faults into the fake backends of a test, and records their calls.
 
     Attributes:
-        info, limits: what the backends say of themselves.
+        info, limits: attributes of the backends.
         gate: while it is clear, loading waits.
         run_gate: while it is clear, every run waits.
-        hold: what clips that begin with `HOLD` wait for.
+        hold: the event that clips which begin with `HOLD` wait for.
         load_faults, warm_up_faults, run_faults: raised by the next calls, first to last.
         close_fault: raised by every close.
-        device_memory: what `memory` answers.
-        running: set as soon as a run has begun.
-        holding: set as soon as a clip waits for `hold`, so that nothing else can happen to its run.
-        loads: how often a backend was asked for, failed loads included.
-        warm_ups, closes: how often backends were warmed up and closed.
-        runs: fingerprints of the clips of every run that was begun.
-        threads: the threads that called a backend, `load` included.
+        device_memory: returned by `memory`.
+        running: set when a run begins.
+        holding: set when a clip waits for `hold`.
+        loads: calls of `load`, including failed ones.
+        warm_ups, closes: calls of these methods.
+        runs: fingerprints of the clips of every run that began.
+        threads: the threads that called `load` or a backend.
     """
 
     info: ModelInfo = field(default_factory=model_info)
@@ -123,7 +122,7 @@ class FakeControl:
         self.run_gate.set()
 
     def load(self) -> FakeBackend:
-        """What `Engine` takes as its loader."""
+        """Load a backend; the argument `load` of an `Engine`."""
         self.threads.add(threading.get_ident())
         self.gate.wait()
         self.loads += 1
@@ -132,7 +131,7 @@ class FakeControl:
         return FakeBackend(self)
 
     def release(self) -> None:
-        """Let everything go that waits, so that no thread outlives its test."""
+        """End all waits, so that no thread outlives its test."""
         self.gate.set()
         self.run_gate.set()
         self.hold.set()
@@ -167,7 +166,7 @@ class FakeBackend:
         if control.run_faults:
             raise control.run_faults.pop(0)
         for clip in clips:
-            _obey(clip.samples[0], control)
+            _inject_fault(clip.samples[0], control)
         outputs = tuple(answer(clip, len(control.info.labels)) for clip in clips)
         return BatchOutput(outputs, PREPROCESS_SECONDS, INFERENCE_SECONDS)
 
@@ -182,7 +181,7 @@ class FakeBackend:
 
 
 def answer(clip: Clip, labels: int = len(LABELS)) -> ClipOutput:
-    """The answer to `clip`, alone or in any batch."""
+    """The output for `clip`, which does not depend on its batch."""
     first, last = _loud(clip)
     shortest = MIN_SAMPLES * clip.sampling_rate / SAMPLING_RATE
     speech = Span(first / clip.sampling_rate, last / clip.sampling_rate) if last else None
@@ -205,20 +204,20 @@ def answer(clip: Clip, labels: int = len(LABELS)) -> ClipOutput:
 
 
 def _loud(clip: Clip) -> tuple[int, int]:
-    """First and past-the-last sample above silence, (0, 0) where there is none."""
+    """The first sample above silence and the one after the last, (0, 0) where there is none."""
     loud = np.flatnonzero(np.abs(clip.samples) > SILENCE)
     return (int(loud[0]), int(loud[-1]) + 1) if loud.size else (0, 0)
 
 
-def _obey(command: np.float32, control: FakeControl) -> None:
-    if command == FAIL:
-        raise ValueError("the clip asked for a failure")
-    if command == OUT_OF_MEMORY:
+def _inject_fault(first: np.float32, control: FakeControl) -> None:
+    if first == FAIL:
+        raise ValueError("a failure on request")
+    if first == OUT_OF_MEMORY:
         raise MemoryError
-    if command == KILL:
+    if first == KILL:
         raise SystemExit
-    if command == BREAK:
-        raise BackendBroken("the clip asked for it")
-    if command == HOLD:
+    if first == BREAK:
+        raise BackendBroken("broken on request")
+    if first == HOLD:
         control.holding.set()
         control.hold.wait()

@@ -1,4 +1,4 @@
-"""Engines for tests: started, ready, and seen to leave nothing behind."""
+"""Engines for tests: started, ready, and drained afterwards; none may leave a thread behind."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from service.errors import (
-    ServiceError,
-)
+from service.errors import ServiceError
 from service.inference.engine import Engine
 from service.inference.engine_limits import EngineLimits
 from service.inference.request_queue import ClipAnswer
@@ -21,12 +19,7 @@ from service.inference.worker import THREAD_NAME
 from service.observability.metrics import Metrics
 from service.observability.telemetry import Telemetry
 from service.results import Clip, ClipOutput
-from tests.inference.fake_backend import (
-    HOLD,
-    FakeControl,
-    answer,
-    make_clip,
-)
+from tests.inference.fake_backend import HOLD, FakeControl, answer, make_clip
 
 LIMITS = EngineLimits(
     max_requests=64,
@@ -37,7 +30,7 @@ LIMITS = EngineLimits(
     stuck_after=60.0,
 )
 PATIENCE = 10.0
-"""Seconds after which a test that waits has failed; far more than anything here takes."""
+"""Seconds after which a test that waits fails; far more than any step takes."""
 
 
 def new_engine(control: FakeControl, limits: EngineLimits = LIMITS) -> tuple[Engine, CollectorRegistry]:
@@ -70,12 +63,12 @@ def worker_threads() -> list[threading.Thread]:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until `condition` holds."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - that something is set by a thread, or has no event
+        while not condition():  # noqa: ASYNC110 - what a thread changes has no asyncio event
             await asyncio.sleep(0.002)
 
 
 def soon(seconds: float = PATIENCE) -> float:
-    """A deadline."""
+    """A deadline in `seconds`."""
     return asyncio.get_running_loop().time() + seconds
 
 
@@ -103,11 +96,11 @@ async def occupy(engine: Engine, control: FakeControl) -> asyncio.Task[ClipAnswe
 
 
 async def outcome(awaitable: Awaitable[ClipAnswer]) -> type[BaseException] | None:
-    """The kind of error, None for an answer."""
+    """The type of the error, None for an answer."""
     try:
         await awaitable
     except (ServiceError, asyncio.CancelledError) as error:
         return type(error)
     finally:
-        del awaitable  # a task holds its error, and the error's traceback this frame
+        del awaitable  # a task keeps its error, whose traceback keeps this frame
     return None

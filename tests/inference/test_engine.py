@@ -43,7 +43,7 @@ from tests.inference.running import (
 )
 
 
-def test_it_is_a_recognizer() -> None:
+def test_an_engine_is_a_recognizer() -> None:
     recognizer: Recognizer = new_engine(FakeControl())[0]
     assert recognizer.model is None
 
@@ -59,7 +59,7 @@ class TestAnswers:
         assert 0 <= timings.queue <= took
         assert (timings.decode, timings.preprocess, timings.inference) == (0.0, PREPROCESS_SECONDS, INFERENCE_SECONDS)
 
-    async def test_many_clips_each_get_their_own(self) -> None:
+    async def test_each_of_many_clips_gets_its_own_answer(self) -> None:
         control = FakeControl()
         clips = [make_clip(0.05 + 0.01 * i, rate=rate, seed=i) for i in range(20) for rate in (8_000, 44_100)]
         async with running(control) as (engine, _):
@@ -68,13 +68,13 @@ class TestAnswers:
             assert_same(output, clip)
         assert sum(len(run) for run in control.runs) == len(clips)
 
-    async def test_what_arrives_during_a_run_makes_the_very_next_one(self) -> None:
+    async def test_clips_that_arrive_during_a_run_are_the_next_batch(self) -> None:
         control = FakeControl()
         clips = [make_clip(seed=i) for i in range(6)]
         async with running(control) as (engine, _):
             first = await occupy(engine, control)
             tasks = []
-            for clip in clips:  # one by one, the first of them long before the last
+            for clip in clips:  # one by one, long before the run ends
                 tasks.append(submit(engine, clip))
                 await asyncio.sleep(0.002)
             assert engine.state().queued_clips == 6
@@ -83,7 +83,7 @@ class TestAnswers:
             await asyncio.gather(first, *tasks)
         assert control.runs[1:] == [[fingerprint(clip) for clip in clips]]
 
-    async def test_batches_keep_to_the_backends_limits(self) -> None:
+    async def test_batches_respect_the_limits_of_the_backend(self) -> None:
         control = FakeControl(limits=BatchLimits(clips=3, seconds=1.0))
         lengths = [0.1, 0.1, 0.1, 0.1, 0.6, 0.6, 3.0, 0.1]
         async with running(control) as (engine, _):
@@ -94,7 +94,7 @@ class TestAnswers:
             await asyncio.gather(first, *tasks)
         assert [len(run) for run in control.runs[1:]] == [3, 2, 1, 1, 1]
 
-    async def test_one_thread_owns_the_backend(self) -> None:
+    async def test_only_one_thread_calls_the_backend(self) -> None:
         control = FakeControl()
         async with running(control) as (engine, _):
             await asyncio.gather(*(submit(engine, make_clip(seed=i)) for i in range(30)))
@@ -121,13 +121,13 @@ class TestLoading:
         assert control.warm_ups == 1
         await engine.drain(PATIENCE)
 
-    async def test_before_the_start_it_is_loading(self) -> None:
+    async def test_before_the_start_the_state_is_loading(self) -> None:
         engine, _ = new_engine(FakeControl())
         assert engine.health().state == "loading"
         assert not engine.health().worker_alive
         assert await outcome(submit(engine, make_clip())) is ModelLoading
 
-    async def test_it_starts_once(self) -> None:
+    async def test_an_engine_starts_once(self) -> None:
         async with running(FakeControl()) as (engine, _):
             with pytest.raises(RuntimeError, match="once"):
                 await engine.start()
@@ -149,7 +149,7 @@ class TestLoading:
 
 
 class TestAdmission:
-    async def test_permits_are_bounded_and_given_back(self) -> None:
+    async def test_permits_are_limited_and_given_back(self) -> None:
         async with running(FakeControl(), replace(LIMITS, max_requests=2)) as (engine, registry):
             with engine.admit_request(), engine.admit_request():
                 with pytest.raises(QueueFull) as refused, engine.admit_request():
@@ -163,7 +163,7 @@ class TestAdmission:
                 pass
             assert registry.get_sample_value("ser_requests_rejected_total", {"reason": "queue_full"}) == 1
 
-    async def test_streams_have_permits_of_their_own(self) -> None:
+    async def test_streams_have_their_own_permits(self) -> None:
         async with running(FakeControl(), replace(LIMITS, max_requests=1, max_streams=2)) as (engine, registry):
             with engine.admit_request(), engine.admit_stream() as first, engine.admit_stream() as second:
                 assert not first.is_set()
@@ -179,7 +179,7 @@ class TestAdmission:
             assert registry.get_sample_value("ser_streams") == 0
             assert registry.get_sample_value("ser_requests_rejected_total", {"reason": "too_many_streams"}) == 1
 
-    async def test_a_full_queue_admits_nobody(self) -> None:
+    async def test_a_full_queue_admits_no_request(self) -> None:
         control = FakeControl()
         async with running(control, replace(LIMITS, max_queue_clips=1)) as (engine, _):
             first = await occupy(engine, control)
@@ -193,7 +193,7 @@ class TestAdmission:
             with engine.admit_request():
                 assert await outcome(submit(engine, make_clip())) is None
 
-    async def test_a_queue_full_of_seconds_refuses_too(self) -> None:
+    async def test_a_queue_with_too_many_seconds_refuses_clips(self) -> None:
         control = FakeControl()
         async with running(control, replace(LIMITS, max_queue_seconds=2.0)) as (engine, _):
             first = await occupy(engine, control)
@@ -223,40 +223,40 @@ class TestAdmission:
 
 
 class TestDeadlines:
-    async def test_passed_already(self) -> None:
+    async def test_a_deadline_in_the_past(self) -> None:
         control = FakeControl()
         async with running(control) as (engine, _):
             assert await outcome(submit(engine, make_clip(), seconds=0.0)) is DeadlineExceeded
         assert control.runs == []
 
-    async def test_while_waiting_it_ends_at_the_deadline_and_is_never_run(self) -> None:
+    async def test_a_waiting_clip_fails_at_its_deadline_and_is_not_run(self) -> None:
         control, late = FakeControl(), make_clip(seed=9)
         async with running(control) as (engine, _):
             first = await occupy(engine, control)
             began = time.monotonic()
             assert await outcome(submit(engine, late, seconds=0.05)) is DeadlineExceeded
             assert 0.04 <= time.monotonic() - began < PATIENCE / 2
-            assert engine.state().queued_clips == 0, "its room is free at once"
+            assert engine.state().queued_clips == 0, "it takes no room any more"
             control.hold.set()
             assert await outcome(first) is None
         assert [fingerprint(late)] not in control.runs
 
-    async def test_during_the_run_it_ends_at_the_deadline_and_the_answer_is_thrown_away(self) -> None:
+    async def test_a_running_clip_fails_at_its_deadline_and_its_answer_is_dropped(self) -> None:
         control = FakeControl()
         async with running(control) as (engine, registry):
             control.run_gate.clear()
-            while not control.running.is_set():  # where time runs out before its run begins, try again
+            while not control.running.is_set():  # retried if the deadline passes before the run begins
                 assert await outcome(submit(engine, make_clip(), seconds=0.05)) is DeadlineExceeded
             control.run_gate.set()
             assert await outcome(submit(engine, make_clip())) is None
             queued = registry.get_sample_value("ser_stage_duration_seconds_count", {"stage": "queue"})
-            assert queued == 1, "only answers are counted as such"
+            assert queued == 1, "only answers are counted"
             assert registry.get_sample_value("ser_requests_cancelled_total") == 0
         assert len(control.runs) == 2
 
 
 class TestCancelling:
-    async def test_while_waiting_it_is_never_run(self) -> None:
+    async def test_a_cancelled_clip_that_waits_is_not_run(self) -> None:
         control = FakeControl()
         async with running(control) as (engine, registry):
             first = await occupy(engine, control)
@@ -270,7 +270,7 @@ class TestCancelling:
             assert registry.get_sample_value("ser_requests_cancelled_total") == 1
         assert len(control.runs) == 1
 
-    async def test_during_the_run_the_others_get_their_answers(self) -> None:
+    async def test_cancelling_a_running_clip_does_not_affect_its_batch(self) -> None:
         control = FakeControl()
         async with running(control) as (engine, _):
             first = await occupy(engine, control)
@@ -283,7 +283,7 @@ class TestCancelling:
             control.run_gate.set()
             assert [await outcome(task) for task in (first, second, third)] == [None, asyncio.CancelledError, None]
 
-    async def test_before_the_retry_of_its_batch_it_is_not_run_again(self) -> None:
+    async def test_a_cancelled_clip_of_a_failed_batch_is_not_retried(self) -> None:
         control, gone = FakeControl(), make_clip(seed=7)
         async with running(control) as (engine, _):
             first = await occupy(engine, control)
@@ -300,7 +300,7 @@ class TestCancelling:
 
 
 class TestMetrics:
-    async def test_what_a_batch_counts(self) -> None:
+    async def test_series_after_a_batch(self) -> None:
         control = FakeControl(device_memory={"allocated": 5, "peak": 9})
         async with running(control) as (engine, registry):
             value = registry.get_sample_value

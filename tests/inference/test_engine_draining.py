@@ -1,4 +1,4 @@
-"""The end of an engine: what was accepted is answered."""
+"""Draining of the engine: accepted clips are answered, new ones are refused."""
 
 from __future__ import annotations
 
@@ -7,31 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from service.errors import (
-    Draining,
-    WorkerDead,
-)
+from service.errors import Draining, WorkerDead
 from service.inference import engine as engine_module
 from service.inference import supervisor
-from tests.inference.fake_backend import (
-    KILL,
-    FakeControl,
-    make_clip,
-)
-from tests.inference.running import (
-    PATIENCE,
-    new_engine,
-    occupy,
-    outcome,
-    running,
-    submit,
-    until,
-    worker_threads,
-)
+from tests.inference.fake_backend import KILL, FakeControl, make_clip
+from tests.inference.running import PATIENCE, new_engine, occupy, outcome, running, submit, until, worker_threads
 
 
 class TestDraining:
-    async def test_what_was_accepted_is_answered_and_nothing_new_taken(self) -> None:
+    async def test_accepted_clips_are_answered_and_new_requests_refused(self) -> None:
         control = FakeControl()
         async with running(control) as (engine, registry):
             first = await occupy(engine, control)
@@ -53,7 +37,7 @@ class TestDraining:
             assert await outcome(submit(engine, make_clip())) is Draining
         assert control.loads == 1
 
-    async def test_who_was_admitted_before_may_still_queue_clips(self) -> None:
+    async def test_requests_admitted_before_may_still_queue_clips(self) -> None:
         control = FakeControl()
         async with running(control) as (engine, _):
             with engine.admit_request():
@@ -65,7 +49,7 @@ class TestDraining:
                 assert not drain.done()
             await asyncio.wait_for(drain, PATIENCE)
 
-    async def test_streams_are_told_and_have_their_last_clips_answered(self) -> None:
+    async def test_streams_are_notified_and_their_last_clips_answered(self) -> None:
         control = FakeControl()
         async with running(control) as (engine, _):
             with engine.admit_stream() as ending:
@@ -91,10 +75,10 @@ class TestDraining:
             assert "left behind" in caplog.text
             control.hold.set()
             await until(lambda: not worker_threads())
-            assert control.closes == 1, "even so, it closes its backend"
+            assert control.closes == 1, "it still closes its backend"
         assert len(control.runs) == 1
 
-    async def test_a_run_that_ends_within_the_grace_leaves_no_thread(
+    async def test_a_run_that_ends_within_the_grace_period_leaves_no_thread(
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         control = FakeControl()
@@ -108,7 +92,7 @@ class TestDraining:
             assert not worker_threads()
         assert "left behind" not in caplog.text
 
-    async def test_twice_at_once_and_again(self) -> None:
+    async def test_draining_again_has_no_effect(self) -> None:
         control = FakeControl()
         async with running(control) as (engine, _):
             first = await occupy(engine, control)
@@ -119,7 +103,7 @@ class TestDraining:
             await engine.drain(0.0)
         assert control.closes == 1
 
-    async def test_a_cancelled_caller_does_not_stop_it(self) -> None:
+    async def test_cancelling_the_caller_does_not_stop_draining(self) -> None:
         control = FakeControl()
         async with running(control) as (engine, _):
             first = await occupy(engine, control)
@@ -148,7 +132,7 @@ class TestDraining:
         assert (control.warm_ups, control.closes) == (0, 1)
         assert engine.health().state == "draining"
 
-    async def test_while_loading_takes_too_long(self) -> None:
+    async def test_while_loading_for_too_long(self) -> None:
         control = FakeControl()
         control.gate.clear()
         engine, _ = new_engine(control)
@@ -186,6 +170,6 @@ class TestDraining:
                 await until(lambda: engine.health().state == "draining")
                 control.hold.set()
                 assert [await outcome(task) for task in (first, *tasks)] == [None, WorkerDead, WorkerDead]
-                await drain  # a permit whose clips nobody can answer is not waited for
+                await drain  # without waiting for a permit whose clips cannot be answered
                 assert await outcome(submit(engine, make_clip())) is Draining
         assert control.loads == 1

@@ -1,4 +1,4 @@
-"""More than an engine takes, and what it keeps afterwards."""
+"""Overload of the engine, and what it keeps in memory afterwards."""
 
 from __future__ import annotations
 
@@ -13,36 +13,15 @@ from dataclasses import replace
 
 import pytest
 
-from service.errors import (
-    DeadlineExceeded,
-    InferenceFailed,
-    QueueFull,
-    WorkerDead,
-)
+from service.errors import DeadlineExceeded, InferenceFailed, QueueFull, WorkerDead
 from service.inference.engine import Engine
 from service.inference.request_queue import ClipAnswer
-from tests.inference.fake_backend import (
-    BREAK,
-    FAIL,
-    KILL,
-    FakeControl,
-    make_clip,
-)
-from tests.inference.running import (
-    LIMITS,
-    PATIENCE,
-    assert_same,
-    occupy,
-    outcome,
-    running,
-    soon,
-    submit,
-    until,
-)
+from tests.inference.fake_backend import BREAK, FAIL, KILL, FakeControl, make_clip
+from tests.inference.running import LIMITS, PATIENCE, assert_same, occupy, outcome, running, soon, submit, until
 
 
 class TestOverload:
-    async def test_ten_times_the_capacity_and_then_as_before(self) -> None:
+    async def test_requests_above_the_capacity_are_refused_at_once(self) -> None:
         control = FakeControl()
         limits = replace(LIMITS, max_requests=20, max_queue_clips=10)
 
@@ -59,9 +38,9 @@ class TestOverload:
                 began = time.monotonic()
                 assert await outcome(request(engine, 1)) is QueueFull
                 took.append(time.monotonic() - began)
-            assert min(took) < 0.05, "it waits for nothing"
+            assert min(took) < 0.05, "a refusal does not wait"
             assert engine.state().queued_clips == 10
-            assert engine.health().state == "ready", "a full queue is no reason to be taken out of service"
+            assert engine.health().state == "ready", "a full queue does not make the engine unready"
             control.hold.set()
             outcomes = [await outcome(task) for task in burst]
             assert (outcomes.count(None), outcomes.count(QueueFull)) == (10, 190)
@@ -86,8 +65,8 @@ def without_garbage_collector() -> Iterator[None]:
 
 class TestMemory:
     @pytest.mark.parametrize("end", ["answer", "failure", "break", "deadline", "cancel", "death", "full"])
-    async def test_nothing_keeps_the_audio(self, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        # Log handlers of pytest keep records, and so the tracebacks in them.
+    async def test_the_audio_is_freed(self, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Handlers of pytest keep log records and the tracebacks in them.
         monkeypatch.setattr(logging.getLogger("service"), "disabled", True)
         for name in ("engine", "worker", "supervisor"):
             monkeypatch.setattr(logging.getLogger(f"service.inference.{name}"), "disabled", True)
@@ -126,7 +105,7 @@ class TestMemory:
             control.hold.set()
             await asyncio.gather(*busy)
 
-    async def test_nothing_keeps_the_answer(self) -> None:
+    async def test_the_answer_is_freed(self) -> None:
         async with running(FakeControl()) as (engine, _):
             with without_garbage_collector():
                 output, _ = await submit(engine, make_clip())

@@ -1,18 +1,114 @@
+"""The queue of clips, the choice of the next batch, and the measured throughput."""
+
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from hypothesis import settings
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from service.inference.backend import BatchLimits
-from service.inference.request_queue import Entry, RequestQueue
+from service.inference.request_queue import Entry, RequestQueue, Throughput, select
 from service.results import Clip
-from tests.inference.test_batch import make_entry
+
+NOW = 100.0
+
+
+def make_entry(seconds: float = 1.0, *, deadline: float = NOW + 1, gone: bool = False, retried: bool = False) -> Entry:
+    loop = asyncio.new_event_loop()
+    loop.close()  # the future is never waited for
+    clip = None if gone else Clip(np.zeros(1, np.float32), 16_000)
+    return Entry(clip, seconds, NOW - 1, deadline, asyncio.Future(loop=loop), retried)
+
+
+def test_takes_by_arrival_up_to_the_number_of_clips() -> None:
+    entries = [make_entry() for _ in range(5)]
+    assert select(entries, BatchLimits(3, 100.0), NOW) == (entries[:3], [])
+
+
+def test_takes_by_arrival_up_to_the_seconds() -> None:
+    entries = [make_entry(4.0), make_entry(5.0), make_entry(2.0), make_entry(0.5)]
+    # The third does not fit. The fourth would, but must not overtake it.
+    assert select(entries, BatchLimits(8, 10.0), NOW) == (entries[:2], [])
+
+
+def test_a_clip_longer_than_a_batch_runs_alone() -> None:
+    entries = [make_entry(50.0), make_entry(1.0)]
+    assert select(entries, BatchLimits(8, 10.0), NOW) == (entries[:1], [])
+
+
+def test_cancelled_and_late_entries_are_dropped_and_not_counted() -> None:
+    gone, late = make_entry(9.0, gone=True), make_entry(9.0, deadline=NOW)
+    wanted = [make_entry(5.0), make_entry(5.0)]
+    assert select([gone, wanted[0], late, wanted[1]], BatchLimits(2, 10.0), NOW) == (wanted, [gone, late])
+
+
+def test_a_clip_of_a_failed_batch_runs_alone() -> None:
+    retried, others = [make_entry(retried=True) for _ in range(2)], [make_entry() for _ in range(2)]
+    assert select([*retried, *others], BatchLimits(8, 100.0), NOW) == (retried[:1], [])
+    assert select([*others, *retried], BatchLimits(8, 100.0), NOW) == (others, [])
+
+
+def test_an_empty_queue_gives_no_batch() -> None:
+    assert select([], BatchLimits(2, 10.0), NOW) == ([], [])
+
+
+def test_reads_no_further_than_needed() -> None:
+    def waiting() -> Iterator[Entry]:
+        yield make_entry()
+        yield make_entry()
+        raise AssertionError("read too far")
+
+    assert len(select(waiting(), BatchLimits(1, 10.0), NOW)[0]) == 1
+
+
+entries_strategy = st.lists(
+    st.builds(
+        make_entry,
+        st.integers(2, 2560).map(lambda count: count / 64),  # exact in binary, so that sums are exact in any order
+        deadline=st.sampled_from([NOW - 1, NOW + 1, NOW + 1, NOW + 1]),
+        gone=st.sampled_from([False, False, False, True]),
+        retried=st.sampled_from([False, False, False, True]),
+    ),
+    max_size=12,
+)
+
+
+@given(entries=entries_strategy, clips=st.integers(1, 6), seconds=st.floats(0.1, 60.0))
+def test_invariants_of_a_batch(entries: list[Entry], clips: int, seconds: float) -> None:
+    limits = BatchLimits(clips, seconds)
+    batch, dropped = select(entries, limits, NOW)
+    begin = entries[: len(batch) + len(dropped)]
+    assert [entry for entry in begin if entry.wanted(NOW)] == batch
+    assert [entry for entry in begin if not entry.wanted(NOW)] == dropped
+    assert len(batch) <= clips
+    assert len(batch) == 1 or sum(entry.seconds for entry in batch) <= seconds
+    assert len(batch) == 1 or not any(entry.retried for entry in batch)
+    rest = entries[len(begin) :]
+    assert bool(batch) == any(entry.wanted(NOW) for entry in entries)
+    if rest:
+        full = len(batch) == clips or sum(entry.seconds for entry in [*batch, rest[0]]) > seconds
+        assert full or batch[0].retried or rest[0].retried, "the next entry would fit"
+
+
+@given(entries=entries_strategy, clips=st.integers(1, 4), seconds=st.floats(0.1, 30.0))
+def test_no_clip_starves(entries: list[Entry], clips: int, seconds: float) -> None:
+    waiting = list(entries)
+    taken: list[Entry] = []
+    while waiting:
+        batch, dropped = select(waiting, BatchLimits(clips, seconds), NOW)
+        assert batch or dropped
+        taken += batch
+        waiting = waiting[len(batch) + len(dropped) :]
+    assert taken == [entry for entry in entries if entry.wanted(NOW)]
+
 
 LIMITS = BatchLimits(4, 30.0)
 
@@ -21,7 +117,7 @@ def new_entry(seconds: float = 1.0) -> Entry:
     return make_entry(seconds, deadline=time.monotonic() + 60)
 
 
-def test_is_bounded_in_requests() -> None:
+def test_the_number_of_clips_is_limited() -> None:
     queue = RequestQueue(2, 100.0)
     assert (queue.put(new_entry()), queue.full) == (True, False)
     assert (queue.put(new_entry()), queue.full) == (True, True)
@@ -29,7 +125,7 @@ def test_is_bounded_in_requests() -> None:
     assert queue.clips == 2
 
 
-def test_is_bounded_in_seconds() -> None:
+def test_the_seconds_of_audio_are_limited() -> None:
     queue = RequestQueue(100, 10.0)
     assert queue.put(new_entry(6.0))
     assert not queue.put(new_entry(5.0))
@@ -38,29 +134,29 @@ def test_is_bounded_in_seconds() -> None:
     assert queue.seconds == 10.0
 
 
-def test_is_bounded_in_memory_where_clips_have_more_samples_than_48000_a_second() -> None:
+def test_memory_is_limited_for_clips_above_48_khz() -> None:
     queue = RequestQueue(100, 10.0)
     large = [replace(new_entry(1.0), clip=Clip(np.zeros(200_000, np.float32), 200_000)) for _ in range(3)]
     assert queue.put(large[0])
     assert queue.put(large[1])
     assert not queue.put(large[2])
-    assert queue.put(new_entry(8.0)), "there is room for its seconds"
+    assert queue.put(new_entry(8.0)), "the seconds fit"
     queue.discard(large[0])
     assert queue.clips == 2
     huge = replace(new_entry(1.0), clip=Clip(np.zeros(800_000, np.float32), 800_000))
     assert not queue.put(huge)
     assert queue.take(BatchLimits(9, 100.0))
-    assert queue.put(huge), "alone it has room"
+    assert queue.put(huge), "an empty queue accepts it"
     assert queue.full
 
 
-def test_an_empty_queue_takes_any_clip() -> None:
+def test_an_empty_queue_accepts_any_clip() -> None:
     queue = RequestQueue(100, 10.0)
     assert queue.put(new_entry(25.0))
     assert not queue.put(new_entry(0.1))
 
 
-def test_discarding_makes_room_at_once() -> None:
+def test_a_discarded_entry_takes_no_room() -> None:
     queue = RequestQueue(1, 10.0)
     entry = new_entry()
     assert queue.put(entry)
@@ -70,7 +166,7 @@ def test_discarding_makes_room_at_once() -> None:
     assert queue.put(new_entry())
 
 
-def test_says_what_waits_before_a_clip() -> None:
+def test_counts_what_waits_before_a_clip() -> None:
     queue = RequestQueue(10, 100.0)
     entries = [new_entry(seconds) for seconds in (1.0, 2.0, 4.0)]
     for entry in entries:
@@ -87,7 +183,7 @@ def test_take_waits_for_an_entry_without_polling() -> None:
     taken: list[list[Entry] | None] = []
     thread = threading.Thread(target=lambda: taken.append(queue.take(LIMITS)))
     thread.start()
-    assert queue.put(make_entry(gone=True))  # wakes the thread, but is no reason to return
+    assert queue.put(make_entry(gone=True))  # wakes the thread, which goes on waiting
     entry = new_entry()
     assert queue.put(entry)
     thread.join(10)
@@ -95,7 +191,7 @@ def test_take_waits_for_an_entry_without_polling() -> None:
     assert queue.clips == 0
 
 
-def test_closing_ends_the_wait_and_refuses_everything() -> None:
+def test_closing_ends_the_wait_and_refuses_new_entries() -> None:
     queue = RequestQueue(10, 100.0)
     taken: list[list[Entry] | None] = []
     thread = threading.Thread(target=lambda: taken.append(queue.take(LIMITS)))
@@ -108,7 +204,7 @@ def test_closing_ends_the_wait_and_refuses_everything() -> None:
     assert queue.take(LIMITS) is None
 
 
-def test_closing_forgets_what_waits() -> None:
+def test_closing_drops_what_waits() -> None:
     queue = RequestQueue(10, 100.0)
     assert queue.put(new_entry())
     queue.close()
@@ -116,7 +212,7 @@ def test_closing_forgets_what_waits() -> None:
     assert queue.take(LIMITS) is None
 
 
-def test_what_is_put_back_comes_first_even_into_a_full_queue() -> None:
+def test_entries_put_back_come_first_even_in_a_full_queue() -> None:
     queue = RequestQueue(3, 10.0)
     entries = [new_entry() for _ in range(6)]
     assert all(queue.put(entry) for entry in entries[:3])
@@ -146,14 +242,14 @@ def test_nothing_is_put_back_into_a_closed_queue() -> None:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """The queue against a list."""
+    """Compares the queue with a list."""
 
-    MAX_REQUESTS = 6
+    MAX_CLIPS = 6
     MAX_SECONDS = 20.0
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = RequestQueue(self.MAX_REQUESTS, self.MAX_SECONDS)
+        self.queue = RequestQueue(self.MAX_CLIPS, self.MAX_SECONDS)
         self.model: list[Entry] = []
 
     @property
@@ -162,9 +258,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.integers(1, 100).map(lambda n: n / 4))
     def put(self, seconds: float) -> None:
-        room = len(self.model) < self.MAX_REQUESTS and (
-            not self.model or self.model_seconds + seconds <= self.MAX_SECONDS
-        )
+        room = len(self.model) < self.MAX_CLIPS and (not self.model or self.model_seconds + seconds <= self.MAX_SECONDS)
         entry = new_entry(seconds)
         assert self.queue.put(entry) == room
         if room:
@@ -179,7 +273,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
-    def abandon(self, data: st.DataObject) -> None:
+    def cancel(self, data: st.DataObject) -> None:
         data.draw(st.sampled_from(self.model)).clip = None
 
     @precondition(lambda self: any(entry.clip for entry in self.model))
@@ -189,17 +283,50 @@ class QueueMachine(RuleBasedStateMachine):
         assert batch
         assert batch == [entry for entry in self.model if entry.clip][: len(batch)]
         passed = self.model.index(batch[-1]) + 1
-        # Abandoned entries behind the last one taken may or may not have been met.
+        # Cancelled entries after the last one taken may or may not have been removed.
         while passed < len(self.model) and not self.model[passed].clip and self.queue.clips < len(self.model) - passed:
             passed += 1
         del self.model[:passed]
 
     @invariant()
-    def agrees(self) -> None:
+    def equals_the_list(self) -> None:
         assert self.queue.clips == len(self.model)
         assert self.queue.seconds == self.model_seconds
-        assert self.queue.full == (len(self.model) >= self.MAX_REQUESTS or self.model_seconds >= self.MAX_SECONDS)
+        assert self.queue.full == (len(self.model) >= self.MAX_CLIPS or self.model_seconds >= self.MAX_SECONDS)
 
 
 QueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestQueueMachine = QueueMachine.TestCase
+
+
+def test_before_the_first_run_clients_retry_after_a_second() -> None:
+    assert Throughput().retry_after(1000.0) == 1.0
+
+
+def test_the_time_to_retry_is_the_queue_divided_by_the_speed() -> None:
+    throughput = Throughput()
+    throughput.observe(audio=40.0, wall=2.0)
+    assert throughput.retry_after(100.0) == pytest.approx(5.0)
+
+
+def test_a_wait_is_estimated_from_the_first_run_on() -> None:
+    throughput = Throughput()
+    assert throughput.expected(100.0) is None
+    throughput.observe(audio=40.0, wall=2.0)
+    assert throughput.expected(0.0) == 0.0
+    assert throughput.expected(10.0) == pytest.approx(0.5)
+
+
+def test_the_time_to_retry_is_clamped() -> None:
+    throughput = Throughput()
+    throughput.observe(audio=1.0, wall=1.0)
+    assert throughput.retry_after(0.0) == 1.0
+    assert throughput.retry_after(1e9) == 60.0
+
+
+def test_recent_runs_count_for_more() -> None:
+    throughput = Throughput()
+    throughput.observe(audio=1.0, wall=1.0)
+    for _ in range(100):
+        throughput.observe(audio=10.0, wall=1.0)
+    assert throughput.retry_after(100.0) == pytest.approx(10.0, rel=1e-3)

@@ -1,4 +1,4 @@
-"""Hundreds of callers, cancellations, deadlines and faults at random moments: every accepted call ends."""
+"""Hundreds of callers with cancellations, deadlines and faults at random times: every accepted call ends."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ from tests.inference.running import LIMITS, PATIENCE, new_engine, worker_threads
 
 CALLERS = 400
 SECONDS = 0.8
-MURDERS = 4
-COMMANDS = [0.5] * 60 + [FAIL, FAIL, OUT_OF_MEMORY, KILL, BREAK]
-# Made beforehand: the storm is about timing, and work on the event loop would calm it down.
-CLIPS = [make_clip(0.03 + 0.02 * i, command, seed=i) for i, command in enumerate(COMMANDS)]
+DEATHS = 4
+FIRST_SAMPLES = [0.5] * 60 + [FAIL, FAIL, OUT_OF_MEMORY, KILL, BREAK]
+# Made beforehand, since computing on the event loop would change the timing.
+CLIPS = [make_clip(0.03 + 0.02 * i, first, seed=i) for i, first in enumerate(FIRST_SAMPLES)]
 EXPECTED = [answer(clip).logits for clip in CLIPS]
-STORM_LIMITS = replace(LIMITS, max_requests=80, max_queue_clips=30, max_queue_seconds=20.0)
+STRESS_LIMITS = replace(LIMITS, max_requests=80, max_queue_clips=30, max_queue_seconds=20.0)
 
 
-async def caller(engine: Engine, chance: random.Random) -> str:
-    """One request, its end in a word; anything undocumented is raised."""
+async def caller(engine: Engine, rng: random.Random) -> str:
+    """One request; returns its outcome, and raises errors that are not documented."""
     loop = asyncio.get_running_loop()
-    await asyncio.sleep(chance.uniform(0, SECONDS))
-    index = chance.randrange(len(CLIPS))
+    await asyncio.sleep(rng.uniform(0, SECONDS))
+    index = rng.randrange(len(CLIPS))
     clip = CLIPS[index]
-    patience = chance.choice([0.001, 0.01, 0.05, PATIENCE, PATIENCE])
+    seconds = rng.choice([0.001, 0.01, 0.05, PATIENCE, PATIENCE])
     try:
         with engine.admit_request():
-            await asyncio.sleep(chance.choice([0, 0, 0.01]))  # the upload
-            deadline = loop.time() + patience
+            await asyncio.sleep(rng.choice([0, 0, 0.01]))  # the upload
+            deadline = loop.time() + seconds
             output, timings = await engine.recognize(clip, deadline=deadline)
     except DeadlineExceeded:
         assert -0.002 < loop.time() - deadline < PATIENCE
         return "deadline"
     except (QueueFull, ModelLoading, WorkerDead, Draining, InferenceFailed) as error:
-        return error.code if clip.samples[0] not in (FAIL, OUT_OF_MEMORY, BREAK) else f"{error.code} on command"
+        return error.code if clip.samples[0] not in (FAIL, OUT_OF_MEMORY, BREAK) else f"{error.code} on request"
     np.testing.assert_array_equal(output.logits, EXPECTED[index])
     assert timings.queue >= 0
     return "answer"
 
 
-async def survivor(engine: Engine) -> None:
-    """A caller that comes back until it has its answer."""
+async def persistent_caller(engine: Engine) -> None:
+    """Retry until there is an answer."""
     while True:
         try:
             with engine.admit_request():
@@ -65,10 +65,10 @@ async def survivor(engine: Engine) -> None:
             await asyncio.sleep(0.01)
 
 
-async def impatient(call: Coroutine[Any, Any, str], chance: random.Random) -> str:
+async def cancelled_at_random(call: Coroutine[Any, Any, str], rng: random.Random) -> str:
     task = asyncio.ensure_future(call)
-    if chance.random() < 0.25:
-        await asyncio.sleep(chance.uniform(0, 1.2 * SECONDS))
+    if rng.random() < 0.25:
+        await asyncio.sleep(rng.uniform(0, 1.2 * SECONDS))
         task.cancel()
     try:
         return await task
@@ -76,38 +76,38 @@ async def impatient(call: Coroutine[Any, Any, str], chance: random.Random) -> st
         return "cancelled"
 
 
-async def storm(seed: int) -> Counter[str]:
-    chance = random.Random(seed)
+async def stress(seed: int) -> Counter[str]:
+    rng = random.Random(seed)
     control = FakeControl(limits=BatchLimits(clips=6, seconds=5.0))
     run_gate = control.run_gate
 
-    async def jitter() -> None:
-        """Runs that take a while, of changing length."""
+    async def vary_run_times() -> None:
+        """Make runs take some time, of varying length."""
         while True:
             run_gate.clear()
-            await asyncio.sleep(chance.uniform(0, 0.01))
+            await asyncio.sleep(rng.uniform(0, 0.01))
             run_gate.set()
-            await asyncio.sleep(chance.uniform(0, 0.005))
+            await asyncio.sleep(rng.uniform(0, 0.005))
 
-    async def murder() -> None:
-        for _ in range(MURDERS):
-            await asyncio.sleep(chance.uniform(0, 1.5 * SECONDS / MURDERS))
+    async def end_workers() -> None:
+        for _ in range(DEATHS):
+            await asyncio.sleep(rng.uniform(0, 1.5 * SECONDS / DEATHS))
             control.run_faults.append(SystemExit())
 
-    engine, registry = new_engine(control, STORM_LIMITS)
+    engine, registry = new_engine(control, STRESS_LIMITS)
     await engine.start()
     await engine.wait_ready()
-    jittering, murdering = asyncio.create_task(jitter()), asyncio.create_task(murder())
+    varying, ending = asyncio.create_task(vary_run_times()), asyncio.create_task(end_workers())
     callers = [
-        asyncio.create_task(impatient(caller(engine, chance_of_one), chance_of_one))
-        for chance_of_one in (random.Random(chance.random()) for _ in range(CALLERS))
+        asyncio.create_task(cancelled_at_random(caller(engine, own_rng), own_rng))
+        for own_rng in (random.Random(rng.random()) for _ in range(CALLERS))
     ]
-    await murdering
-    await survivor(engine)
+    await ending
+    await persistent_caller(engine)
     draining = asyncio.create_task(engine.drain(PATIENCE))
-    ends = Counter(await asyncio.gather(*callers))
+    outcomes = Counter(await asyncio.gather(*callers))
     await draining
-    jittering.cancel()
+    varying.cancel()
     control.release()
 
     health = engine.health()
@@ -116,8 +116,8 @@ async def storm(seed: int) -> Counter[str]:
     assert registry.get_sample_value("ser_requests_in_flight") == 0
     assert not worker_threads()
     assert control.closes == control.loads, "every backend was closed"
-    assert (registry.get_sample_value("ser_worker_deaths_total") or 0) >= MURDERS
-    return ends
+    assert (registry.get_sample_value("ser_worker_deaths_total") or 0) >= DEATHS
+    return outcomes
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
@@ -129,10 +129,10 @@ def test_every_accepted_call_ends(
     logging.disable(logging.CRITICAL)  # hundreds of expected tracebacks
     began = time.monotonic()
     try:
-        ends = run(asyncio.wait_for(storm(seed), 3 * PATIENCE))
+        outcomes = run(asyncio.wait_for(stress(seed), 3 * PATIENCE))
     finally:
         logging.disable(logging.NOTSET)
-    assert ends.total() == CALLERS
+    assert outcomes.total() == CALLERS
     assert time.monotonic() - began < 2 * PATIENCE
-    assert ends["inference_failed"] == 0, "only clips that break the model fail"
-    assert ends["cancelled"] > CALLERS / 20, "the storm was one"
+    assert outcomes["inference_failed"] == 0, "only clips that break the model fail"
+    assert outcomes["cancelled"] > CALLERS / 20, "enough calls were cancelled"

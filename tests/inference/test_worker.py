@@ -1,4 +1,4 @@
-"""The worker thread without an engine: what it reports, in which order, from which thread."""
+"""The worker thread without an engine: its reports, their order and their thread."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.inference.running import PATIENCE, until, worker_threads
 
 
 class Recorder:
-    """A queue, a worker on it, and all that the worker reports."""
+    """A queue, its worker, and all reports of the worker."""
 
     def __init__(self, load: Callable[[], Backend]) -> None:
         self.queue = RequestQueue(100, 1000.0)
@@ -73,7 +73,7 @@ class Recorder:
         await self.ended()
 
 
-async def test_life_of_a_worker() -> None:
+async def test_reports_from_loading_to_the_end() -> None:
     control = FakeControl(device_memory={"allocated": 7})
     recorder = Recorder(control.load)
     clips = [make_clip(seed=1), make_clip(seed=2)]
@@ -96,8 +96,8 @@ async def test_life_of_a_worker() -> None:
     assert not recorder.worker.stuck(after=60)
     assert not worker_threads()
     assert (control.loads, control.warm_ups, control.closes) == (1, 1, 1)
-    assert recorder.threads == {threading.get_ident()}, "reports belong to the loop's thread"
-    assert len(control.threads) == 1, "one thread owns the backend"
+    assert recorder.threads == {threading.get_ident()}, "reports are made in the thread of the loop"
+    assert len(control.threads) == 1, "only the worker calls the backend"
     assert control.threads.isdisjoint(recorder.threads)
 
 
@@ -110,7 +110,7 @@ async def test_a_failing_batch_is_run_one_by_one(command: float, caplog: pytest.
         recorder.worker.start()
         await until(lambda: len(recorder.reports) == 4)
     await recorder.stop()
-    good = control.runs.pop(3)  # after the failing clip, the one that is known to be good
+    good = control.runs.pop(3)  # run after the clip that failed
     assert good not in [[fingerprint(entry.clip)] for entry in entries if entry.clip]
     assert [len(run) for run in control.runs] == [3, 1, 1, 1]
     assert recorder.kinds == ["ready", "finished", "failed", "finished", "ended"]
@@ -121,10 +121,10 @@ async def test_a_failing_batch_is_run_one_by_one(command: float, caplog: pytest.
         "the model failed on a batch of 3 (0.3 s of audio)",
         "the model failed on a batch of 1 (0.1 s of audio)",
     ]
-    assert all(record.exc_info for record in records), "the traceback is what a developer needs"
+    assert all(record.exc_info for record in records), "records have the traceback"
 
 
-async def test_a_batch_that_only_fails_as_a_whole_costs_nobody_the_answer() -> None:
+async def test_all_clips_of_a_batch_that_only_fails_as_a_whole_are_answered() -> None:
     control = FakeControl(run_faults=[MemoryError()])
     recorder = Recorder(control.load)
     entries = recorder.put(make_clip(seed=1), make_clip(seed=2))
@@ -135,7 +135,7 @@ async def test_a_batch_that_only_fails_as_a_whole_costs_nobody_the_answer() -> N
     assert [list(recorder.reports[i][1].entries) for i in (1, 2)] == [[entries[0]], [entries[1]]]
 
 
-async def test_the_retry_skips_who_gave_up_meanwhile() -> None:
+async def test_clips_given_up_meanwhile_are_not_retried() -> None:
     control = FakeControl()
     recorder = Recorder(control.load)
     entries = recorder.put(make_clip(first=HOLD), make_clip(first=FAIL), make_clip(seed=2))
@@ -152,8 +152,8 @@ async def test_the_retry_skips_who_gave_up_meanwhile() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 3])
-async def test_a_backend_that_says_it_is_broken_ends_the_worker(number: int, caplog: pytest.LogCaptureFixture) -> None:
-    control = FakeControl(run_faults=[BackendBroken("an error that sticks")])
+async def test_a_broken_backend_ends_the_worker(number: int, caplog: pytest.LogCaptureFixture) -> None:
+    control = FakeControl(run_faults=[BackendBroken("a persistent error")])
     recorder = Recorder(control.load)
     entries = recorder.put(*(make_clip(seed=seed) for seed in range(number)))
     with caplog.at_level(logging.CRITICAL):
@@ -163,11 +163,11 @@ async def test_a_backend_that_says_it_is_broken_ends_the_worker(number: int, cap
     assert recorder.reports[1][1] == entries
     assert recorder.worker.busy_since is None
     assert (len(control.runs), control.closes) == (1, 1)
-    assert "an error that sticks" in caplog.text
+    assert "a persistent error" in caplog.text
 
 
 async def test_a_backend_that_fails_on_a_good_clip_is_broken() -> None:
-    """An error that sticks, of a backend that does not know it: batch, clip and the good clip fail."""
+    """A persistent error that the backend does not detect: batch, clip and the good clip fail."""
     control = FakeControl(run_faults=[RuntimeError() for _ in range(3)])
     recorder = Recorder(control.load)
     entries = recorder.put(make_clip(seed=1), make_clip(seed=2))
@@ -179,7 +179,7 @@ async def test_a_backend_that_fails_on_a_good_clip_is_broken() -> None:
     assert recorder.worker.busy_since is None
 
 
-async def test_who_has_an_end_before_the_break_keeps_it() -> None:
+async def test_clips_reported_before_the_backend_broke_are_not_reported_again() -> None:
     control = FakeControl(run_faults=[MemoryError()])
     recorder = Recorder(control.load)
     clips = make_clip(seed=1), make_clip(first=FAIL), make_clip(first=BREAK), make_clip(seed=2)
@@ -193,11 +193,11 @@ async def test_who_has_an_end_before_the_break_keeps_it() -> None:
 
 
 async def test_a_backend_that_answers_too_few_clips_is_broken() -> None:
-    class Forgetful(FakeBackend):
+    class OneOutputShort(FakeBackend):
         def run(self, clips: Sequence[Clip]) -> BatchOutput:
             return BatchOutput(super().run(clips).clips[1:], 0.0, 0.0)
 
-    recorder = Recorder(lambda: Forgetful(FakeControl()))
+    recorder = Recorder(lambda: OneOutputShort(FakeControl()))
     entries = recorder.put(make_clip())
     recorder.worker.start()
     await recorder.ended()
@@ -205,7 +205,7 @@ async def test_a_backend_that_answers_too_few_clips_is_broken() -> None:
 
 
 @pytest.mark.parametrize("fault", [SystemExit(), KeyboardInterrupt(), asyncio.CancelledError()], ids=repr)
-async def test_death_is_reported_and_the_backend_closed(fault: BaseException) -> None:
+async def test_a_death_is_reported_and_the_backend_closed(fault: BaseException) -> None:
     control = FakeControl(run_faults=[fault])
     recorder = Recorder(control.load)
     recorder.put(make_clip(), make_clip())
@@ -217,7 +217,7 @@ async def test_death_is_reported_and_the_backend_closed(fault: BaseException) ->
     assert control.closes == 1
 
 
-async def test_who_was_answered_before_the_death_keeps_the_answer() -> None:
+async def test_clips_answered_before_a_death_keep_their_answers() -> None:
     control = FakeControl(run_faults=[MemoryError()])
     recorder = Recorder(control.load)
     entries = recorder.put(make_clip(), make_clip(first=KILL), make_clip())
@@ -240,7 +240,7 @@ async def test_a_failed_load_is_a_death(where: str, fault: BaseException) -> Non
     assert control.closes == (where == "warm_up")
 
 
-async def test_a_backend_that_does_not_close_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_while_closing_the_backend_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder(FakeControl(close_fault=OSError("busy")).load)
     recorder.worker.start()
     await until(lambda: "ready" in recorder.kinds)
@@ -249,7 +249,7 @@ async def test_a_backend_that_does_not_close_is_only_logged(caplog: pytest.LogCa
     assert "the backend could not be closed" in caplog.text
 
 
-async def test_stopped_while_loading_it_neither_warms_up_nor_reports_ready() -> None:
+async def test_a_worker_stopped_while_loading_neither_warms_up_nor_reports_ready() -> None:
     control = FakeControl()
     control.gate.clear()
     recorder = Recorder(control.load)
@@ -274,16 +274,16 @@ async def test_a_run_that_takes_too_long_counts_as_stuck() -> None:
     await recorder.stop()
 
 
-def test_a_closed_loop_sends_the_worker_home() -> None:
+def test_a_closed_loop_ends_the_worker() -> None:
     control = FakeControl()
     control.gate.clear()
 
-    async def leave() -> Recorder:
+    async def start_and_leave() -> Recorder:
         recorder = Recorder(control.load)
         recorder.worker.start()
         return recorder
 
-    recorder = asyncio.run(leave())
+    recorder = asyncio.run(start_and_leave())
     control.gate.set()
     recorder.worker.join()
     assert control.closes == 1

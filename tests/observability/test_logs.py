@@ -67,7 +67,7 @@ def test_records_are_written_in_their_order() -> None:
         assert [lines.readline() for _ in range(3)] == [b"line 0\n", b"line 1\n", b"line 2\n"]
 
 
-def test_records_beyond_the_limit_are_dropped_and_counted_while_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_beyond_the_limit_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "_MAX_WAITING", 5)
     with logging_into_pipe() as (logger, lines):
         logger.info("x" * 2**20)  # more than a pipe holds, so that the thread blocks
@@ -116,7 +116,7 @@ def test_the_end_of_the_process_waits_until_all_lines_are_written(log_format: st
         assert lines[-1].endswith(r'INFO x: line 1999 code="\u00e9\n"')
 
 
-def test_a_reader_that_does_not_read_blocks_neither_the_work_nor_the_end_of_the_process() -> None:
+def test_a_pipe_that_is_not_read_blocks_neither_the_program_nor_its_end() -> None:
     command = [sys.executable, "-c", PROGRAM, "text", "5000", "x" * 100, "1"]  # more than a pipe holds
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         try:

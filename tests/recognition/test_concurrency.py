@@ -21,19 +21,19 @@ async def pool() -> AsyncIterator[ThreadPoolExecutor]:
         yield executor
 
 
-async def test_within_its_time() -> None:
+async def test_a_block_that_ends_before_the_deadline() -> None:
     async with within(now() + 10):
         await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("seconds", [0.01, -1.0])
-async def test_past_its_time(seconds: float) -> None:
+async def test_a_block_that_ends_after_the_deadline(seconds: float) -> None:
     with pytest.raises(DeadlineExceeded):
         async with within(now() + seconds):
             await asyncio.sleep(10)
 
 
-async def test_a_timeout_of_another_kind_is_passed_on() -> None:
+async def test_other_timeouts_are_not_changed() -> None:
     with pytest.raises(TimeoutError):
         async with within(now() + 10):
             raise TimeoutError
@@ -47,7 +47,7 @@ async def test_jobs_in_the_pool(pool: ThreadPoolExecutor) -> None:
     assert ended == ["done", "failed"]
 
 
-async def test_an_abandoned_job_keeps_what_it_reads_until_it_is_over(pool: ThreadPoolExecutor) -> None:
+async def test_a_job_whose_caller_was_cancelled_keeps_its_file_open_until_it_ends(pool: ThreadPoolExecutor) -> None:
     begun, release = threading.Event(), threading.Event()
     ended: list[str] = []
 
@@ -62,13 +62,13 @@ async def test_an_abandoned_job_keeps_what_it_reads_until_it_is_over(pool: Threa
     for task in (running, queued):
         task.cancel()
     await asyncio.wait((running, queued))
-    assert ended == ["queued"]  # never began; the other one still reads
+    assert ended == ["queued"]  # it never began; the other one still runs
     release.set()
-    await in_pool(pool, None, int)  # the only thread is free again, so the job is over
+    await in_pool(pool, None, int)  # the only thread is free again, so the job has ended
     assert ended == ["queued", "running"]
 
 
-async def test_a_pool_that_is_shut_down(pool: ThreadPoolExecutor) -> None:
+async def test_a_pool_that_has_been_shut_down(pool: ThreadPoolExecutor) -> None:
     ended: list[str] = []
     pool.shutdown()
     with pytest.raises(Draining):
@@ -78,10 +78,10 @@ async def test_a_pool_that_is_shut_down(pool: ThreadPoolExecutor) -> None:
         await in_pool(pool, None, int)
 
 
-async def test_the_first_failure_stops_the_others() -> None:
+async def test_the_first_failure_cancels_the_others() -> None:
     cancelled: list[int] = []
 
-    async def work(index: int) -> int:
+    async def job(index: int) -> int:
         try:
             if index == 2:
                 raise InferenceFailed("no")
@@ -92,14 +92,14 @@ async def test_the_first_failure_stops_the_others() -> None:
         return index
 
     with pytest.raises(InferenceFailed):
-        await all_of(work(index) for index in range(4))
+        await all_of(job(index) for index in range(4))
     assert sorted(cancelled) == [0, 1, 3]
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 async def test_results_in_order(count: int) -> None:
-    async def work(index: int) -> int:
+    async def job(index: int) -> int:
         await asyncio.sleep(0.01 * (count - index))
         return index
 
-    assert await all_of(work(index) for index in range(count)) == list(range(count))
+    assert await all_of(job(index) for index in range(count)) == list(range(count))

@@ -29,7 +29,7 @@ def test_small_answers_are_one_piece() -> None:
 
 
 @pytest.mark.parametrize("shape", [(8193,), (100_000,), (8193, 1), (1000, 9), (3, 8192), (2, 20_000)])
-def test_large_arrays_are_cut_and_stay_the_same(shape: tuple[int, ...]) -> None:
+def test_large_arrays_are_encoded_in_pieces_without_loss(shape: tuple[int, ...]) -> None:
     array = noise(*shape)
     tree = {"before": 1, "list": [{"x": 1}, {"deep": array}], "after": [], "same": array}
     pieces = encode(tree)
@@ -56,11 +56,11 @@ def test_arrays_need_not_be_contiguous() -> None:
         assert np.array_equal(np.frombuffer(data, "<f4").reshape(array.shape), array)
 
 
-def test_no_piece_takes_long() -> None:
+def test_pieces_are_small() -> None:
     assert max(map(len, encode({"x": noise(500, 1024), "y": Base64(noise(500, 1024))}))) < 300_000
 
 
-def test_what_is_not_json_is_an_error() -> None:
+def test_other_objects_are_an_error() -> None:
     with pytest.raises(TypeError):
         encode({"x": object()})
 
@@ -68,5 +68,5 @@ def test_what_is_not_json_is_an_error() -> None:
 @given(
     arrays.arrays(np.float32, st.integers(1, 50), elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
 )
-def test_every_float_reads_back_as_itself(array: Any) -> None:
+def test_every_float_is_decoded_to_the_same_value(array: Any) -> None:
     assert np.array_equal(np.array(parsed({"x": array})["x"], np.float32), array)

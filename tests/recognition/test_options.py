@@ -141,7 +141,7 @@ def test_unknown_options_get_a_hint(name: str, hint: str | None) -> None:
     assert message == "is not an option" + (f"; did you mean {hint}?" if hint else "")
 
 
-def test_the_names_of_clients_are_cut() -> None:
+def test_long_names_of_unknown_options_are_shortened() -> None:
     (name,) = errors_of([("x" * 10_000, "x")])
     assert len(name) == 64
 
@@ -162,7 +162,7 @@ def test_query_and_form_must_agree() -> None:
     assert errors == {"trim": ("conflict", "is in the query and in the form, with different values")}
 
 
-def test_all_errors_come_at_once() -> None:
+def test_all_errors_are_reported_together() -> None:
     errors = errors_of([("trim", "no"), ("hop", "x")], [("tirm", "true"), ("start", "-1")])
     assert list(errors) == ["hop", "start", "tirm", "trim"]
 

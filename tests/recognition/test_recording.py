@@ -1,4 +1,4 @@
-"""Recordings that are read in threads: freed once, and never while a step is running."""
+"""Recordings that are read in threads: closed once, and not while a step is running."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ SOUND = call(30.0, [(1.0, 4.0), (12.0, 16.0), (22.0, 25.0)])
 SEGMENTS = parse_options([("granularity", "segment")])
 
 
-class Slow(Recording):
-    """A recording whose steps wait; `closed` counts."""
+class SlowRecording(Recording):
+    """A recording whose steps wait for `may_go`; `closed` counts the calls of `close`."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, SEGMENTS, 60.0)
-        self.may_go, self.at_it = threading.Event(), threading.Event()
+        self.may_go, self.stepping = threading.Event(), threading.Event()
         self.closed: int = 0
 
     def step(self) -> list[ChannelUtterance] | None:
-        self.at_it.set()
+        self.stepping.set()
         self.may_go.wait(10)
         assert not self.closed
         found = super().step()
@@ -54,9 +54,9 @@ def file() -> io.BytesIO:
 
 
 @pytest.fixture
-async def slow(file: io.BytesIO, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Slow]:
-    """What every reader opens."""
-    slow = Slow(file)
+async def slow(file: io.BytesIO, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SlowRecording]:
+    """The recording that every reader opens."""
+    slow = SlowRecording(file)
     monkeypatch.setattr(recording, "Recording", lambda *_: slow)
     yield slow
     slow.may_go.set()
@@ -75,12 +75,12 @@ async def test_all_steps(pool: ThreadPoolExecutor, file: io.BytesIO) -> None:
     await until(lambda: file.closed)
 
 
-async def test_a_step_that_is_running_is_not_pulled_the_file_from_under(
-    pool: ThreadPoolExecutor, file: io.BytesIO, slow: Slow
+async def test_the_file_stays_open_until_the_running_step_ends(
+    pool: ThreadPoolExecutor, file: io.BytesIO, slow: SlowRecording
 ) -> None:
     reader = RecordingReader(pool, file, SEGMENTS, 60.0)
     step = asyncio.create_task(reader.step())
-    await until(slow.at_it.is_set)
+    await until(slow.stepping.is_set)
     step.cancel()
     reader.close()
     await asyncio.sleep(0.05)
@@ -91,7 +91,9 @@ async def test_a_step_that_is_running_is_not_pulled_the_file_from_under(
     assert slow.closed == 1
 
 
-async def test_between_steps_it_is_freed_at_once(pool: ThreadPoolExecutor, file: io.BytesIO, slow: Slow) -> None:
+async def test_between_steps_the_file_is_closed_at_once(
+    pool: ThreadPoolExecutor, file: io.BytesIO, slow: SlowRecording
+) -> None:
     reader = RecordingReader(pool, file, SEGMENTS, 60.0)
     slow.may_go.set()
     await reader.step()
@@ -111,7 +113,7 @@ async def test_a_file_that_cannot_be_opened(pool: ThreadPoolExecutor) -> None:
     await until(lambda: file.closed)
 
 
-async def test_a_pool_that_is_shut_down(file: io.BytesIO, slow: Slow) -> None:
+async def test_a_pool_that_has_been_shut_down(file: io.BytesIO, slow: SlowRecording) -> None:
     pool = ThreadPoolExecutor(1)
     reader = RecordingReader(pool, file, SEGMENTS, 60.0)
     slow.may_go.set()
@@ -124,7 +126,7 @@ async def test_a_pool_that_is_shut_down(file: io.BytesIO, slow: Slow) -> None:
     assert slow.closed == 1
 
 
-async def test_a_job_that_the_pool_drops(file: io.BytesIO, slow: Slow) -> None:
+async def test_a_pool_that_drops_the_job_which_closes_the_file(file: io.BytesIO, slow: SlowRecording) -> None:
     pool = ThreadPoolExecutor(1)
     reader = RecordingReader(pool, file, SEGMENTS, 60.0)
     slow.may_go.set()

@@ -56,19 +56,19 @@ class TestUtterance:
 
     def test_a_known_value(self) -> None:
         logits = np.zeros((3, 9), np.float32)
-        logits[:, 3] = [np.log(8), 0, 2 * np.log(8)]  # mean log 8: eight of sixteen parts
+        logits[:, 3] = [np.log(8), 0, 2 * np.log(8)]  # mean log 8, so the softmax is 8/16
         answered = utterance(logits)
         np.testing.assert_allclose(answered.scores, [1 / 16] * 3 + [1 / 2] + [1 / 16] * 5, rtol=1e-6)
         assert answered.labels[answered.best].en == "happy"
 
-    def test_masked_labels_are_never_answered(self) -> None:
+    def test_masked_labels_have_no_scores(self) -> None:
         logits = random_logits(20, 10)
         logits[:, 3] = 100.0
         answered = utterance(logits, MASKED)
         assert answered.labels == LABELS
         np.testing.assert_allclose(answered.scores, utterance(np.delete(logits, 3, axis=1)).scores)
 
-    def test_a_subset_keeps_the_order_asked_for_and_is_renormalised(self) -> None:
+    def test_chosen_labels_keep_their_order_and_are_renormalised(self) -> None:
         logits = random_logits(20)
         everything = utterance(logits).scores
         answered = utterance(logits, labels=(6, 0, 3))
@@ -76,7 +76,7 @@ class TestUtterance:
         expected = everything[[6, 0, 3]]
         np.testing.assert_allclose(answered.scores, expected / expected.sum(), rtol=1e-5)
 
-    def test_one_label_alone_is_certain(self) -> None:
+    def test_a_single_chosen_label_has_score_one(self) -> None:
         assert utterance(random_logits(5), labels=(2,)).scores.tolist() == [1.0]
 
     def test_huge_logits_do_not_overflow(self) -> None:
@@ -85,7 +85,7 @@ class TestUtterance:
         assert utterance(logits).scores.tolist() == [0, 1, 0, 0, 0, 0, 0, 0, 0]
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-    def test_what_is_not_finite_is_not_an_answer(self, bad: float) -> None:
+    def test_logits_that_are_not_finite_are_a_failure(self, bad: float) -> None:
         logits = random_logits(5)
         logits[2, 4] = bad
         with pytest.raises(InferenceFailed, match="not finite"):
@@ -94,13 +94,13 @@ class TestUtterance:
         masked[:, 3] = bad
         assert utterance(masked, MASKED).scores.sum() == pytest.approx(1)
 
-    def test_no_frame_no_answer(self) -> None:
+    def test_an_output_without_frames_is_a_failure(self) -> None:
         with pytest.raises(InferenceFailed):
             utterance(np.zeros((0, 9), np.float32))
 
 
 class TestFrames:
-    def test_one_window_a_frame_unless_asked_otherwise(self) -> None:
+    def test_by_default_there_is_one_window_for_each_frame(self) -> None:
         logits = random_logits(7)
         frames = frame_scores(logits).frames
         assert frames is not None
@@ -132,7 +132,7 @@ class TestFrames:
         expected = [softmax(logits[begin:end].astype(np.float64).mean(axis=0)) for begin, end in windows]
         np.testing.assert_allclose(frames.scores, expected, atol=1e-6)
 
-    def test_window_and_hop_are_told_as_they_were_applied(self) -> None:
+    def test_window_and_hop_are_rounded_to_frames(self) -> None:
         frames = frame_scores(random_logits(100), 0.705, 0.1).frames
         assert frames is not None
         assert (frames.window, frames.hop) == (0.7, 0.1)
@@ -144,8 +144,10 @@ class TestFrames:
         assert plain.frames is not None
         np.testing.assert_allclose(masked.frames.scores, plain.frames.scores)
 
-    def test_windows_far_from_the_beginning_are_as_exact_as_the_first(self) -> None:
-        logits = random_logits(15_000) + np.float32(1000)  # five minutes; running sums in float32 would be off by one
+    def test_late_windows_are_as_exact_as_the_first(self) -> None:
+        logits = random_logits(15_000) + np.float32(
+            1000
+        )  # five minutes, over which sums in float32 would be wrong by one
         frames = frame_scores(logits, 0.5).frames
         assert frames is not None
         expected = softmax(logits[-25:].astype(np.float64).mean(axis=0) - 1000)
@@ -173,7 +175,7 @@ class TestFrames:
 
 
 class TestTimesAndEmbeddings:
-    def test_times_are_those_of_the_file(self) -> None:
+    def test_times_are_relative_to_the_file(self) -> None:
         output = output_of(random_logits(50), start=0.3, speech=Span(0.35, 1.2))
         answered = recognition(output, MODEL, granularity="frame", embedding="none", offset=2.0)
         assert answered.frames is not None
@@ -194,7 +196,7 @@ class TestTimesAndEmbeddings:
         chosen = recognition(output, MODEL, granularity="utterance", embedding="frame").embedding
         assert chosen is output.frame_embeddings
 
-    def test_an_embedding_that_is_not_finite_is_not_an_answer(self) -> None:
+    def test_an_embedding_that_is_not_finite_is_a_failure(self) -> None:
         output = output_of(random_logits(5))
         output.embedding[2] = np.nan
         with pytest.raises(InferenceFailed):
@@ -207,7 +209,7 @@ class TestResolveLabels:
         names = ["Sad", "生气", "开心/happy", "<unk>", " NEUTRAL "]
         assert resolve_labels(names, MODEL) == (6, 0, 3, 8, 4)
 
-    def test_every_fault_is_named(self) -> None:
+    def test_every_invalid_label_is_named(self) -> None:
         with pytest.raises(InvalidOptions) as raised:
             resolve_labels(["happy", "joy", "unuse_0", "开心", "sad"], MASKED)
         assert [(error.field, error.kind) for error in raised.value.errors] == [
@@ -226,7 +228,7 @@ class TestResolveLabels:
             resolve_labels([], MODEL)
         assert [error.kind for error in raised.value.errors] == ["no_label"]
 
-    def test_what_clients_send_is_not_echoed_without_bound(self) -> None:
+    def test_long_names_and_many_errors_are_shortened(self) -> None:
         with pytest.raises(InvalidOptions) as raised:
             resolve_labels(["x" * 10_000] * 10_000, MODEL)
         assert len(raised.value.errors) <= 20
@@ -254,7 +256,7 @@ class TestWeightedMean:
     def answers(count: int) -> list[Recognition]:
         return [utterance(random_logits(5, seed=seed)) for seed in range(count)]
 
-    def test_longer_ones_count_for_more(self) -> None:
+    def test_weights_are_durations(self) -> None:
         one, other = self.answers(2)
         mean = mean_of([one, other], [9.0, 1.0])
         np.testing.assert_allclose(mean.scores, 0.9 * one.scores + 0.1 * other.scores, atol=1e-6)
@@ -271,15 +273,15 @@ class TestWeightedMean:
         assert embedding.tolist() == [2.25] * 4
         assert embedding.dtype == np.float32
 
-    def test_one_alone_is_itself(self) -> None:
+    def test_the_mean_of_one_is_itself(self) -> None:
         (answer,) = self.answers(1)
         np.testing.assert_allclose(mean_of([answer], [0.3]).scores, answer.scores, rtol=1e-6)
 
-    def test_without_speech_there_is_no_answer(self) -> None:
+    def test_the_mean_of_none_is_none(self) -> None:
         mean = WeightedMean()
         assert (mean.recognition(), mean.seconds) == (None, 0)
 
-    def test_thousands_lose_no_precision(self) -> None:
+    def test_the_mean_of_thousands_is_exact(self) -> None:
         answers = self.answers(7)
         many = mean_of(answers * 1000, [1.7] * 7000)
         np.testing.assert_allclose(many.scores, mean_of(answers, [1.0] * 7).scores, rtol=1e-6)

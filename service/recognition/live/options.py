@@ -1,4 +1,4 @@
-"""The options of a live stream: how the audio comes, and what is wanted of it."""
+"""The options of a live stream: the format of its audio, and the results to return."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _Seconds = Annotated[float, Field(ge=MIN_SECONDS, le=MAX_SECONDS, allow_inf_nan=
 
 
 class StreamOptions(BaseModel):
-    """How the audio of a stream comes, and what is wanted of it.
+    """The format of the audio of a stream, and the results to return.
 
-    `channels` are interleaved, and `select` says which of them count, as the option `channels` of a request does.
+    `channels` are interleaved; `select` chooses among them as the option `channels` of a request does.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -43,7 +43,7 @@ class StreamOptions(BaseModel):
 
     @property
     def scored_channels(self) -> int:
-        """Channels that are scored: one for the mean of all and for a single one."""
+        """Number of channels that are scored: all with `select=split`, otherwise one."""
         return self.channels if self.select == "split" else 1
 
     @property
@@ -68,10 +68,10 @@ class StreamOptions(BaseModel):
 
     @property
     def shortest_samples(self) -> int:
-        """Samples that make the first frame of the model, rounded up."""
+        """Samples of the shortest clip that the model takes, rounded up."""
         return -(-MIN_SAMPLES * self.sampling_rate // SAMPLING_RATE)
 
     def clip_options(self) -> Options:
-        """The options of each clip of the stream, as those of a request."""
+        """The corresponding options of a request."""
         labels = None if self.labels is None else tuple(self.labels)
         return Options.model_construct(embedding=self.embedding, label_language=self.label_language, labels=labels)

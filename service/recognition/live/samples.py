@@ -1,4 +1,4 @@
-"""The samples of a stream: decoded from bytes, and buffered as long as a window needs them."""
+"""The samples of a stream: decoded from bytes, and buffered while a window needs them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from service.results import Floats
 
 _DTYPES: dict[str, np.dtype[np.generic]] = {"s16le": np.dtype("<i2"), "f32le": np.dtype("<f4")}
 _FULL_SCALE = np.float32(32_768)
-"""Full scale of 16 bits, as for files, so that a stream equals a file of the same samples."""
+"""Full scale of 16 bits, as for files, so that a stream and a file with the same samples have the same scores."""
 
 
 def decode_samples(data: bytes, options: StreamOptions) -> Floats:
     """Samples from one binary message.
 
     Args:
-        data: interleaved samples, as the options say.
-        options: what the samples are, and which channels count.
+        data: interleaved samples in the format of the options.
+        options: of the stream.
 
     Returns:
-        float32 of shape (channel, time): the channels that count.
+        float32 of shape (channel, time): the channels that are scored.
 
     Raises:
-        InvalidMessage: if a sample of a channel is missing.
-        AudioNotFinite: if samples are NaN, infinite or absurdly large.
+        InvalidMessage: if the last sample is incomplete.
+        AudioNotFinite: if samples are NaN, infinite or far beyond full scale.
     """
     width = options.sample_bytes * options.channels
     if len(data) % width:
@@ -47,29 +47,29 @@ def decode_samples(data: bytes, options: StreamOptions) -> Floats:
 
 
 _SMALL = 4096
-"""Samples up to which a block is not made smaller."""
+"""Samples of a block that is not shrunk any more."""
 
 
 class SampleBuffer:
     """The latest samples of some channels, in one block of memory that is reused.
 
     Args:
-        channels: how many.
+        channels: number of channels.
 
     Attributes:
-        total: samples by channel that have been appended so far; the first one ever is number 0.
+        total: samples of each channel that have been appended so far; the first one has number 0.
     """
 
     def __init__(self, channels: int) -> None:
         self.total = 0
         self._block = np.empty((channels, 0), np.float32)
-        self._begin = 0  # of what is kept, in the block
+        self._begin = 0  # the buffered samples are `_block[:, _begin:_end]`
         self._end = 0
 
     @property
     def first(self) -> int:
-        """Number of the first sample that is kept."""
-        return self.total - (self._end - self._begin)
+        """Number of the first buffered sample."""
+        return self.total - self._size
 
     def append(self, samples: Floats) -> None:
         """Add `samples` (channel, time) at the end."""
@@ -84,28 +84,30 @@ class SampleBuffer:
         """A copy (channel, time) of the samples from number `first` up to `last`.
 
         Raises:
-            ValueError: if not all of them are kept.
+            ValueError: if not all of them are buffered.
         """
         if not self.first <= first <= last <= self.total:
             raise ValueError(f"samples {first} to {last} are not among {self.first} to {self.total}")
         shift = self._end - self.total
         return self._block[:, first + shift : last + shift].copy()
 
-    def forget(self, before: int) -> None:
+    def drop(self, before: int) -> None:
         """Drop the samples before number `before`."""
         self._begin = max(self._begin, min(self._end, self._end - (self.total - before)))
-        kept = self._end - self._begin
-        if self._block.shape[1] > max(_SMALL, 8 * kept):  # a large message has come and gone
-            self._move(np.empty((len(self._block), 2 * kept), np.float32))
+        if self._block.shape[1] > max(_SMALL, 8 * self._size):  # after a large message
+            self._move(np.empty((len(self._block), 2 * self._size), np.float32))
+
+    @property
+    def _size(self) -> int:
+        """Number of buffered samples."""
+        return self._end - self._begin
 
     def _make_room(self, size: int) -> None:
-        """Move what is kept to the beginning of the block, or of a larger one where that would come too often."""
-        kept = self._end - self._begin
-        capacity = self._block.shape[1]
-        fits = kept + size <= capacity and 2 * kept <= capacity
-        self._move(self._block if fits else np.empty((len(self._block), 2 * (kept + size)), np.float32))
+        """Move the samples to the beginning of the block, or of a larger one if moves would be too frequent."""
+        needed, capacity = self._size + size, self._block.shape[1]
+        fits = needed <= capacity and 2 * self._size <= capacity
+        self._move(self._block if fits else np.empty((len(self._block), 2 * needed), np.float32))
 
     def _move(self, block: Floats) -> None:
-        kept = self._end - self._begin
-        block[:, :kept] = self._block[:, self._begin : self._end]
-        self._block, self._begin, self._end = block, 0, kept
+        block[:, : self._size] = self._block[:, self._begin : self._end]
+        self._block, self._begin, self._end = block, 0, self._size

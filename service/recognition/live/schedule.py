@@ -1,9 +1,9 @@
-"""What a stream has to score next: the windows and utterances that are due, each as a clip."""
+"""The order in which windows and utterances of a stream are scored."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,21 +11,21 @@ from service.preprocess.segmentation.utterances import UtteranceCutter
 from service.recognition.live.options import StreamOptions
 from service.recognition.live.samples import SampleBuffer, decode_samples
 from service.recognition.live.windows import WindowCounter
-from service.results import ChannelUtterance, Clip, Floats
+from service.results import ChannelUtterance, Clip, Floats, Utterance
 
 MOST_WAITING = 60.0
-"""Seconds of utterances that may be due before no more audio is read, since utterances are never left out."""
+"""Seconds of utterances that may be due; above, reading pauses, since utterances are not skipped."""
 
 _WINDOWS_UNTIL = 30.0
-"""Seconds of utterances that may be due while windows still take turns with them. Beyond that utterances come first:
-late windows are of no use, late utterances are."""
+"""Seconds of utterances that may be due while they alternate with windows. Above, utterances come first, since they are
+not skipped."""
 
 
 @dataclass(frozen=True, slots=True)
 class DueClip:
     """One clip to score: `start` to `end` in seconds of the stream, without the context around an utterance.
 
-    `due` is when its last sample came, on the loop's clock; `skipped` windows were left out before it.
+    `due` is when its last sample was received, on the loop's clock; `skipped` windows were skipped before it.
     """
 
     kind: Literal["window", "utterance"]
@@ -38,10 +38,10 @@ class DueClip:
 
 
 class StreamDecoder:
-    """Turns bytes into samples and utterances. Not thread-safe: one call at a time, from any thread.
+    """Decodes bytes into samples and utterances. Not thread-safe.
 
     Args:
-        options: what the samples are, and which channels count.
+        options: of the stream.
     """
 
     def __init__(self, options: StreamOptions) -> None:
@@ -49,38 +49,28 @@ class StreamDecoder:
         self._cutters = [UtteranceCutter(options.sampling_rate) for _ in range(options.scored_channels)]
 
     def decode(self, data: bytes) -> tuple[Floats, list[ChannelUtterance]]:
-        """The samples (channel, time) of a binary message, and the utterances that are complete with it.
+        """The samples (channel, time) of a binary message, and the utterances that it completes.
 
         Raises:
-            InvalidMessage, AudioNotFinite: if they are not as the options say.
+            InvalidMessage, AudioNotFinite: as `decode_samples` does.
         """
         samples = decode_samples(data, self._options)
-        found = [
-            ChannelUtterance(channel, utterance)
-            for channel, cutter in enumerate(self._cutters)
-            for utterance in cutter.push(samples[channel])
-        ]
-        return samples, _by_end(found)
+        return samples, _by_end(cutter.push(each) for cutter, each in zip(self._cutters, samples, strict=True))
 
     def finish(self) -> list[ChannelUtterance]:
-        """The utterances that end because nothing more comes."""
-        found = [
-            ChannelUtterance(channel, utterance)
-            for channel, cutter in enumerate(self._cutters)
-            for utterance in cutter.finish()
-        ]
-        return _by_end(found)
+        """The utterances that end with the stream."""
+        return _by_end(cutter.finish() for cutter in self._cutters)
 
 
 class StreamSchedule:
-    """The clips that are due: utterances, each of which is scored in the end, and windows, which are wanted at once.
+    """The clips that are due: all utterances, and windows, of which late ones are skipped with `late=skip`.
 
     Args:
-        options: how long windows are, how often, and whether late ones are left out.
+        options: of the stream.
 
     Attributes:
-        skipped: windows left out so far.
-        ended: whether nothing more comes.
+        skipped: windows skipped so far.
+        ended: whether the stream has ended.
     """
 
     def __init__(self, options: StreamOptions) -> None:
@@ -93,17 +83,17 @@ class StreamSchedule:
         )
         self._buffer = SampleBuffer(options.scored_channels)
         self._utterances: deque[DueClip] = deque()
-        self._waiting = 0.0  # seconds of these
+        self._utterance_seconds = 0.0  # over all of these
         self._windows_next = False
-        self._channels: deque[DueClip] = deque()  # the rest of a window that has several channels
+        self._channels: deque[DueClip] = deque()  # the other channels of a window
         self._due = 0.0
-        self._left_out = 0
+        self._unreported = 0  # skipped windows that no returned clip has in `skipped`
         self.skipped = 0
         self.ended = False
 
     @property
     def seconds(self) -> float:
-        """How much audio has come."""
+        """Seconds of audio received so far."""
         return self._buffer.total / self._options.sampling_rate
 
     @property
@@ -113,42 +103,42 @@ class StreamSchedule:
 
     @property
     def behind(self) -> bool:
-        """Whether no more audio should be read before more is scored."""
+        """Whether reading should pause until more clips are scored."""
         if self._options.late == "wait":
             return self.any_due
-        return self._waiting > MOST_WAITING
+        return self._utterance_seconds > MOST_WAITING
 
     def add(self, samples: Floats, utterances: Sequence[ChannelUtterance], now: float) -> None:
-        """Take what a message brought at `now` on the loop's clock."""
+        """Add samples and utterances of a message that was received at `now`, a time of the loop's clock."""
         self._buffer.append(samples)
         if self._windows.extend(self._buffer.total):
             self._due = now
-        self._buffer.forget(self._windows.needed)
+        self._buffer.drop(self._windows.needed)
         self._add_utterances(utterances, now)
 
     def end(self, utterances: Sequence[ChannelUtterance], now: float) -> None:
-        """Take the last utterances; nothing more comes."""
+        """End the stream with its last utterances."""
         self._windows.end()
         self._due = now
         self._add_utterances(utterances, now)
         self.ended = True
 
     def take(self) -> DueClip:
-        """The next clip, of which there must be one."""
+        """Remove and return the next clip; one must be due."""
         if self._channels:
             return self._channels.popleft()
-        windows_next = self._windows_next and self._waiting <= _WINDOWS_UNTIL
+        windows_next = self._windows_next and self._utterance_seconds <= _WINDOWS_UNTIL
         self._windows_next = not (self._windows.due and (windows_next or not self._utterances))
         if self._windows_next:
             due = self._utterances.popleft()
-            self._waiting = self._waiting - due.clip.duration if self._utterances else 0.0
+            self._utterance_seconds = self._utterance_seconds - due.clip.duration if self._utterances else 0.0
             return due
         window = self._windows.take()
         rate = self._options.sampling_rate
         samples = self._buffer.cut(window.first, window.last)
-        self._buffer.forget(self._windows.needed)
+        self._buffer.drop(self._windows.needed)
         self.skipped += window.skipped
-        skipped, self._left_out = window.skipped + self._left_out, 0
+        skipped, self._unreported = window.skipped + self._unreported, 0
         self._channels.extend(
             DueClip(
                 kind="window",
@@ -164,10 +154,10 @@ class StreamSchedule:
         return self._channels.popleft()
 
     def leave_out(self, window: DueClip) -> None:
-        """Skip a window that was taken, and those of its channels that were not taken yet."""
+        """Skip a window that was taken, and its channels that were not taken yet."""
         self._channels.clear()
         self.skipped += 1
-        self._left_out = 1 if window.channel else window.skipped + 1  # the first channel reported those before
+        self._unreported = 1 if window.channel else window.skipped + 1  # its first channel has reported the others
 
     def _add_utterances(self, utterances: Sequence[ChannelUtterance], now: float) -> None:
         rate = self._options.sampling_rate
@@ -182,8 +172,10 @@ class StreamSchedule:
             )
             for each in utterances
         )
-        self._waiting += sum(each.utterance.samples.size / rate for each in utterances)
+        self._utterance_seconds += sum(each.utterance.samples.size / rate for each in utterances)
 
 
-def _by_end(found: list[ChannelUtterance]) -> list[ChannelUtterance]:
+def _by_end(channels: Iterable[Iterable[Utterance]]) -> list[ChannelUtterance]:
+    """The utterances of all channels in the order of their ends."""
+    found = [ChannelUtterance(channel, each) for channel, utterances in enumerate(channels) for each in utterances]
     return sorted(found, key=lambda each: (each.utterance.end, each.channel))

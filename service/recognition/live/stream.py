@@ -1,4 +1,4 @@
-"""Score the clips of one live stream in their order, in turns with the other streams."""
+"""Score the clips of one live stream in their order, in turns with other streams."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from service.results import ClipOutput, Recognition
 
 
 class WindowEvent(Segment):
-    """The scores of one window; `skipped` windows were left out before it."""
+    """The scores of one window; `skipped` windows were skipped before it."""
 
     type: Literal["window"]
     skipped: int
 
 
 class UtteranceEvent(Segment):
-    """The scores of what was said until somebody paused."""
+    """The scores of one utterance."""
 
     type: Literal["utterance"]
 
@@ -43,7 +43,7 @@ class ChannelOverall(Overall):
 
 
 class ResultEvent(TypedDict):
-    """The mean of all utterances, weighted by how long they last: with `select=split` by channel."""
+    """The mean of all utterances, weighted by their durations; by channel with `select=split`."""
 
     type: Literal["result"]
     duration: float
@@ -60,11 +60,11 @@ StreamEvent = WindowEvent | UtteranceEvent | ResultEvent
 
 @dataclass(frozen=True, slots=True)
 class StreamShare:
-    """What all streams of a process share.
+    """Resources that all streams of a process share.
 
     Attributes:
-        turns: at the recognizer, first come, first served, so that requests wait behind few clips of streams.
-        threads: decode large messages. Not those of files, which a long upload keeps busy for seconds.
+        turns: limits the clips of streams that are queued, in order of arrival, so that requests wait for few of them.
+        threads: decode large messages. Not the threads for files, which may be busy for seconds.
     """
 
     turns: asyncio.Semaphore
@@ -73,7 +73,7 @@ class StreamShare:
 
 @dataclass(slots=True)
 class StreamCounts:
-    """How many windows and utterances of a stream were answered, and how many windows were left out."""
+    """The numbers of scored windows and utterances of a stream, and of skipped windows."""
 
     windows: int = 0
     skipped_windows: int = 0
@@ -81,19 +81,19 @@ class StreamCounts:
 
 
 class StreamRecognition:
-    """Scores what is due on `schedule` until it has ended.
+    """Scores the clips that are due on `schedule` until the stream ends.
 
     Args:
-        core: what it uses.
-        share: what it shares with other streams.
+        core: resources and limits.
+        share: resources of all streams.
         options: of the stream.
-        schedule: what is due.
-        timeout: seconds that one clip may take, waiting included.
-        emit: takes each event, in order; with false, it must not wait for a slow reader.
-        counts: are kept up to date.
+        schedule: the clips of the stream.
+        timeout: seconds that one clip may take, including its wait for a turn.
+        emit: called with each event, in order, and whether it may wait for a slow reader.
+        counts: updated with every clip.
 
     Attributes:
-        model: the model that answers.
+        model: the loaded model.
 
     Raises:
         ModelLoading: if there is no model yet.
@@ -111,7 +111,7 @@ class StreamRecognition:
         emit: Callable[[StreamEvent, bool], Awaitable[None]],
         counts: StreamCounts,
     ) -> None:
-        # Without spans: a stream lasts for hours, and each window would be one.
+        # Without an observer, since a stream may last for hours, and every window would be a span.
         self._clips = ClipRecognition(replace(core, observer=Observer()), options.clip_options(), Progress())
         self.model = self._clips.model
         self._observer = core.observer
@@ -127,7 +127,7 @@ class StreamRecognition:
         self._scored = asyncio.Event()
 
     def schedule_changed(self) -> None:
-        """Say that clips may have become due."""
+        """Notify that clips may be due."""
         self._changed.set()
 
     async def caught_up(self) -> None:
@@ -137,10 +137,10 @@ class StreamRecognition:
             await self._scored.wait()
 
     async def run(self) -> None:
-        """Score all that comes, and at last the whole stream.
+        """Score all clips, and emit the result of the whole stream at its end.
 
         Raises:
-            ServiceError: if a clip cannot be answered, or `emit` raises one.
+            ServiceError: if a clip cannot be scored, or as `emit` raises it.
         """
         while not (self._schedule.ended and not self._schedule.any_due):
             if self._schedule.any_due:
@@ -157,9 +157,9 @@ class StreamRecognition:
         async with within(deadline):
             await self._turns.acquire()
         try:
-            # Not before the turn has come: what is due by then is the latest.
+            # Taken only now, so that it is the latest window.
             due = self._schedule.take()
-            output = await self._ask(due, deadline)
+            output = await self._run_clip(due, deadline)
         finally:
             self._turns.release()
         skipped = self._schedule.skipped - self._counts.skipped_windows
@@ -179,8 +179,8 @@ class StreamRecognition:
             if self._options.late == "skip":
                 self._observer.window_answered(loop.time() - due.due)
 
-    async def _ask(self, due: DueClip, deadline: float) -> ClipOutput | None:
-        """What the model finds in a clip; None for a window that found the queue full and is left out."""
+    async def _run_clip(self, due: DueClip, deadline: float) -> ClipOutput | None:
+        """The output for a clip; None for a window that is skipped because the queue is full."""
         may_skip = due.kind == "window" and self._options.late == "skip"
         try:
             output, _ = await self._clips.run(due.clip, deadline, wait=not may_skip)

@@ -1,4 +1,4 @@
-"""Which windows of a stream are due, from numbers of samples alone: no clock, no audio."""
+"""The windows of a stream that are due, computed from numbers of samples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class WindowRange:
-    """The samples from `first` up to `last` of a window; `skipped` windows were left out before it."""
+    """The samples from `first` up to `last` of a window; `skipped` windows were skipped before it."""
 
     first: int
     last: int
@@ -17,13 +17,13 @@ class WindowRange:
 class WindowCounter:
     """The windows of one stream: window k begins at sample `k * hop` and is `length` samples long.
 
-    When the stream has ended, one more window covers what no whole one does, where that is long enough.
+    At the end of the stream, one shorter window covers the remaining samples if they are enough.
 
     Args:
         length: samples of a window.
         hop: samples from the beginning of one to that of the next, at most `length`.
         shortest: samples that the last window must have.
-        skip: whether only the latest of the windows that are due is wanted, or each of them.
+        skip: whether to skip all windows that are due but the latest.
     """
 
     def __init__(self, length: int, hop: int, *, shortest: int, skip: bool) -> None:
@@ -39,26 +39,26 @@ class WindowCounter:
 
     @property
     def due(self) -> bool:
-        """Whether there is a window to take."""
+        """Whether a window is due."""
         return self._next < self._complete or self._remainder
 
     @property
     def needed(self) -> int:
-        """The first sample that a later window may have."""
+        """The first sample that the following windows need."""
         return (max(self._next, self._complete - 1) if self._skip else self._next) * self._hop
 
     def extend(self, total: int) -> bool:
-        """Say that the stream now has `total` samples; returns whether another whole window has become due by it."""
+        """Set the number of samples received so far; returns whether another whole window is due now."""
         before = self._complete
         self._total = total
         return self._complete > before
 
     def end(self) -> None:
-        """Say that there will be no more samples."""
+        """End the stream."""
         self._ended = True
 
     def take(self) -> WindowRange:
-        """Take the next window, which must be due."""
+        """Remove and return the next window, which must be due."""
         if self._next < self._complete:
             index = self._complete - 1 if self._skip else self._next
             window = WindowRange(index * self._hop, index * self._hop + self._length, index - self._next)
@@ -75,7 +75,7 @@ class WindowCounter:
 
     @property
     def _remainder(self) -> bool:
-        """Whether there is a last window, shorter than the others."""
+        """Whether the shorter last window is due."""
         complete = self._complete
         covered = (complete - 1) * self._hop + self._length if complete else 0
         begin = complete * self._hop

@@ -1,4 +1,4 @@
-"""Bytes to samples, and the buffer that keeps the latest of them."""
+"""Decoding of samples, and the buffer of the latest ones."""
 
 from __future__ import annotations
 
@@ -39,61 +39,61 @@ def test_samples_are_those_of_a_file(select: str | int, encoding: str, subtype: 
 
 
 @pytest.mark.parametrize(("encoding", "channels", "size"), [("s16le", 1, 3), ("s16le", 2, 6), ("f32le", 2, 12)])
-def test_parts_of_samples_are_refused(encoding: str, channels: int, size: int) -> None:
+def test_incomplete_samples_are_an_error(encoding: str, channels: int, size: int) -> None:
     with pytest.raises(InvalidMessage, match=f"{size} bytes does not hold whole samples"):
         decode_samples(bytes(size), start(encoding=encoding, channels=channels))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
 @pytest.mark.parametrize("select", ["mix", "split"])
-def test_samples_that_are_no_numbers_are_refused(bad: float, select: str) -> None:
+def test_samples_that_are_not_finite_are_an_error(bad: float, select: str) -> None:
     values = np.zeros((10, 2), "<f4")
     values[7, 1] = bad
     with pytest.raises(AudioNotFinite):
         decode_samples(values.tobytes(), start(encoding="f32le", channels=2, select=select))
 
 
-def test_a_channel_that_does_not_count_may_hold_anything() -> None:
+def test_channels_that_are_not_selected_are_not_checked() -> None:
     values = np.full((10, 2), np.nan, "<f4")
     values[:, 1] = 0.5
     assert (decode_samples(values.tobytes(), start(encoding="f32le", channels=2, select=1)) == 0.5).all()
 
 
-@pytest.mark.parametrize(("select", "kept"), [("mix", 1), ("split", 2)])
-def test_an_empty_message_has_no_samples(select: str, kept: int) -> None:
-    assert decode_samples(b"", start(channels=2, select=select)).shape == (kept, 0)
+@pytest.mark.parametrize(("select", "channels"), [("mix", 1), ("split", 2)])
+def test_an_empty_message_has_no_samples(select: str, channels: int) -> None:
+    assert decode_samples(b"", start(channels=2, select=select)).shape == (channels, 0)
 
 
 @given(pushes=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 60)), max_size=30))
 @settings(deadline=None, max_examples=200)
-def test_the_buffer_keeps_what_is_not_forgotten(pushes: list[tuple[int, int]]) -> None:
+def test_the_buffer_has_all_samples_that_were_not_dropped(pushes: list[tuple[int, int]]) -> None:
     whole = np.stack([np.arange(2000), -np.arange(2000)]).astype(np.float32)
     buffer = SampleBuffer(2)
     for size, keep in pushes:
         buffer.append(whole[:, buffer.total : buffer.total + size])
         first = buffer.first
         assert np.array_equal(buffer.cut(first, buffer.total), whole[:, first : buffer.total])
-        buffer.forget(buffer.total - keep)
+        buffer.drop(buffer.total - keep)
         assert buffer.first == max(first, buffer.total - keep, 0)
 
 
-def test_the_buffer_takes_no_more_memory_than_what_it_keeps() -> None:
+def test_the_memory_of_the_buffer_is_limited() -> None:
     buffer = SampleBuffer(1)
     for _ in range(1000):
         buffer.append(np.zeros((1, 160), np.float32))
-        buffer.forget(buffer.total - 4800)
+        buffer.drop(buffer.total - 4800)
     assert buffer._block.shape[1] < 4 * 4800
     buffer.append(np.zeros((1, 500_000), np.float32))
     for _ in range(100):
-        buffer.forget(buffer.total - 4800)
+        buffer.drop(buffer.total - 4800)
         buffer.append(np.zeros((1, 160), np.float32))
-    assert buffer._block.shape[1] < 9 * 4800, "the memory of a large message is given back"
+    assert buffer._block.shape[1] < 9 * 4800, "the memory of a large message is freed"
 
 
-def test_samples_that_are_gone_cannot_be_cut() -> None:
+def test_dropped_samples_cannot_be_read() -> None:
     buffer = SampleBuffer(1)
     buffer.append(np.zeros((1, 100), np.float32))
-    buffer.forget(50)
+    buffer.drop(50)
     for first, last in ((49, 60), (60, 101), (70, 60)):
         with pytest.raises(ValueError, match="are not among 50 to 100"):
             buffer.cut(first, last)

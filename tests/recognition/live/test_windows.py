@@ -1,4 +1,4 @@
-"""Which windows of a stream are due, compared with those of the whole stream, however the samples come."""
+"""The windows of a stream, compared with those of the whole stream, for any sizes of messages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def all_due(windows: WindowCounter) -> list[WindowRange]:
     data=st.data(),
 )
 @settings(deadline=None, max_examples=200)
-def test_every_window_comes_in_its_time(pushes: list[int], length: int, hop: int, data: st.DataObject) -> None:
+def test_every_window_is_due_once_it_is_complete(pushes: list[int], length: int, hop: int, data: st.DataObject) -> None:
     hop = min(hop, length)
     windows = WindowCounter(length, hop, shortest=SHORTEST, skip=False)
     taken: list[WindowRange] = []
@@ -69,7 +69,7 @@ def test_late_windows_are_left_out_and_counted(pushes: list[tuple[int, bool]], h
         if take and windows.due:
             window = windows.take()
             assert needed <= window.first
-            assert window.last + hop > total, "it was not the latest"
+            assert window.last + hop > total, "a later window was complete"
             taken.append(window)
     windows.end()
     taken += all_due(windows)
@@ -79,7 +79,7 @@ def test_late_windows_are_left_out_and_counted(pushes: list[tuple[int, bool]], h
     assert [window.skipped for window in taken] == [
         place - before - 1 for before, place in zip([-1, *places], places, strict=False)
     ]
-    assert not whole or places[-1] == len(whole) - 1, "the end is never left out"
+    assert not whole or places[-1] == len(whole) - 1, "the last window is always scored"
 
 
 @pytest.mark.parametrize(
@@ -94,14 +94,14 @@ def test_late_windows_are_left_out_and_counted(pushes: list[tuple[int, bool]], h
         (13, [(0, 10), (5, 13)]),
     ],
 )
-def test_the_rest_is_a_window_where_it_is_long_enough(total: int, expected: list[tuple[int, int]]) -> None:
+def test_the_rest_is_a_window_if_it_is_long_enough(total: int, expected: list[tuple[int, int]]) -> None:
     windows = WindowCounter(10, 5, shortest=SHORTEST, skip=False)
     windows.extend(total)
     windows.end()
     assert [(window.first, window.last) for window in all_due(windows)] == expected
 
 
-def test_a_rest_too_short_is_left_out_where_windows_tile() -> None:
+def test_a_rest_that_is_too_short_is_not_scored() -> None:
     windows = WindowCounter(10, 10, shortest=SHORTEST, skip=False)
     windows.extend(23)
     windows.end()
