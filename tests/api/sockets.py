@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from service.api.problems import PROBLEM_MEDIA_TYPE
 from service.api.server.http_protocol import limited_protocol
 from service.api.server.websocket_protocol import WEBSOCKETS
+from service.settings.settings import Settings
 
 PATIENCE = 20.0
 
@@ -39,12 +40,11 @@ async def listening(
     send_buffer: int | None = None,
 ) -> AsyncIterator[int]:
     """Serve `app` on a free port, which is given; the kernel may hold `send_buffer` bytes that are not read."""
+    limits = Settings(header_timeout=header_timeout, max_header_bytes=max_header_bytes, max_headers=max_headers)
     config = uvicorn.Config(
         app,
         port=0,
-        http=limited_protocol(
-            header_timeout=header_timeout, max_header_bytes=max_header_bytes, max_headers=max_headers
-        ),
+        http=limited_protocol(limits),
         **WEBSOCKETS,
         lifespan="on",
         log_config=None,

@@ -9,7 +9,7 @@ from fastapi import FastAPI, HTTPException
 from starlette.responses import Response
 
 from service import errors
-from service.api.problems import problem_of, retry_headers, status_of
+from service.api.problems import problem_of, problem_response, status_of
 from service.errors import ServiceError, SetupError
 from tests.api.answers import check_problem, fields, problem
 from tests.api.conftest import serving
@@ -109,8 +109,8 @@ async def test_statuses_of_the_framework(new_app: Callable[..., FastAPI], status
 
 @pytest.mark.parametrize(("seconds", "header"), [(0.0, "1"), (0.3, "1"), (1.0, "1"), (1.2, "2"), (30.0, "30")])
 def test_retry_after_is_a_whole_number_of_at_least_one(seconds: float, header: str) -> None:
-    assert retry_headers(errors.QueueFull("Full.", seconds)) == {"Retry-After": header}
-    assert retry_headers(errors.DeadlineExceeded("Late.")) == {}
+    assert problem_response(errors.QueueFull("Full.", seconds), "id-1").headers["retry-after"] == header
+    assert "retry-after" not in problem_response(errors.DeadlineExceeded("Late."), "id-1").headers
 
 
 @pytest.mark.parametrize("path", ["/nope", "/recognize/", "/docs/assets/nope", "/docs/assets/..%2f__init__.py", "/%00"])

@@ -56,21 +56,26 @@ def test_keys_are_hashed_and_all_compared_in_constant_time(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("headers", "presented"),
+    ("headers", "subprotocols", "presented"),
     [
-        ({}, None),
-        ({"authorization": "Bearer abc"}, "abc"),
-        ({"authorization": "bearer  abc "}, "abc"),
-        ({"authorization": "Bearer"}, ""),
-        ({"x-api-key": "abc"}, "abc"),
-        ({"x-api-key": ""}, ""),
-        ({"authorization": "Basic xyz", "x-api-key": "abc"}, "abc"),  # a proxy's own
-        ({"authorization": "Basic xyz"}, None),
-        ({"authorization": "Bearer abc", "x-api-key": "def"}, "abc"),
+        ({}, (), None),
+        ({"authorization": "Bearer abc"}, (), "abc"),
+        ({"authorization": "bearer  abc "}, (), "abc"),
+        ({"authorization": "Bearer"}, (), ""),
+        ({"x-api-key": "abc"}, (), "abc"),
+        ({"x-api-key": ""}, (), ""),
+        ({"authorization": "Basic xyz", "x-api-key": "abc"}, (), "abc"),  # a proxy's own
+        ({"authorization": "Basic xyz"}, (), None),
+        ({"authorization": "Bearer abc", "x-api-key": "def"}, (), "abc"),
+        ({}, ("emotion2vec.stream",), None),
+        ({}, ("emotion2vec.stream", "bearer.a%2Fc"), "a/c"),
+        ({"x-api-key": "abc"}, ("bearer.def",), "abc"),
     ],
 )
-def test_where_a_key_may_stand(headers: dict[str, str], presented: str | None) -> None:
-    assert presented_key(Headers(headers)) == presented
+def test_where_a_key_is_read_from(
+    headers: dict[str, str], subprotocols: tuple[str, ...], presented: str | None
+) -> None:
+    assert presented_key(Headers(headers), subprotocols) == presented
 
 
 def test_keys_from_settings_and_file_are_one_set(tmp_path: Path) -> None:

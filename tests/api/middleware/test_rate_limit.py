@@ -23,7 +23,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def taken(limit: RateLimit, caller: str, times: int) -> int:
-    return sum(limit.take(caller).retry_after is None for _ in range(times))
+    return sum(limit.take(caller)[0] is None for _ in range(times))
 
 
 def test_a_burst_passes_and_then_the_average(clock: Clock) -> None:
@@ -49,22 +49,23 @@ def test_callers_do_not_share(clock: Clock) -> None:
 def test_who_waits_as_long_as_told_is_let_in(clock: Clock) -> None:
     limit = RateLimit(7, burst=2)
     taken(limit, "a", 2)
-    refused = limit.take("a")
-    assert refused.retry_after is not None
-    assert 0 < refused.retry_after < 60 / 7 + 0.01
-    clock.now += refused.retry_after * 0.9
-    assert limit.take("a").retry_after is not None
-    clock.now += refused.retry_after * 0.1 + 0.001
-    assert limit.take("a").retry_after is None
+    retry_after, _ = limit.take("a")
+    assert retry_after is not None
+    assert 0 < retry_after < 60 / 7 + 0.01
+    clock.now += retry_after * 0.9
+    assert limit.take("a")[0] is not None
+    clock.now += retry_after * 0.1 + 0.001
+    assert limit.take("a")[0] is None
 
 
 def test_the_headers_of_the_draft(clock: Clock) -> None:
     limit = RateLimit(30, burst=3)  # one every two seconds, three at once
-    assert limit.take("a").headers == {"RateLimit-Policy": '"requests";q=3;w=6', "RateLimit": '"requests";r=2;t=2'}
+    _, headers = limit.take("a")
+    assert headers == {"RateLimit-Policy": '"requests";q=3;w=6', "RateLimit": '"requests";r=2;t=2'}
     taken(limit, "a", 2)
-    refused = limit.take("a")
-    assert refused.retry_after == pytest.approx(2)
-    assert refused.headers["RateLimit"] == '"requests";r=0;t=6'
+    retry_after, headers = limit.take("a")
+    assert retry_after == pytest.approx(2)
+    assert headers["RateLimit"] == '"requests";r=0;t=6'
 
 
 def test_of_countless_callers_only_the_latest_are_remembered(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

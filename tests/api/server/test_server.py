@@ -307,7 +307,7 @@ def test_an_open_door_to_elsewhere_is_warned_of() -> None:
             return [line for line in process.communicate(timeout=10)[1].splitlines() if "WARNING" in line]
 
     (warning,) = warnings("--host", "0.0.0.0")
-    assert "everybody who reaches 0.0.0.0 may call" in warning
+    assert "anyone who can reach 0.0.0.0 may call" in warning
     assert warnings() == []
 
 
