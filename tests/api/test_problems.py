@@ -65,15 +65,15 @@ STATUSES = {
 def test_every_error_has_its_status_and_a_document(error: type[ServiceError]) -> None:
     status = STATUSES.get(error, 500)
     assert status_of(error) == status
-    document = problem_of(error("Told to the client."), "id-1")
-    # What is not made for clients is not told: the causes of a 500, and of a failed start.
+    document = problem_of(error("For the client."), "id-1")
+    # The details of internal errors and of failed starts are not shown to clients.
     hidden = error is ServiceError or issubclass(error, SetupError)
     check_problem(dict(document), status, ServiceError.code if hidden else error.code)
-    assert ("Told" in document["detail"]) is not hidden
+    assert ("For the client" in document["detail"]) is not hidden
     assert document["request_id"] == "id-1"
 
 
-def test_the_table_is_complete() -> None:
+def test_the_expected_statuses_are_complete() -> None:
     assert set(STATUSES) | set(classes(SetupError)) == set(classes(ServiceError))
 
 
@@ -88,7 +88,7 @@ def test_the_table_is_complete() -> None:
         (502, "bad_gateway"),
     ],
 )
-async def test_statuses_of_the_framework(new_app: Callable[..., FastAPI], status: int, code: str) -> None:
+async def test_error_statuses_of_the_framework(new_app: Callable[..., FastAPI], status: int, code: str) -> None:
     app = new_app()
 
     async def raised() -> None:

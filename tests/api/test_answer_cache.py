@@ -1,4 +1,4 @@
-"""The cache of answers: what it gives back, when it keeps out of the way, and how much memory it takes."""
+"""The answer cache: hits, requests that bypass it, and its memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ AS_WAV = {"content-type": "audio/wav", "x-request-id": "same"}
 SIZE = 2**20
 MODEL = model_info()
 
-# What a client may ask for, each of which changes the answer; and a timeout, which does not.
+# Options that change the answer.
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"granularity": "frame"},
@@ -56,7 +56,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 @pytest.fixture
 async def cached(new_app: Callable[..., FastAPI]) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application that keeps answers."""
+    """A client of an application with an answer cache."""
     async with serving(new_app(answer_cache_bytes=SIZE)) as client:
         yield client
 
@@ -91,7 +91,7 @@ async def test_a_hit_is_the_same_answer_byte_for_byte_without_the_model(
     assert set(timing.values()) == {"0.000"}
 
 
-async def test_every_option_and_every_byte_counts_but_not_the_timeout_or_the_shape_of_the_request(
+async def test_the_key_depends_on_bytes_and_options_but_not_on_timeout_or_encoding_of_the_request(
     cached: httpx.AsyncClient, registry: CollectorRegistry
 ) -> None:
     for options in OPTIONS:
@@ -105,7 +105,7 @@ async def test_every_option_and_every_byte_counts_but_not_the_timeout_or_the_sha
 
 
 @pytest.mark.parametrize("field", ["id", "revision", "backend", "device", "dtype"])
-async def test_another_model_has_answers_of_its_own(
+async def test_each_model_has_its_own_answers(
     cached: httpx.AsyncClient, recognizer: RecognizerDouble, field: str
 ) -> None:
     await post(cached)
@@ -125,7 +125,7 @@ async def test_an_upload_that_is_spooled_to_disk(cached: httpx.AsyncClient) -> N
 
 
 @pytest.mark.parametrize("directive", ["no-cache", "No-Cache", "max-age=0", "private, no-cache"])
-async def test_a_client_may_want_it_computed_anew(
+async def test_no_cache_computes_the_answer_again(
     cached: httpx.AsyncClient, recognizer: RecognizerDouble, registry: CollectorRegistry, directive: str
 ) -> None:
     assert (await post(cached, cache_control=directive)).headers["x-cache"] == "miss"
@@ -137,7 +137,7 @@ async def test_a_client_may_want_it_computed_anew(
     assert counted(registry, "requests_total", result="miss") == 0
 
 
-async def test_a_client_may_want_no_trace_left(cached: httpx.AsyncClient, registry: CollectorRegistry) -> None:
+async def test_no_store_keeps_no_answer(cached: httpx.AsyncClient, registry: CollectorRegistry) -> None:
     for _ in range(2):
         assert (await post(cached, cache_control="no-store")).headers["x-cache"] == "miss"
     assert counted(registry, "bytes") == 0
@@ -146,11 +146,11 @@ async def test_a_client_may_want_no_trace_left(cached: httpx.AsyncClient, regist
 
 
 @pytest.mark.parametrize("header", ["", "max-age=60", "no-cachet", "private"])
-def test_other_directives_mean_nothing_here(header: str) -> None:
+def test_other_directives_are_ignored(header: str) -> None:
     assert CacheControl.parse(header) == CacheControl(read=True, store=True)
 
 
-async def test_switched_off(new_app: Callable[..., FastAPI], recognizer: RecognizerDouble) -> None:
+async def test_without_a_cache(new_app: Callable[..., FastAPI], recognizer: RecognizerDouble) -> None:
     async with serving(new_app(answer_cache_bytes=0)) as client:
         for _ in range(2):
             assert "x-cache" not in (await post(client)).headers
@@ -168,9 +168,7 @@ async def test_errors_are_not_kept(cached: httpx.AsyncClient, recognizer: Recogn
     assert (await post(cached)).headers["x-cache"] == "miss"
 
 
-async def test_a_hit_passes_permits_and_options_as_any_request(
-    cached: httpx.AsyncClient, recognizer: RecognizerDouble
-) -> None:
+async def test_permits_and_options_apply_to_hits(cached: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
     await post(cached)
     recognizer.refusals.append(QueueFull("Full."))
     problem(await cached.post("/recognize", content=CLIP, headers=AS_WAV), 429, "queue_full")
@@ -180,7 +178,7 @@ async def test_a_hit_passes_permits_and_options_as_any_request(
     assert recognizer.permits == 0
 
 
-async def test_the_budget_for_frame_embeddings_holds_for_hits(new_app: Callable[..., FastAPI]) -> None:
+async def test_the_limit_of_frame_embeddings_applies_to_hits(new_app: Callable[..., FastAPI]) -> None:
     async with serving(new_app(max_duration=1, answer_cache_bytes=SIZE)) as client:
         clip = wav(1)
         await post(client, clip, embedding="frame")
@@ -213,18 +211,14 @@ async def test_a_batch_with_a_problem_is_no_hit(cached: httpx.AsyncClient) -> No
         assert (await cached.post("/recognize/batch", files=files)).headers["x-cache"] == "miss"
 
 
-async def test_answers_are_counted_by_label_also_where_the_cache_had_them(
-    cached: httpx.AsyncClient, registry: CollectorRegistry
-) -> None:
+async def test_hits_are_counted_by_label(cached: httpx.AsyncClient, registry: CollectorRegistry) -> None:
     label = (await post(cached)).json()["label"]
     await post(cached)
     assert registry.get_sample_value("ser_predictions_total", {"label": label}) == 2
     assert registry.get_sample_value("ser_stage_duration_seconds_count", {"stage": "decode"}) == 1
 
 
-async def test_requests_at_the_same_time_disturb_one_another_not(
-    cached: httpx.AsyncClient, recognizer: RecognizerDouble
-) -> None:
+async def test_concurrent_requests_do_not_interfere(cached: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
     recognizer.gate.clear()
     patient = [asyncio.create_task(post(cached)) for _ in range(4)]
     hasty = asyncio.create_task(cached.post("/recognize", content=CLIP, headers=AS_WAV, params={"timeout": "0.2"}))
@@ -239,15 +233,15 @@ async def test_requests_at_the_same_time_disturb_one_another_not(
 
 
 def answer_of(seed: int, seconds: float = 3.0, **options: Any) -> tuple[Key, CachedFile]:
-    """An answer as recognition makes it, which shares nothing with others."""
-    asked = parse_options(options.items())
+    """An answer that shares no objects with others."""
+    parsed = parse_options(options.items())
     samples = np.random.default_rng(seed).uniform(-0.3, 0.3, round(16_000 * seconds)).astype(np.float32)
-    clip = Clip(samples, 16_000, frame_embeddings=asked.embedding == "frame")
+    clip = Clip(samples, 16_000, frame_embeddings=parsed.embedding == "frame")
     decoded = DecodedFile((clip,), seconds, 16_000, 1, narrow_band=False)
     output = answer(clip, len(MODEL.labels))
-    found = recognition(output, MODEL, granularity=asked.granularity, embedding=asked.embedding)
-    cached = CachedFile(file_result(decoded, [found], asked), ("happy",), seconds)
-    return file_key(io.BytesIO(str(seed).encode()), asked, MODEL), cached
+    found = recognition(output, MODEL, granularity=parsed.granularity, embedding=parsed.embedding)
+    cached = CachedFile(file_result(decoded, [found], parsed), ("happy",), seconds)
+    return file_key(io.BytesIO(str(seed).encode()), parsed, MODEL), cached
 
 
 @pytest.mark.parametrize(
@@ -260,10 +254,10 @@ def answer_of(seed: int, seconds: float = 3.0, **options: Any) -> tuple[Key, Cac
         pytest.param({"channels": "split"}, marks=pytest.mark.slow),
     ],
 )
-def test_the_memory_counted_is_the_memory_taken(options: dict[str, Any]) -> None:
+def test_the_counted_memory_is_the_memory_used(options: dict[str, Any]) -> None:
     registry = CollectorRegistry()
     cache = AnswerCache(2**30, Telemetry(Metrics(registry)))
-    cache.put(*answer_of(0, **options))  # what is there once for all
+    cache.put(*answer_of(0, **options))  # allocates what all answers share
     counted_before = counted(registry, "bytes")
     gc.collect()
     tracemalloc.start()
@@ -275,11 +269,11 @@ def test_the_memory_counted_is_the_memory_taken(options: dict[str, Any]) -> None
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    said = counted(registry, "bytes") - counted_before
-    assert 0.85 * said <= taken <= said
+    reported = counted(registry, "bytes") - counted_before
+    assert 0.85 * reported <= taken <= reported
 
 
-def test_the_least_recently_used_go_when_the_memory_is_full() -> None:
+def test_the_least_recently_used_answers_are_evicted() -> None:
     registry = CollectorRegistry()
     answers = [answer_of(seed) for seed in range(20)]
     size = memory_of(answers[0][1])
@@ -307,7 +301,7 @@ def test_an_answer_that_would_evict_most_others_is_not_kept() -> None:
     assert counted(registry, "bytes") > 0
 
 
-def test_a_view_is_charged_for_the_array_that_it_keeps() -> None:
+def test_a_view_counts_the_memory_of_its_base_array() -> None:
     _, small = answer_of(0, granularity="frame")
     frames = small.result["frames"]
     whole = np.zeros((10_000, 9), np.float32)
@@ -315,7 +309,7 @@ def test_a_view_is_charged_for_the_array_that_it_keeps() -> None:
     assert memory_of(cut) - memory_of(small) == whole.nbytes - frames["scores"].nbytes
 
 
-def test_replacing_an_answer_charges_it_once() -> None:
+def test_a_replaced_answer_is_counted_once() -> None:
     registry = CollectorRegistry()
     cache = AnswerCache(SIZE, Telemetry(Metrics(registry)))
     key, cached = answer_of(0)
