@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.telemetry import TelemetryConfig
 from opentelemetry.trace import TracerProvider
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -27,9 +26,7 @@ from service.api.middleware.security_headers import SecurityHeadersMiddleware, c
 from service.api.openapi import DescribedApp
 from service.api.problems import answer_http_exception, answer_service_error, answer_validation_error
 from service.api.request_context import Services
-from service.api.routes import health, pages, status
-from service.api.routes.batch import batch_router
-from service.api.routes.recognize import recognize_router
+from service.api.routes import batch, health, pages, recognize, status
 from service.api.stream import route as stream
 from service.errors import ServiceError
 from service.inference.recognizer import Recognizer
@@ -43,7 +40,6 @@ from service.settings.settings import Settings
 _DESCRIPTION = """Speech emotion recognition with emotion2vec+: scores, embeddings and scores over time.
 
 Every error is a problem document (RFC 9457) with a stable `code`. Every answer has an `X-Request-ID`."""
-
 
 _FRAME_EMBEDDING_CLIPS = 2
 """Frame embeddings per request, in clips of maximal length: enough for the longest stereo file."""
@@ -65,13 +61,14 @@ def create_app(
     Raises:
         SettingsInvalid: if the file of API keys is not valid.
     """
-    keys, rate = ApiKeys.of(settings), RateLimit.of(settings)
+    keys = ApiKeys.of(settings)
+    rate = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
     no_keys = keys is None
     public_pages = settings.public_pages or no_keys
     # Routers in the order in which they are matched, and whether each is public: without key and rate limit.
     routers = [
-        (recognize_router(settings), False),
-        (batch_router(settings), False),
+        (recognize.recognize_router(settings), False),
+        (batch.batch_router(settings), False),
         (stream.router, False),
         (health.router, True),
         (health.metrics_router, settings.public_metrics or no_keys),
@@ -127,7 +124,16 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        telemetry=_tracing_only(tracer_provider),
+        # A span for each request if there is a provider; the service has its own metrics and logs.
+        telemetry={
+            "tracer_provider": tracer_provider,
+            "tracing": tracer_provider is not None,
+            "operation_spans": False,
+            "metrics": False,
+            "logs": False,
+            "auto_configure": False,
+            "exclude": _is_probe,
+        },
         middleware=middleware,
         exception_handlers={
             ServiceError: answer_service_error,
@@ -141,19 +147,6 @@ def create_app(
     for router, _ in routers:
         app.include_router(router)
     return app
-
-
-def _tracing_only(provider: TracerProvider | None) -> TelemetryConfig:
-    """FastAPI's telemetry: a span for each request if there is a provider. The service has its own metrics and logs."""
-    return {
-        "tracer_provider": provider,
-        "tracing": provider is not None,
-        "operation_spans": False,
-        "metrics": False,
-        "logs": False,
-        "auto_configure": False,
-        "exclude": _is_probe,
-    }
 
 
 def _is_probe(scope: Scope) -> bool:

@@ -46,14 +46,12 @@ AUDIO_ERRORS: tuple[type[ServiceError], ...] = (
 )
 """Errors of one file."""
 
-_LINE = "Line"
-
 LINES: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {
             NDJSON: {
                 "schema": {
-                    "$ref": f"#/components/schemas/{_LINE}",
+                    "$ref": "#/components/schemas/Line",
                     "description": "One of these on each line; with granularity=segment, where `Accept` says so",
                 }
             }
@@ -85,7 +83,7 @@ class DescribedApp(FastAPI):
         """The document, made at the first call."""
         if self.openapi_schema is None:
             document = super().openapi()
-            kinds: dict[str, Any] = {"Problem": Problem, _LINE: Line}
+            kinds: dict[str, Any] = {"Problem": Problem, "Line": Line}
             for name, kind in kinds.items():
                 schema = TypeAdapter(kind).json_schema(ref_template="#/components/schemas/{model}")
                 for part, described in (*schema.pop("$defs").items(), (name, schema)):

@@ -87,7 +87,7 @@ async def receive_form(request: Request, file_fields: Sequence[str], max_files: 
     except InvalidOptions:
         _close(files)
         raise
-    return ReceivedRequest(files, options, _deadline(request, options), _cache_control(request))
+    return _received(request, files, options)
 
 
 async def receive_file(request: Request, file_fields: Sequence[str]) -> ReceivedRequest:
@@ -111,9 +111,8 @@ async def receive_file(request: Request, file_fields: Sequence[str]) -> Received
             "such as audio/wav or application/octet-stream."
         )
     options = parse_options(request.query_params.multi_items())
-    deadline = _deadline(request, options)
-    files, _ = await _receive(request, deadline, _read_raw(request))
-    return ReceivedRequest(files, options, deadline, _cache_control(request))
+    files, _ = await _receive(request, _deadline(request, options), _read_raw(request))
+    return _received(request, files, options)
 
 
 async def _receive(request: Request, deadline: float, reading: Coroutine[Any, Any, _Body]) -> _Body:
@@ -148,8 +147,9 @@ def _deadline(request: Request, options: Options) -> float:
     return request_context(request.scope).arrival + (limit if options.timeout is None else min(limit, options.timeout))
 
 
-def _cache_control(request: Request) -> CacheControl:
-    return CacheControl.parse(request.headers.get("cache-control", ""))
+def _received(request: Request, files: deque[UploadFile], options: Options) -> ReceivedRequest:
+    cache_control = CacheControl.parse(request.headers.get("cache-control", ""))
+    return ReceivedRequest(files, options, _deadline(request, options), cache_control)
 
 
 class _WholeFormParser(MultiPartParser):

@@ -34,7 +34,8 @@ async def answer_response(
         cached: whether all of it came from the cache; None where no cache is used.
     """
     pieces = await in_pool(threads, None, encode, answer) if large else encode(answer)
-    headers = {"Server-Timing": _server_timing(timings)}
+    stages = timings.by_stage().items()
+    headers = {"Server-Timing": ", ".join(f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in stages)}
     if cached is not None:
         headers["X-Cache"] = "hit" if cached else "miss"
     if len(pieces) == 1:
@@ -71,7 +72,3 @@ async def while_connected(receive: Receive, job: Coroutine[Any, Any, T]) -> T:
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _server_timing(timings: Timings) -> str:
-    return ", ".join(f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in timings.by_stage().items())

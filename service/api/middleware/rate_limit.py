@@ -5,11 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from ipaddress import IPv6Address, IPv6Network, ip_address
-from typing import Self
 
 from starlette.types import Scope
-
-from service.settings.settings import Settings
 
 _MAX_CALLERS = 10_000
 """Callers that are remembered; beyond that, the least recently seen are forgotten and start with a full quota."""
@@ -39,11 +36,6 @@ class RateLimit:
             store=MemoryStore(options={"MAX_SIZE": _MAX_CALLERS}),
         )
         self._policy = f'"requests";q={burst};w={math.ceil(60 * burst / per_minute)}'
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self | None:
-        """The limit in `settings`, None where there is none."""
-        return cls(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
 
     def take(self, caller: str) -> tuple[float | None, Mapping[str, str]]:
         """Count one request of `caller` unless it exceeds the limit.

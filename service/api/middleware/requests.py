@@ -94,8 +94,8 @@ class RequestMiddleware:
             if scope["type"] == "http":
                 self._count(scope, context, status, seconds)
             if self._log and logger.isEnabledFor(logging.INFO) and _route_template(scope) not in PROBES:
-                kind = "request" if context.stream is None else "stream"
-                logger.info(kind, extra=_fields(scope, context, status, seconds))
+                fields = _fields(scope, context, status, seconds)
+                logger.info("request" if context.stream is None else "stream", extra=fields)
 
     def _count(self, scope: Scope, context: RequestContext, status: int, seconds: float) -> None:
         route = _route_template(scope)

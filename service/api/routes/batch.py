@@ -80,14 +80,11 @@ async def _answer(parts: Services, received: ReceivedRequest, context: RequestCo
                 context.failed_files += 1
                 item["problem"] = problem_of(reported(exc, context), context.id)
 
-    await all_of(recognize_files() for _ in range(_parallel(len(received.files), parts.settings)))
+    # As many files may be decoded or queued at a time: one batch must not fill the queue.
+    parallel = max(1, int(parts.settings.max_queue_seconds / parts.settings.longest_clip / 2))
+    await all_of(recognize_files() for _ in range(min(parallel, _MAX_PARALLEL, len(received.files))))
     answer: BatchAnswer = {"id": context.id, "model": model_summary(files.model), "items": items}
     timings = Timings.longest(file.timings for file in done)
     cached = None if parts.core.cache is None else len(done) == len(items) and all(file.cached for file in done)
     large = received.options.over_time
     return await answer_response(parts.core.threads, answer, timings, large=large, cached=cached)
-
-
-def _parallel(files: int, settings: Settings) -> int:
-    """How many files may be decoded or queued at a time: one batch must not fill the queue."""
-    return min(files, _MAX_PARALLEL, max(1, int(settings.max_queue_seconds / settings.longest_clip / 2)))

@@ -167,10 +167,8 @@ class LimitedProtocol(AnswerTimeoutProtocol):
         self._refuse(self._error or MalformedRequest("This is not a valid HTTP request."))
 
     def _too_large(self) -> HeadersTooLarge:
-        max_bytes, max_headers = self.settings.max_header_bytes, self.settings.max_headers
-        return HeadersTooLarge(
-            f"Path, query and headers may have {max_bytes} bytes, and there may be {max_headers} headers."
-        )
+        limits = f"{self.settings.max_header_bytes} bytes, and there may be {self.settings.max_headers} headers"
+        return HeadersTooLarge(f"Path, query and headers may have {limits}.")
 
     def _refuse(self, error: ServiceError) -> None:
         """Send the problem document from here, since the application may not have the request yet, and close."""
@@ -180,7 +178,7 @@ class LimitedProtocol(AnswerTimeoutProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
             if self.cycle.response_started or self.pipeline:
-                self._close()  # the client would take the problem document for a part of the other response
+                self.transport.close()  # the client would take the problem document for a part of the other response
                 return
         defaults = [(name.decode(), value.decode()) for name, value in self.server_state.default_headers]
         self.transport.write(refusal(error, defaults).serialize())
@@ -188,16 +186,12 @@ class LimitedProtocol(AnswerTimeoutProtocol):
 
     def _start_timer(self, seconds: float) -> None:
         self._stop_timer()
-        self._timer = self.loop.call_later(seconds, self._close)
+        self._timer = self.loop.call_later(seconds, self.transport.close)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _close(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.close()
 
 
 def limited_protocol(settings: Settings) -> type[LimitedProtocol]:

@@ -117,7 +117,10 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         self.stop_keepalive()
         self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
         if close.code == _TOO_BIG:
-            self.transport.write(_problem_message(request_context(cast(Scope, self.scope)).id))
+            error = MessageTooLarge(f"A message may have {MAX_MESSAGE} bytes, in {_MAX_FRAGMENTS} fragments.")
+            problem = problem_of(error, request_context(cast(Scope, self.scope)).id)
+            text = orjson.dumps({**problem, "type": "problem"})
+            self.transport.write(Frame(Opcode.TEXT, text).serialize(mask=False))
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
@@ -174,13 +177,6 @@ class _Handshake(ServerProtocol):
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
             return refusal(ServiceError("See the log."))
         return refusal(MalformedRequest("This is not a valid request to open a WebSocket."))
-
-
-def _problem_message(request_id: str) -> bytes:
-    """The problem message for a message that is too large to be given to the application."""
-    error = MessageTooLarge(f"A message may have {MAX_MESSAGE} bytes, in {_MAX_FRAGMENTS} fragments.")
-    event = {**problem_of(error, request_id), "type": "problem"}
-    return Frame(Opcode.TEXT, orjson.dumps(event)).serialize(mask=False)
 
 
 WEBSOCKETS: dict[str, Any] = {

@@ -8,15 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from service.errors import FieldError, InvalidMessage, InvalidOptions
-from service.recognition.live.options import (
-    MAX_CHANNELS,
-    MAX_LABELS,
-    MAX_RATE,
-    MAX_SECONDS,
-    MIN_RATE,
-    MIN_SECONDS,
-    StreamOptions,
-)
+from service.recognition.live import options
 from service.recognition.options import invalid_options, unknown_field
 from service.recognition.result_types import ModelSummary
 
@@ -28,21 +20,21 @@ _MAX_WINDOW_SAMPLES = 2 * 48_000 * 30
 """Maximal samples of a window over all channels, 30 s of stereo at 48 kHz: bounds the memory of a stream."""
 
 _MUST_BE = {
-    "sampling_rate": f"must be a whole number of Hz, {MIN_RATE} to {MAX_RATE}",
+    "sampling_rate": f"must be a whole number of Hz, {options.MIN_RATE} to {options.MAX_RATE}",
     "encoding": "must be one of s16le, f32le",
-    "channels": f"must be a whole number, 1 to {MAX_CHANNELS}",
+    "channels": f"must be a whole number, 1 to {options.MAX_CHANNELS}",
     "select": "must be mix, split, or the index of one channel, counted from 0",
-    "window": f"must be seconds, {MIN_SECONDS:g} to {MAX_SECONDS:g}",
-    "hop": f"must be seconds, {MIN_SECONDS:g} to {MAX_SECONDS:g}",
+    "window": f"must be seconds, {options.MIN_SECONDS:g} to {options.MAX_SECONDS:g}",
+    "hop": f"must be seconds, {options.MIN_SECONDS:g} to {options.MAX_SECONDS:g}",
     "trim": "must be true or false",
-    "labels": f"must be a list of 1 to {MAX_LABELS} names",
+    "labels": f"must be a list of 1 to {options.MAX_LABELS} names",
     "label_language": "must be one of en, zh, native",
     "embedding": "must be one of none, utterance",
     "late": "must be one of skip, wait",
 }
 
 
-class Start(StreamOptions):
+class Start(options.StreamOptions):
     """The first message of the client: the format of the audio, and the options."""
 
     type: Literal["start"]

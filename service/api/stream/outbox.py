@@ -46,7 +46,7 @@ class Outbox:
         self.force(message)
 
     def force(self, message: bytes) -> None:
-        """Queue a message even if the queue is full: the first one, or the last one before the stream is closed."""
+        """Queue a message even if the queue is full, as the last one before the stream is closed."""
         self._messages.append((message.decode(), len(message)))
         self._bytes += len(message)
         self._changed.set()

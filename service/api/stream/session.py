@@ -61,7 +61,7 @@ class Session:
         self._context = context
         self._draining = draining
         self._outbox = Outbox(parts.settings.stream_idle_timeout)
-        self._counts = context.stream = StreamCounts()
+        context.stream = self._counts = StreamCounts()
         self._receive_timeout: asyncio.Timeout | None = None
         self._ended_by_draining = asyncio.Event()  # before the end message of the client
 
@@ -109,8 +109,7 @@ class Session:
             "window": start.window,
             "hop": start.hop_seconds,
         }
-        self._parts.metrics.stream_events.labels("ready").inc()
-        self._outbox.force(b"".join(encode(ready)))
+        await self._emit(ready, wait=False)
         async with asyncio.TaskGroup() as group:
             sending = group.create_task(self._outbox.send(self._socket))
             reading = group.create_task(self._read(start, schedule, recognition))
@@ -121,17 +120,15 @@ class Session:
             reading.cancel()
             watching.cancel()
 
-    async def _emit(self, event: StreamEvent, wait: bool) -> None:
+    async def _emit(self, event: StreamEvent | ReadyEvent, wait: bool) -> None:
         self._parts.metrics.stream_events.labels(event["type"]).inc()
         await self._outbox.put(b"".join(encode(event)), wait=wait)
 
     async def _receive_start(self, deadline: float) -> Start:
         message = await self._receive(deadline)
-        if not isinstance(message, str):
-            raise errors.InvalidMessage("Before any audio comes a start message, as text.")
-        start = parse_message(message)
+        start = parse_message(message) if isinstance(message, str) else None
         if not isinstance(start, Start):
-            raise errors.InvalidMessage("Before anything else comes a start message.")
+            raise errors.InvalidMessage("The first message must be a start message, as text.")
         return start
 
     async def _read(self, start: Start, schedule: StreamSchedule, recognition: StreamRecognition) -> None:
@@ -183,7 +180,7 @@ class Session:
         except TimeoutError:
             if self._ended_by_draining.is_set():
                 return None
-            raise errors.StreamIdle("No audio has come for too long.") from None
+            raise errors.StreamIdle("No audio has arrived for too long.") from None
         finally:
             self._receive_timeout = None
         if message["type"] == "websocket.disconnect":
@@ -192,7 +189,7 @@ class Session:
         if text is None:
             return bytes(message["bytes"])
         if len(text) > MAX_TEXT:
-            raise errors.MessageTooLarge(f"A message that is no audio may have {MAX_TEXT} characters.")
+            raise errors.MessageTooLarge(f"A text message may have {MAX_TEXT} characters.")
         return text
 
     async def _watch_draining(self, schedule: StreamSchedule) -> None:
