@@ -142,7 +142,7 @@ def create_app(
         },
     )
     app.public = frozenset(route.path for route, public in routes if public and isinstance(route, Route))
-    app.needs_key, app.limits_rate = keys is not None, rate is not None
+    app.needs_key, app.limits_rate = not no_keys, rate is not None
     app.state.services = Services(core, settings, metrics, streams)
     for router, _ in routers:
         app.include_router(router)

@@ -45,7 +45,7 @@ class ReceivedRequest:
     """A request whose body has arrived; a context in which its files are open.
 
     Attributes:
-        files: its files; whoever takes one out must close it, the context closes the others.
+        files: its files; code that removes one must close it, the context closes the others.
         options: its options.
         deadline: when it must be answered, on the event loop's clock.
         cache_control: how it may use the answer cache.

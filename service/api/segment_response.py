@@ -51,12 +51,11 @@ async def answer_segments(request: Request, received: ReceivedRequest, resources
         return SegmentStream(long_file, context, resources.pop_all())
     segments = SegmentLists()
 
-    async def keep(segment: Segment) -> None:
+    async def collect(segment: Segment) -> None:
         segments.add(segment, encoded(segment))
 
-    totals, timings = await long_file.run(keep)
-    model = model_summary(long_file.model)
-    answer: SegmentedAnswer = {"id": context.id, "model": model, **totals.result(segments)}
+    totals, timings = await long_file.run(collect)
+    answer: SegmentedAnswer = {"id": context.id, "model": model_summary(long_file.model), **totals.result(segments)}
     return await answer_response(core.threads, answer, timings, large=True, cached=None)
 
 

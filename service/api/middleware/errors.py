@@ -12,7 +12,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from service.api.problems import PROBLEM_MEDIA_TYPE, ProblemResponse, problem_of_status, problem_response, reported
 from service.api.request_context import can_deny, request_context
-from service.errors import Draining, ServiceError
+from service.errors import Draining
 
 
 class ErrorMiddleware:
@@ -43,23 +43,21 @@ class ErrorMiddleware:
             if not replaced:
                 await send(message)
 
-        async def fail(error: ServiceError) -> None:
-            if not started:
-                await problem_response(error, context.id)(scope, receive, send)
-
         try:
             await self.app(scope, receive, send_problems)
         except (ClientDisconnect, WebSocketDisconnect):
             raise
         except asyncio.CancelledError:
             # The server cancels the remaining requests at the end of its grace period.
-            await fail(Draining("The service is shutting down; another instance will answer."))
+            if not started:
+                error = Draining("The service is shutting down; another instance will answer.")
+                await problem_response(error, context.id)(scope, receive, send)
             raise
         except Exception as exc:
-            error = reported(exc, context)
+            response = problem_response(reported(exc, context), context.id)
             if started:
                 raise  # the server aborts the connection, so that the client does not take the response for complete
-            await fail(error)
+            await response(scope, receive, send)
 
 
 def _framework_error(message: Message, scope: Scope) -> int | None:

@@ -56,7 +56,7 @@ class RateLimit:
 
 def client_network(scope: Scope) -> str:
     """The client's IPv4 address, or the /64 network of its IPv6 address, since every IPv6 host has many addresses."""
-    host: str = (scope.get("client") or ("nobody",))[0]  # a Unix domain socket has no address
+    host: str = (scope.get("client") or ("local",))[0]  # a Unix domain socket has no address
     try:
         address = ip_address(host)
     except ValueError:  # a trusted proxy may send any text

@@ -86,5 +86,4 @@ async def _answer(parts: Services, received: ReceivedRequest, context: RequestCo
     answer: BatchAnswer = {"id": context.id, "model": model_summary(files.model), "items": items}
     timings = Timings.longest(file.timings for file in done)
     cached = None if parts.core.cache is None else len(done) == len(items) and all(file.cached for file in done)
-    large = received.options.over_time
-    return await answer_response(parts.core.threads, answer, timings, large=large, cached=cached)
+    return await answer_response(parts.core.threads, answer, timings, large=received.options.over_time, cached=cached)

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, WebSocket
 from starlette.responses import StreamingResponse
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
+from tests.api.answers import check_problem
 from tests.api.conftest import serving
 from tests.api.double import RecognizerDouble
+from tests.api.sockets import listening
 from tests.api.sounds import wav
 from tests.inference.running import until
 
@@ -68,3 +73,23 @@ async def test_a_crash_during_a_response_aborts_it(new_app: Callable[..., FastAP
     async with serving(app) as client:
         with pytest.raises(RuntimeError, match="crash"):
             await client.get("/half")
+
+
+async def test_a_crash_before_a_websocket_is_accepted(
+    new_app: Callable[..., FastAPI], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = new_app()
+
+    async def crash(_: WebSocket) -> None:
+        raise RuntimeError("secret")
+
+    app.add_api_websocket_route("/crash", crash)
+    async with listening(app) as port:
+        with pytest.raises(InvalidStatus) as caught:
+            await connect(f"ws://127.0.0.1:{port}/crash", proxy=None)
+    response = caught.value.response
+    document = json.loads(response.body)
+    check_problem(document, 500, "internal_error")
+    assert document["request_id"] == response.headers["x-request-id"]
+    assert "secret" not in str(document)
+    assert [record.levelname for record in caplog.records if record.exc_info] == ["ERROR"]

@@ -96,7 +96,7 @@ async def test_there_is_no_limit_by_default(client: httpx.AsyncClient) -> None:
         (("::ffff:192.0.2.7", 1), "192.0.2.7"),  # IPv4 on a dual-stack socket: not one network for all
         (("unknown", 0), "unknown"),
         (("x" * 10_000, 0), "x" * 64),
-        (None, "nobody"),
+        (None, "local"),
     ],
 )
 def test_client_networks(client: Any, network: str) -> None:
