@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from loadtests.accuracy.synthetic_calls import CODECS, encode, make_call, source_clips
-from tests.api.segments.lines import NDJSON
+from tests.api.segment_lines import NDJSON
 from tests.api.server.test_server import metric, resident_bytes, serving
 from tests.audio_samples import encode as encode_clip
 from tests.audio_samples import speech

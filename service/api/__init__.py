@@ -1,1 +1,1 @@
-"""HTTP: routes, schemas, problems and middleware. Knows nothing of tensors."""
+"""The HTTP and WebSocket API: routes, schemas, problem documents and middleware, without any knowledge of tensors."""

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.telemetry import TelemetryConfig
 from opentelemetry.trace import TracerProvider
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -22,14 +21,12 @@ from service.api.middleware.api_keys import ApiKeys
 from service.api.middleware.body_timeout import BodyTimeoutMiddleware
 from service.api.middleware.errors import ErrorMiddleware
 from service.api.middleware.rate_limit import RateLimit
-from service.api.middleware.requests import PROBES, RequestMiddleware, RootPathMiddleware
+from service.api.middleware.requests import PROBES, RequestMiddleware
 from service.api.middleware.security_headers import SecurityHeadersMiddleware, cross_origin
-from service.api.openapi import DescribedApp, Protection
+from service.api.openapi import DescribedApp
 from service.api.problems import answer_http_exception, answer_service_error, answer_validation_error
 from service.api.request_context import Services
-from service.api.routes import health, pages, status
-from service.api.routes.batch import batch_router
-from service.api.routes.recognize import recognize_router
+from service.api.routes import batch, health, pages, recognize, status
 from service.api.stream import route as stream
 from service.errors import ServiceError
 from service.inference.recognizer import Recognizer
@@ -44,9 +41,8 @@ _DESCRIPTION = """Speech emotion recognition with emotion2vec+: scores, embeddin
 
 Every error is a problem document (RFC 9457) with a stable `code`. Every answer has an `X-Request-ID`."""
 
-
 _FRAME_EMBEDDING_CLIPS = 2
-"""Clips of full length for which one request gets frame embeddings, so that stereo of full length passes."""
+"""Frame embeddings per request, in clips of maximal length: enough for the longest stereo file."""
 
 
 def create_app(
@@ -54,34 +50,36 @@ def create_app(
 ) -> FastAPI:
     """Make the application.
 
-    Its lifespan starts the recognizer, whose model loads in the background, and drains it in the end.
+    Its lifespan starts the recognizer, whose model loads in the background, and drains it at the end.
 
     Args:
-        recognizer: answers clips; nobody else starts it.
+        recognizer: recognises clips; it must not be started yet.
         settings: limits and paths.
-        metrics: where to count.
-        tracer_provider: takes the spans of requests; None makes none.
+        metrics: where requests and events are counted.
+        tracer_provider: receives the spans of requests; None for no tracing.
 
     Raises:
-        SettingsInvalid: if the file of API keys cannot be used.
+        SettingsInvalid: if the file of API keys is not valid.
     """
-    keys, rate = ApiKeys.of(settings), RateLimit.of(settings)
-    everybody = keys is None
-    # Routers in the order in which they are tried, and whether each is public: without a key, and without a rate limit.
+    keys = ApiKeys.of(settings)
+    rate = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
+    no_keys = keys is None
+    public_pages = settings.public_pages or no_keys
+    # Routers in the order in which they are matched, and whether each is public: without key and rate limit.
     routers = [
-        (recognize_router(settings), False),
-        (batch_router(settings), False),
+        (recognize.recognize_router(settings), False),
+        (batch.batch_router(settings), False),
         (stream.router, False),
         (health.router, True),
-        (health.metrics_router, settings.public_metrics or everybody),
+        (health.metrics_router, settings.public_metrics or no_keys),
         (status.models_router, False),
-        # The page asks while it waits; that must not count against its caller's rate.
-        (status.requests_router, settings.public_pages or everybody),
+        # The page polls it while it waits; this must not count against the caller's rate.
+        (status.requests_router, public_pages),
     ]
     if settings.page:
-        routers.append((pages.page_router, settings.public_pages or everybody))
+        routers.append((pages.page_router, public_pages))
     if settings.docs:
-        routers.append((pages.docs_router, settings.public_pages or everybody))
+        routers.append((pages.docs_router, public_pages))
     routes = [(route, public) for router, public in routers for route in router.routes]
     observer = Telemetry(metrics, tracer_provider)
     core = Core(
@@ -109,13 +107,11 @@ def create_app(
 
     middleware = [
         Middleware(BodyTimeoutMiddleware, total=settings.body_timeout, idle=settings.body_idle_timeout),
-        Middleware(RequestMiddleware, metrics=metrics, log=settings.access_log),
+        Middleware(RequestMiddleware, root_path=settings.root_path, metrics=metrics, log=settings.access_log),
         *cross_origin(settings),
         Middleware(SecurityHeadersMiddleware),
         Middleware(ErrorMiddleware),
     ]
-    if settings.root_path:
-        middleware.insert(0, Middleware(RootPathMiddleware, root_path=settings.root_path))
     if keys is not None or rate is not None:
         middleware.append(Middleware(AccessMiddleware, routes=routes, keys=keys, rate=rate, metrics=metrics))
     app = DescribedApp(
@@ -128,7 +124,16 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        telemetry=_tracing_only(tracer_provider),
+        # A span for each request if there is a provider; the service has its own metrics and logs.
+        telemetry={
+            "tracer_provider": tracer_provider,
+            "tracing": tracer_provider is not None,
+            "operation_spans": False,
+            "metrics": False,
+            "logs": False,
+            "auto_configure": False,
+            "exclude": _is_probe,
+        },
         middleware=middleware,
         exception_handlers={
             ServiceError: answer_service_error,
@@ -136,28 +141,12 @@ def create_app(
             RequestValidationError: answer_validation_error,
         },
     )
-    app.protection = Protection(
-        public=frozenset(route.path for route, public in routes if public and isinstance(route, Route)),
-        keys=keys is not None,
-        rate=rate is not None,
-    )
+    app.public = frozenset(route.path for route, public in routes if public and isinstance(route, Route))
+    app.needs_key, app.limits_rate = not no_keys, rate is not None
     app.state.services = Services(core, settings, metrics, streams)
     for router, _ in routers:
         app.include_router(router)
     return app
-
-
-def _tracing_only(provider: TracerProvider | None) -> TelemetryConfig:
-    """FastAPI's telemetry: a span for each request where there is a provider. Metrics and logs are made elsewhere."""
-    return {
-        "tracer_provider": provider,
-        "tracing": provider is not None,
-        "operation_spans": False,
-        "metrics": False,
-        "logs": False,
-        "auto_configure": False,
-        "exclude": _is_probe,
-    }
 
 
 def _is_probe(scope: Scope) -> bool:

@@ -1,90 +1,64 @@
-"""The OpenAPI document: what FastAPI cannot see by itself, because the routes read their bodies themselves."""
+"""The parts of the OpenAPI document that FastAPI cannot derive: bodies, options, errors, keys and rate limits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 
+from service import errors
 from service.api.problems import PROBLEM_MEDIA_TYPE, documented
 from service.api.request_body import FORM, RAW
 from service.api.responses import NDJSON
 from service.api.schemas import Line, Problem
-from service.errors import (
-    AudioEmpty,
-    AudioNotFinite,
-    AudioTooLong,
-    AudioTooShort,
-    AudioTruncated,
-    BodyTooLarge,
-    DeadlineExceeded,
-    Draining,
-    InferenceFailed,
-    InvalidOptions,
-    KeyInvalid,
-    KeyMissing,
-    MalformedBody,
-    ModelLoading,
-    NotDecodable,
-    QueueFull,
-    RateLimited,
-    ServiceError,
-    StorageFull,
-    UnsupportedMediaType,
-    UploadTimeout,
-    WorkerDead,
-)
+from service.errors import ServiceError
 from service.recognition.options import Options
 
 _FILE: dict[str, Any] = {"type": "string", "format": "binary"}
 
 REQUEST_ERRORS: tuple[type[ServiceError], ...] = (
-    MalformedBody,
-    UploadTimeout,
-    BodyTooLarge,
-    UnsupportedMediaType,
-    InvalidOptions,
-    QueueFull,
-    ModelLoading,
-    Draining,
-    StorageFull,
-    WorkerDead,
-    DeadlineExceeded,
+    errors.MalformedBody,
+    errors.UploadTimeout,
+    errors.BodyTooLarge,
+    errors.UnsupportedMediaType,
+    errors.InvalidOptions,
+    errors.QueueFull,
+    errors.ModelLoading,
+    errors.Draining,
+    errors.StorageFull,
+    errors.WorkerDead,
+    errors.DeadlineExceeded,
     ServiceError,
 )
-"""What can be wrong with any recognition as a whole."""
+"""Errors of any recognition request as a whole."""
 
 AUDIO_ERRORS: tuple[type[ServiceError], ...] = (
-    AudioTooLong,
-    NotDecodable,
-    AudioEmpty,
-    AudioTooShort,
-    AudioTruncated,
-    AudioNotFinite,
-    InferenceFailed,
+    errors.AudioTooLong,
+    errors.NotDecodable,
+    errors.AudioEmpty,
+    errors.AudioTooShort,
+    errors.AudioTruncated,
+    errors.AudioNotFinite,
+    errors.InferenceFailed,
 )
-"""What can be wrong with one file."""
-
-
-_LINE = "Line"
+"""Errors of one file."""
 
 LINES: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {
             NDJSON: {
                 "schema": {
-                    "$ref": f"#/components/schemas/{_LINE}",
+                    "$ref": "#/components/schemas/Line",
                     "description": "One of these on each line; with granularity=segment, where `Accept` says so",
                 }
             }
         }
     }
 }
-"""The other form of an answer."""
+"""The response of JSON lines."""
 
 SECURITY_SCHEMES: dict[str, Any] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key as `Authorization: Bearer KEY`"},
@@ -92,47 +66,45 @@ SECURITY_SCHEMES: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Protection:
-    """What `service.api.middleware.access` asks of callers: a key, a rate, and which paths are free of both."""
+class DescribedApp(FastAPI):
+    """FastAPI with an OpenAPI document that includes the schemas of problems and lines, keys and rate limits.
+
+    Attributes:
+        public: paths that need no key and have no rate limit.
+        needs_key: whether all other operations need a key.
+        limits_rate: whether all other operations have a rate limit.
+    """
 
     public: frozenset[str] = frozenset()
-    keys: bool = False
-    rate: bool = False
-
-
-class DescribedApp(FastAPI):
-    """FastAPI whose document has what FastAPI does not see: the schema of problems, and what middleware asks for."""
-
-    protection = Protection()
+    needs_key = False
+    limits_rate = False
 
     def openapi(self) -> dict[str, Any]:
-        """Make the document, once."""
+        """The document, made at the first call."""
         if self.openapi_schema is None:
             document = super().openapi()
-            kinds: dict[str, Any] = {"Problem": Problem, _LINE: Line}
+            kinds: dict[str, Any] = {"Problem": Problem, "Line": Line}
             for name, kind in kinds.items():
                 schema = TypeAdapter(kind).json_schema(ref_template="#/components/schemas/{model}")
                 for part, described in (*schema.pop("$defs").items(), (name, schema)):
                     document["components"]["schemas"].setdefault(part, described)
-            _describe_protection(document, self.protection)
+            self._describe_access(document)
         return super().openapi()
 
-
-def _describe_protection(document: dict[str, Any], protection: Protection) -> None:
-    refusals: list[type[ServiceError]] = []
-    if protection.keys:
-        document["components"]["securitySchemes"] = SECURITY_SCHEMES
-        document["security"] = [{name: []} for name in SECURITY_SCHEMES]
-        refusals += [KeyMissing, KeyInvalid]
-    if protection.rate:
-        refusals.append(RateLimited)
-    for path, operations in document["paths"].items():
-        for operation in operations.values():
-            if path not in protection.public:
-                _add_responses(operation["responses"], documented(*refusals))
-            elif protection.keys:
-                operation["security"] = []
+    def _describe_access(self, document: dict[str, Any]) -> None:
+        refusals: list[type[ServiceError]] = []
+        if self.needs_key:
+            document["components"]["securitySchemes"] = SECURITY_SCHEMES
+            document["security"] = [{name: []} for name in SECURITY_SCHEMES]
+            refusals += [errors.KeyMissing, errors.KeyInvalid]
+        if self.limits_rate:
+            refusals.append(errors.RateLimited)
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
+                if path not in self.public:
+                    _add_responses(operation["responses"], documented(*refusals))
+                elif self.needs_key:
+                    operation["security"] = []
 
 
 def _add_responses(responses: dict[str, Any], more: dict[int | str, dict[str, Any]]) -> None:
@@ -152,7 +124,7 @@ def option_parameters(*, batch: bool = False) -> list[dict[str, Any]]:
 
 
 def _form_body(files: dict[str, Any], required: Sequence[str], batch: bool) -> dict[str, Any]:
-    """A form with `files`, of which one of `required` must be there, and the options as text fields."""
+    """A form with `files`, of which one of `required` must be sent, and the options as text fields."""
     return {
         FORM: {
             "schema": {
@@ -166,7 +138,7 @@ def _form_body(files: dict[str, Any], required: Sequence[str], batch: bool) -> d
 
 
 def file_body(names: Sequence[str]) -> dict[str, Any]:
-    """The request body of one file: a form in which it has one of `names`, or its bytes."""
+    """The request body of one file: a form with the file under one of `names`, or the bytes of the file."""
     files = {name: {**_FILE, "description": "The audio, in any common format"} for name in names}
     return {
         "required": True,
@@ -183,7 +155,7 @@ def files_body(name: str, max_files: int) -> dict[str, Any]:
 @cache
 def _options(batch: bool) -> dict[str, dict[str, Any]]:
     properties: dict[str, dict[str, Any]] = Options.model_json_schema()["properties"]
-    # An absent option has no value, which JSON schema cannot say by a default of null.
+    # A default of null would be wrong: an option that is not given has no value.
     options = {
         name: {key: value for key, value in schema.items() if key != "title" and value is not None}
         for name, schema in properties.items()

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents: the one place where exception classes become HTTP statuses."""
+"""Errors as RFC 9457 problem documents: the only module that maps exception classes to HTTP statuses."""
 
 from __future__ import annotations
 
@@ -16,68 +16,45 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from service import errors
 from service.api.request_context import RequestContext, request_context, services
 from service.api.schemas import FieldProblem, Problem
-from service.errors import (
-    AudioTooLong,
-    BodyTooLarge,
-    DeadlineExceeded,
-    FieldError,
-    HeadersTooLarge,
-    InferenceFailed,
-    InvalidOptions,
-    InvalidRequest,
-    MalformedBody,
-    MalformedRequest,
-    MessageTooLarge,
-    NotDecodable,
-    OriginForbidden,
-    QueueFull,
-    RateLimited,
-    Refused,
-    ServiceError,
-    SlowConsumer,
-    StreamIdle,
-    TooManyStreams,
-    Unauthorized,
-    UnsupportedMediaType,
-    UploadTimeout,
-)
+from service.errors import FieldError, InferenceFailed, InvalidOptions, Refused, ServiceError
 
 logger = logging.getLogger(__name__)
 
 PROBLEM_TYPE = "urn:emotion2vec-service:problem:"
-"""What `type` begins with; the error's code follows."""
+"""The prefix of `type`; the error's code follows."""
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 PROBLEM_SCHEMA = "#/components/schemas/Problem"
-"""Where the OpenAPI document has it; `service.api.openapi` puts it there."""
+"""The schema in the OpenAPI document, where `service.api.openapi` puts it."""
 
 STATUSES: Mapping[type[ServiceError], int] = {
-    MalformedRequest: 400,
-    MalformedBody: 400,
-    Unauthorized: 401,
-    OriginForbidden: 403,
-    UploadTimeout: 408,
-    StreamIdle: 408,
-    SlowConsumer: 408,
-    BodyTooLarge: 413,
-    MessageTooLarge: 413,
-    AudioTooLong: 413,
-    NotDecodable: 415,
-    UnsupportedMediaType: 415,
-    InvalidRequest: 422,
-    QueueFull: 429,
-    RateLimited: 429,
-    TooManyStreams: 429,
-    HeadersTooLarge: 431,
-    Refused: 503,
-    DeadlineExceeded: 504,
-    ServiceError: 500,
+    errors.MalformedRequest: 400,
+    errors.MalformedBody: 400,
+    errors.Unauthorized: 401,
+    errors.OriginForbidden: 403,
+    errors.UploadTimeout: 408,
+    errors.StreamIdle: 408,
+    errors.SlowConsumer: 408,
+    errors.BodyTooLarge: 413,
+    errors.MessageTooLarge: 413,
+    errors.AudioTooLong: 413,
+    errors.NotDecodable: 415,
+    errors.UnsupportedMediaType: 415,
+    errors.InvalidRequest: 422,
+    errors.QueueFull: 429,
+    errors.RateLimited: 429,
+    errors.TooManyStreams: 429,
+    errors.HeadersTooLarge: 431,
+    errors.Refused: 503,
+    errors.DeadlineExceeded: 504,
+    errors.ServiceError: 500,
 }
-"""The status of each class; a class that is not listed has that of its nearest ancestor."""
+"""The HTTP status of each error class; a class that is not listed has that of its nearest ancestor."""
 
-_FOREIGN_DETAILS = {
+_FRAMEWORK_DETAILS = {
     404: "Nothing is served at this path.",
     405: "The path does not support this method; the Allow header names those that it does.",
 }
@@ -86,7 +63,7 @@ _EXAMPLE_ID = "5f0c1f0be4a24b0e8f3c8a7d1d2e9a11"
 
 
 class ProblemResponse(Response):
-    """A problem document as the answer."""
+    """A response with a problem document."""
 
     media_type = PROBLEM_MEDIA_TYPE
 
@@ -95,8 +72,8 @@ class ProblemResponse(Response):
         self._code = problem["code"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, and note its code for log and trace."""
-        request_context(scope).record.code = self._code
+        """Send the response, and record its code for the log line and the trace."""
+        request_context(scope).code = self._code
         get_current_span().set_attribute("problem.code", self._code)
         await super().__call__(scope, receive, send)
 
@@ -107,40 +84,38 @@ def status_of(error: type[ServiceError]) -> int:
 
 
 def problem_of(error: ServiceError, request_id: str) -> Problem:
-    """The document for `error`. An error that no client can mend says nothing of its cause."""
-    told = _is_told(error)
-    errors = error.errors if isinstance(error, InvalidOptions) else ()
-    return _document(
-        status_of(type(error)),
-        error.code if told else ServiceError.code,
-        error.title if told else ServiceError.title,
-        error.detail if told else "Something unexpected happened; the service's log has it under this request id.",
-        request_id,
-        errors,
-    )
+    """The document for `error`; that of an internal error does not contain the cause."""
+    if not _is_public(error):
+        detail = "Something unexpected happened; the service's log has it under this request id."
+        return _document(500, ServiceError.code, ServiceError.title, detail, request_id)
+    fields = error.errors if isinstance(error, InvalidOptions) else ()
+    return _document(status_of(type(error)), error.code, error.title, error.detail, request_id, fields)
+
+
+def problem_response(error: ServiceError, request_id: str, headers: Mapping[str, str] | None = None) -> ProblemResponse:
+    """The response for `error`: `headers`, and `Retry-After` in whole seconds, at least one, if a retry can succeed."""
+    headers = dict(headers or {})
+    if isinstance(error, Refused):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    return ProblemResponse(problem_of(error, request_id), headers)
 
 
 def problem_of_status(status: int, request: HTTPConnection) -> Problem:
-    """The document for an answer that the framework made without one of our errors."""
+    """The document for an error response of the framework, which has no `ServiceError`."""
     request_id = request_context(request.scope).id
     if status == HTTPStatus.BAD_REQUEST:
-        return problem_of(MalformedBody("The request could not be parsed."), request_id)
+        return problem_of(errors.MalformedBody("The request could not be parsed."), request_id)
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         limit = services(request).settings.max_body_bytes
-        return problem_of(BodyTooLarge(f"The body has more than {limit} bytes."), request_id)
+        return problem_of(errors.BodyTooLarge(f"The body has more than {limit} bytes."), request_id)
     meaning = HTTPStatus(status)
-    detail = _FOREIGN_DETAILS.get(status, f"{meaning.phrase}.")
+    detail = _FRAMEWORK_DETAILS.get(status, f"{meaning.phrase}.")
     return _document(status, meaning.name.lower(), meaning.phrase, detail, request_id)
 
 
-def retry_headers(error: ServiceError) -> dict[str, str]:
-    """`Retry-After` in whole seconds, at least one, for errors that pass."""
-    return {"Retry-After": str(max(1, math.ceil(error.retry_after)))} if isinstance(error, Refused) else {}
-
-
 def reported(error: Exception, context: RequestContext) -> ServiceError:
-    """`error` as the client may see it; what it may not see goes to the log."""
-    if isinstance(error, ServiceError) and _is_told(error):
+    """`error` as the client may see it; an internal error is logged and replaced by a plain `ServiceError`."""
+    if isinstance(error, ServiceError) and _is_public(error):
         return error
     logger.error(
         "request %s failed unexpectedly",
@@ -151,28 +126,28 @@ def reported(error: Exception, context: RequestContext) -> ServiceError:
     return ServiceError("See the log.")
 
 
-async def answer_service_error(request: Request, error: ServiceError) -> Response:
-    """Handle any `ServiceError` that a route raised."""
+async def answer_service_error(request: HTTPConnection, error: ServiceError) -> Response:
+    """Handle a `ServiceError` that a route raised before its response or the acceptance of its WebSocket."""
     context = request_context(request.scope)
-    return ProblemResponse(problem_of(reported(error, context), context.id), retry_headers(error))
+    return problem_response(reported(error, context), context.id)
 
 
 async def answer_http_exception(request: Request, error: HTTPException) -> Response:
-    """Handle what the framework raises itself: unknown paths and methods, bodies over the limit."""
+    """Handle an error of the framework: an unknown path or method, or a body over the limit."""
     return ProblemResponse(problem_of_status(error.status_code, request), error.headers)
 
 
 async def answer_validation_error(request: Request, error: RequestValidationError) -> Response:
-    """Handle FastAPI's own validation of declared parameters."""
+    """Handle an error of FastAPI's validation of declared parameters."""
     names = [".".join(str(part) for part in each["loc"][1:]) for each in error.errors()]
     fields = [FieldError(name, "is missing or not valid", "invalid") for name in names]
     return await answer_service_error(request, InvalidOptions("The request does not fit its description.", fields))
 
 
-def documented(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI `responses` of a route that can end in `errors`: one example for each, grouped by status."""
+def documented(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI `responses` of a route that can raise `kinds`: one example for each, grouped by status."""
     responses: dict[int | str, dict[str, Any]] = {}
-    for error in errors:
+    for error in kinds:
         fields = [FieldError("granularity", "must be one of utterance, frame, segment", "invalid")]
         detail = (error.__doc__ or "").partition("\n")[0]
         example = _document(status_of(error), error.code, error.title, detail, _EXAMPLE_ID)
@@ -191,8 +166,8 @@ def documented(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
     return dict(sorted(responses.items()))
 
 
-def _is_told(error: ServiceError) -> bool:
-    # Of the errors that end in a 500, only this one has a text that is meant for clients.
+def _is_public(error: ServiceError) -> bool:
+    # Of the errors with status 500, only this one has a detail that is meant for clients.
     return status_of(type(error)) != HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, InferenceFailed)
 
 

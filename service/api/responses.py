@@ -1,4 +1,4 @@
-"""Answers over HTTP: encoded off the event loop where they may be large, in the form that `Accept` asks for."""
+"""JSON responses with timings, and jobs that end when their client disconnects."""
 
 from __future__ import annotations
 
@@ -24,21 +24,27 @@ NDJSON = "application/x-ndjson"
 async def answer_response(
     threads: Executor, answer: Mapping[str, object], timings: Timings, *, large: bool, cached: bool | None
 ) -> Response:
-    """Encode `answer`, in a thread of `threads` where it may be `large`.
+    """The response with `answer` as JSON.
 
-    `cached` says whether all of it came from the cache, None where there is no cache.
+    Args:
+        threads: encode a large answer, so that it does not block the event loop.
+        answer: the document.
+        timings: for the `Server-Timing` header.
+        large: whether the answer may be large.
+        cached: whether all of it came from the cache; None where no cache is used.
     """
     pieces = await in_pool(threads, None, encode, answer) if large else encode(answer)
-    headers = {"Server-Timing": _server_timing(timings)}
+    stages = timings.by_stage().items()
+    headers = {"Server-Timing": ", ".join(f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in stages)}
     if cached is not None:
         headers["X-Cache"] = "hit" if cached else "miss"
     if len(pieces) == 1:
         return Response(pieces[0], headers=headers, media_type=JSON)
     headers["Content-Length"] = str(sum(map(len, pieces)))
-    return StreamingResponse(_each(pieces), headers=headers, media_type=JSON)
+    return StreamingResponse(_asynchronously(pieces), headers=headers, media_type=JSON)
 
 
-async def _each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+async def _asynchronously(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece
 
@@ -47,7 +53,7 @@ async def while_connected(receive: Receive, job: Coroutine[Any, Any, T]) -> T:
     """Run `job` as long as the client is connected. The request's body must have been read to its end.
 
     Raises:
-        ClientDisconnect: if the client leaves first; `job` is cancelled and has ended by then.
+        ClientDisconnect: if the client disconnects first; `job` is then cancelled and has ended.
     """
     task = asyncio.ensure_future(job)
     watcher = asyncio.ensure_future(_disconnected(receive))
@@ -56,7 +62,7 @@ async def while_connected(receive: Receive, job: Coroutine[Any, Any, T]) -> T:
         if not task.done():
             raise ClientDisconnect
     finally:
-        # Also where this request itself is cancelled: neither may go on.
+        # Also if this request itself is cancelled: both tasks must end with it.
         watcher.cancel()
         task.cancel()
         await asyncio.gather(task, watcher, return_exceptions=True)
@@ -66,7 +72,3 @@ async def while_connected(receive: Receive, job: Coroutine[Any, Any, T]) -> T:
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _server_timing(timings: Timings) -> str:
-    return ", ".join(f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in timings.by_stage().items())

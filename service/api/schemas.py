@@ -1,4 +1,4 @@
-"""The shapes of answers over HTTP, around those of `service.recognition.result_types`, as OpenAPI describes them."""
+"""The JSON documents of HTTP responses, as types; docstrings and descriptions are part of the OpenAPI document."""
 
 from __future__ import annotations
 

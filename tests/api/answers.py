@@ -1,4 +1,4 @@
-"""What every answer must look like."""
+"""Checks that every response must pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PROBLEM = TypeAdapter(Problem)
 
 
 def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The problem document of a response, after checking it all over."""
+    """The problem document of a response, checked."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     document: dict[str, Any] = response.json()

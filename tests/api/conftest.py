@@ -27,7 +27,7 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 def new_app(recognizer: RecognizerDouble, registry: CollectorRegistry) -> Callable[..., FastAPI]:
-    """Makes an application around the double, with the settings given; it computes every answer unless told else."""
+    """Makes an application around the double with the given settings, by default without the answer cache."""
 
     def make(**settings: Any) -> FastAPI:
         return create_app(recognizer, Settings(**{"answer_cache_bytes": 0, **settings}), Metrics(registry))
@@ -43,7 +43,7 @@ async def client(new_app: Callable[..., FastAPI]) -> AsyncIterator[httpx.AsyncCl
 
 
 def serving(app: FastAPI, root_path: str = "") -> AbstractAsyncContextManager[httpx.AsyncClient]:
-    """A client of `app`, inside its lifespan, with the root path that the server says."""
+    """A client of `app`, inside its lifespan, with the root path that the server sets."""
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[httpx.AsyncClient]:

@@ -1,4 +1,4 @@
-"""A recognizer without an engine: answers at once, or holds, refuses and fails as a test tells it."""
+"""A recognizer without an engine: answers at once, or waits, refuses or fails as a test sets it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class RecognizerDouble:
     """Implements `service.inference.recognizer.Recognizer`.
 
     Attributes:
-        model, state, worker_alive: what it says of itself.
+        model, state, worker_alive: its reported state.
         refusals: raised by the next admissions, first to last.
         faults: raised by the next clips, None for one that is answered.
         gate: while it is clear, clips wait, until their deadline at most.
-        clips: what was asked, in order.
-        waiting, most_waiting: how many clips wait now, and have waited at the same time.
-        cancelled: how many clips were given up by their callers.
-        permits, most_permits: how many are out now, and have been at the same time.
-        recordings: how many permits of long recordings are out.
-        streams: how many permits of streams are out.
-        draining: what streams are told.
-        started, drained: how often it was told so, and with which timeouts.
+        clips: the clips received, in order.
+        waiting, most_waiting: the number of clips that wait now, and its maximum.
+        cancelled: the number of clips cancelled by their callers.
+        permits, most_permits: the number of request permits in use, and its maximum.
+        recordings: the number of permits of long recordings in use.
+        streams: the number of permits of streams in use.
+        draining: the event that streams watch.
+        started, drained: the number of starts, and the timeouts of drains.
     """
 
     model: ModelInfo | None = MASKED

@@ -1,4 +1,4 @@
-"""A real server in the test's own loop, and clients that misbehave."""
+"""A real server in the event loop of the test, and raw connections to it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from fastapi import FastAPI
 from service.api.problems import PROBLEM_MEDIA_TYPE
 from service.api.server.http_protocol import limited_protocol
 from service.api.server.websocket_protocol import WEBSOCKETS
+from service.settings.settings import Settings
 
 PATIENCE = 20.0
 
 
 class QuietServer(uvicorn.Server):
-    """Leaves the signals to pytest."""
+    """Leaves the signal handlers to pytest."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -38,13 +39,12 @@ async def listening(
     max_headers: int = 100,
     send_buffer: int | None = None,
 ) -> AsyncIterator[int]:
-    """Serve `app` on a free port, which is given; the kernel may hold `send_buffer` bytes that are not read."""
+    """Serve `app` on a free port and yield the port; `send_buffer` sets the kernel's send buffers (bytes)."""
+    limits = Settings(header_timeout=header_timeout, max_header_bytes=max_header_bytes, max_headers=max_headers)
     config = uvicorn.Config(
         app,
         port=0,
-        http=limited_protocol(
-            header_timeout=header_timeout, max_header_bytes=max_header_bytes, max_headers=max_headers
-        ),
+        http=limited_protocol(limits),
         **WEBSOCKETS,
         lifespan="on",
         log_config=None,
@@ -79,7 +79,7 @@ class Connection:
         await self.writer.drain()
 
     async def response(self) -> tuple[int, dict[str, str], Any]:
-        """Status, headers and the JSON of the next response, which declares its length."""
+        """Status, headers and JSON of the next response, which must have a Content-Length."""
         async with asyncio.timeout(PATIENCE):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
             status, *lines = head.rstrip().split("\r\n")
@@ -88,14 +88,14 @@ class Connection:
         return int(status.split()[1]), headers, json.loads(body)
 
     async def problem(self, status: int, code: str) -> dict[str, str]:
-        """The headers of the next response, which is this problem."""
+        """The headers of the next response, which must be this problem."""
         found, headers, document = await self.response()
         assert (found, document["code"]) == (status, code)
         assert headers["content-type"] == PROBLEM_MEDIA_TYPE
         return headers
 
     async def closed(self) -> bytes:
-        """What still comes until the server closes the connection."""
+        """The bytes that arrive until the server closes the connection."""
         async with asyncio.timeout(PATIENCE):
             try:
                 return await self.reader.read()

@@ -1,4 +1,4 @@
-"""Small sound files, made here."""
+"""Small generated sound files."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ RATE = 16_000
 
 
 def wav(seconds: float = 0.5, *, channels: int = 1, rate: int = RATE, seed: int = 0, level: float = 0.3) -> bytes:
-    """Noise as a float WAV; every channel is another noise, silence where `level` is 0."""
+    """Noise as a float WAV, different in every channel; silence where `level` is 0."""
     noise = np.random.default_rng(seed).uniform(-level, level, (round(seconds * rate), channels))
     return as_wav(noise, rate)
 
 
 def talk(seconds: float, *, rate: int = RATE, pitch: float = 220.0, level: float = 0.3) -> Floats:
-    """Bursts like syllables, five a second and no two alike, with nothing in between: speech, to the detector."""
+    """Five different bursts a second with pauses, like syllables, which the detector takes for speech."""
     time = np.arange(round(seconds * rate)) / rate
     loudness = np.sin(np.pi * ((5 * time) % 1)) ** 2 * (0.6 + 0.4 * np.sin(2 * np.pi * 0.7 * time))
     return (level * loudness * np.sin(2 * np.pi * pitch * time)).astype(np.float32)
 
 
 def call(seconds: float, *channels: Sequence[tuple[float, float]], rate: int = 8000, container: str = "WAV") -> bytes:
-    """A file whose channels are silent but for talk from and to the seconds given, at various pitches."""
+    """A file whose channels are silent except for speech in the given intervals (seconds), at various pitches."""
     samples = np.zeros((round(seconds * rate), len(channels)), np.float32)
     number = 0
     for channel, turns in enumerate(channels):

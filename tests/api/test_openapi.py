@@ -90,7 +90,7 @@ def test_options_are_parameters_and_fields(document: dict[str, Any]) -> None:
     assert set(document["paths"]["/recognize"]["post"]["requestBody"]["content"]) == {"multipart/form-data", *RAW}
 
 
-def test_all_references_lead_somewhere(document: dict[str, Any]) -> None:
+def test_all_references_resolve(document: dict[str, Any]) -> None:
     def references(value: Any) -> Iterator[str]:
         if isinstance(value, dict):
             if isinstance(value.get("$ref"), str):

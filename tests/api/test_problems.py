@@ -9,7 +9,7 @@ from fastapi import FastAPI, HTTPException
 from starlette.responses import Response
 
 from service import errors
-from service.api.problems import problem_of, retry_headers, status_of
+from service.api.problems import problem_of, problem_response, status_of
 from service.errors import ServiceError, SetupError
 from tests.api.answers import check_problem, fields, problem
 from tests.api.conftest import serving
@@ -65,15 +65,15 @@ STATUSES = {
 def test_every_error_has_its_status_and_a_document(error: type[ServiceError]) -> None:
     status = STATUSES.get(error, 500)
     assert status_of(error) == status
-    document = problem_of(error("Told to the client."), "id-1")
-    # What is not made for clients is not told: the causes of a 500, and of a failed start.
+    document = problem_of(error("For the client."), "id-1")
+    # The details of internal errors and of failed starts are not shown to clients.
     hidden = error is ServiceError or issubclass(error, SetupError)
     check_problem(dict(document), status, ServiceError.code if hidden else error.code)
-    assert ("Told" in document["detail"]) is not hidden
+    assert ("For the client" in document["detail"]) is not hidden
     assert document["request_id"] == "id-1"
 
 
-def test_the_table_is_complete() -> None:
+def test_the_expected_statuses_are_complete() -> None:
     assert set(STATUSES) | set(classes(SetupError)) == set(classes(ServiceError))
 
 
@@ -88,7 +88,7 @@ def test_the_table_is_complete() -> None:
         (502, "bad_gateway"),
     ],
 )
-async def test_statuses_of_the_framework(new_app: Callable[..., FastAPI], status: int, code: str) -> None:
+async def test_error_statuses_of_the_framework(new_app: Callable[..., FastAPI], status: int, code: str) -> None:
     app = new_app()
 
     async def raised() -> None:
@@ -109,8 +109,8 @@ async def test_statuses_of_the_framework(new_app: Callable[..., FastAPI], status
 
 @pytest.mark.parametrize(("seconds", "header"), [(0.0, "1"), (0.3, "1"), (1.0, "1"), (1.2, "2"), (30.0, "30")])
 def test_retry_after_is_a_whole_number_of_at_least_one(seconds: float, header: str) -> None:
-    assert retry_headers(errors.QueueFull("Full.", seconds)) == {"Retry-After": header}
-    assert retry_headers(errors.DeadlineExceeded("Late.")) == {}
+    assert problem_response(errors.QueueFull("Full.", seconds), "id-1").headers["retry-after"] == header
+    assert "retry-after" not in problem_response(errors.DeadlineExceeded("Late."), "id-1").headers
 
 
 @pytest.mark.parametrize("path", ["/nope", "/recognize/", "/docs/assets/nope", "/docs/assets/..%2f__init__.py", "/%00"])

@@ -1,4 +1,4 @@
-"""Traces with the real SDK, up to an exporter that keeps the spans."""
+"""Traces with the OpenTelemetry SDK and an exporter in memory."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def root(spans: tuple[ReadableSpan, ...]) -> ReadableSpan:
     return server
 
 
-async def test_a_request_is_a_tree_of_its_stages(client: httpx.AsyncClient, exporter: InMemorySpanExporter) -> None:
+async def test_the_stages_of_a_request_are_its_child_spans(
+    client: httpx.AsyncClient, exporter: InMemorySpanExporter
+) -> None:
     headers = {**AS_WAV, "x-request-id": "r-1", "traceparent": f"00-{TRACE}-{PARENT}-01"}
     response = await client.post("/recognize", content=wav(), headers=headers)
     spans = exporter.get_finished_spans()
@@ -89,7 +91,7 @@ async def test_the_stages_follow_one_another_within_the_request(
     recognizer.gate.clear()
     asking = asyncio.create_task(client.post("/recognize", content=wav(), headers=AS_WAV))
     await until(lambda: recognizer.waiting == 1)
-    await asyncio.sleep(0.02)  # the double says 6 ms
+    await asyncio.sleep(0.02)  # the double reports 6 ms
     recognizer.gate.set()
     await asking
     spans = exporter.get_finished_spans()
@@ -137,7 +139,7 @@ async def test_errors_are_named_by_their_codes(
     assert below(spans, recognize) == []
 
 
-async def test_nothing_from_an_exception_or_an_upload_is_in_a_span(
+async def test_spans_contain_nothing_of_exceptions_or_uploads(
     client: httpx.AsyncClient, recognizer: RecognizerDouble, exporter: InMemorySpanExporter
 ) -> None:
     recognizer.faults.append(RuntimeError("a secret"))
@@ -155,7 +157,7 @@ async def test_a_refusal_has_no_stages(
     await client.post("/recognize", content=wav(), headers=AS_WAV)
     (server,) = exporter.get_finished_spans()
     assert (server.attributes or {})["problem.code"] == "queue_full"
-    assert server.status.status_code is StatusCode.UNSET  # the client's part, by OpenTelemetry's conventions
+    assert server.status.status_code is StatusCode.UNSET  # as OpenTelemetry's conventions ask for errors of the client
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
@@ -167,7 +169,7 @@ async def test_probes_and_scrapes_have_no_span(
     assert names([*exporter.get_finished_spans()]) == ["GET /ser/models"]
 
 
-async def test_a_request_that_is_not_sampled_costs_no_spans_and_keeps_its_trace(
+async def test_an_unsampled_request_has_no_spans_and_keeps_its_trace(
     recognizer: RecognizerDouble, exporter: InMemorySpanExporter
 ) -> None:
     provider = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
@@ -180,7 +182,7 @@ async def test_a_request_that_is_not_sampled_costs_no_spans_and_keeps_its_trace(
     assert exporter.get_finished_spans() == ()
 
 
-async def test_without_a_provider_a_global_one_is_left_alone(
+async def test_without_a_provider_the_global_one_is_not_used(
     new_app: Callable[..., FastAPI], exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider = TracerProvider(shutdown_on_exit=False)

@@ -1,1 +1,1 @@
-"""What every request passes before its route: ids, log, metrics, access, limits."""
+"""Middleware around every route: request ids, log lines, metrics, access, limits and errors."""

@@ -1,8 +1,8 @@
-"""API keys: which there are, and whether a caller has one."""
+"""API keys: read from settings and file, and compared with the key of a request."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
@@ -16,18 +16,18 @@ from service.errors import SettingsInvalid
 from service.settings.settings import Settings, check_api_key
 
 SUBPROTOCOL = "emotion2vec.stream"
-"""What the service speaks over WebSockets. A page that offers its key as a subprotocol must offer this one as well:
-browsers want one of those offered chosen, and a key is never repeated."""
+"""The WebSocket subprotocol of the service. A page that sends its key as a subprotocol must offer this one as well:
+browsers expect the server to choose one of those offered, and the key is never sent back."""
 
 _BEARER = "bearer."
 _MAX_FILE_BYTES = 1024 * 1024
 
 
 class ApiKeys:
-    """The keys that open the service, as hashes only.
+    """The valid API keys, as hashes only.
 
     Args:
-        keys: as callers send them.
+        keys: the keys in plain text.
     """
 
     def __init__(self, keys: Iterable[SecretStr]) -> None:
@@ -35,10 +35,10 @@ class ApiKeys:
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
-        """The keys in `settings` and in the file that they name; None where neither is given, and no key is needed.
+        """The keys in `settings` and in the file that they name; None if there are neither, so that no key is needed.
 
         Raises:
-            SettingsInvalid: if the file cannot be read, holds no key, or something that is no key.
+            SettingsInvalid: if the file cannot be read, contains no key, or a line that is not a valid key.
         """
         keys = list(settings.api_keys)
         if settings.api_keys_file is not None:
@@ -46,34 +46,32 @@ class ApiKeys:
         return cls(keys) if keys else None
 
     def owner(self, presented: str) -> str | None:
-        """A name for the caller who presents this key, the same each time, from which the key cannot be found.
+        """A stable name for the caller with this key, from which the key cannot be derived.
 
         Returns:
             None if it is not one of the keys.
         """
         presented_hash = _hash(presented)
-        # Hashed first and compared with every key to the end, so that the time taken tells nothing about any of them.
+        # Hashed, and compared with every key in constant time, so that the time taken reveals nothing about the keys.
         matches = [compare_digest(presented_hash, known) for known in self._hashes]
         return presented_hash.hex() if any(matches) else None
 
 
-def presented_key(headers: Headers) -> str | None:
-    """The key that a request carries: `Authorization: Bearer KEY`, or else `X-API-Key: KEY`."""
+def presented_key(headers: Headers, subprotocols: Iterable[str]) -> str | None:
+    """The key of a request: `Authorization: Bearer KEY`, or `X-API-Key: KEY`, or the subprotocol `bearer.KEY`.
+
+    The subprotocol, percent-encoded where needed, is for pages: in browsers it is the only header of a WebSocket that a
+    page can set, and a key in the URL would be logged.
+
+    Args:
+        headers: of the request.
+        subprotocols: that the client of a WebSocket offers.
+    """
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return token.strip()
-    return headers.get("x-api-key")
-
-
-def offered_key(subprotocols: Sequence[str]) -> str | None:
-    """The key that a page offers as a subprotocol, `bearer.KEY`, percent-encoded where it must be.
-
-    Browsers let pages choose no headers of a WebSocket but this one. A key in the address would end up in logs.
-    """
-    for offered in subprotocols:
-        if offered.startswith(_BEARER):
-            return unquote(offered.removeprefix(_BEARER))
-    return None
+    offered = (unquote(each.removeprefix(_BEARER)) for each in subprotocols if each.startswith(_BEARER))
+    return headers.get("x-api-key", next(offered, None))
 
 
 def _hash(key: str) -> bytes:

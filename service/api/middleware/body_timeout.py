@@ -1,4 +1,4 @@
-"""Limits on how slowly a body may come in, and how a connection ends whose body nobody wants."""
+"""Time limits for uploads, and the end of connections whose body is not read."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import UploadTimeout
 
 _LINGER = 2.0
+"""Seconds in which the rest of an unread body is discarded before its connection is closed."""
+
 _SMALL_BODY = 1024 * 1024
 
 
 class BodyTimeoutMiddleware:
-    """Ends uploads that stall or trickle; uvicorn itself would wait for ever.
+    """Ends uploads that are too slow; uvicorn itself would wait for ever.
 
-    An answer that leaves before its request's body has arrived (a refusal, mostly) closes the connection, unless
-    the body is small and does not stall. Closing at once would reset the connection and could destroy the answer
-    on its way. So the answer goes out whole, then what still comes in is thrown away for a moment, then the
-    connection is closed.
+    A response that is sent before its request's body has arrived (mostly a refusal) closes the connection, unless the
+    body is small and does not stall. Closing at once would reset the connection and could destroy the response before
+    it is read. So the response is sent completely, then the rest of the body is discarded for up to `_LINGER` seconds,
+    and then the connection is closed.
 
     Args:
-        app: the application within.
+        app: the inner application.
         total: seconds in which the whole body must arrive.
-        idle: seconds without any byte.
+        idle: maximal seconds without any byte.
     """
 
     def __init__(self, app: ASGIApp, *, total: float, idle: float) -> None:
@@ -45,7 +47,7 @@ class BodyTimeoutMiddleware:
 
 
 class _Body:
-    """The two channels of one request."""
+    """The `receive` and `send` channels of one request."""
 
     def __init__(self, receive: Receive, send: Send, headers: Headers, total: float, idle: float) -> None:
         self._receive = receive
@@ -59,7 +61,11 @@ class _Body:
         self._lingers = False
 
     async def receive(self) -> Message:
-        """The next piece of the body, or the client's disconnect, for which a caller may wait without limit."""
+        """The next piece of the body; after its end, the client's disconnect, without a time limit.
+
+        Raises:
+            UploadTimeout: if the body does not arrive in time.
+        """
         if self._complete:
             return await self._receive()
         until = min(self._until, asyncio.get_running_loop().time() + self._idle)
@@ -67,15 +73,14 @@ class _Body:
             async with asyncio.timeout_at(until):
                 message = await self._receive()
         except TimeoutError:
-            limit = (
-                f"{self._total:g} seconds" if until == self._until else f"{self._idle:g} seconds since its last byte"
-            )
+            idle = f"{self._idle:g} seconds since its last byte"
+            limit = f"{self._total:g} seconds" if until == self._until else idle
             raise UploadTimeout(f"The body did not arrive within {limit}.") from None
         self._complete = not message.get("more_body", False)
         return message
 
     async def send(self, message: Message) -> None:
-        """Pass an answer on; hold back its end where the body is not through yet."""
+        """Send a part of the response; its end is held back for `close` if the connection must linger."""
         if message["type"] == "http.response.start" and not self._complete:
             self._lingers = not self._small or message["status"] == HTTPStatus.REQUEST_TIMEOUT
         if message["type"] == "http.response.start" and self._lingers:
@@ -85,7 +90,7 @@ class _Body:
         await self._send(message)
 
     async def close(self) -> None:
-        """Throw away the rest of an unwanted body for a moment, then let the server close the connection."""
+        """If the connection must linger, discard the rest of the body, then end the response, which closes it."""
         if not self._lingers:
             return
         with suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""Middleware that lets every failure leave as a problem document."""
+"""Middleware that answers every failure with a problem document."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import asyncio
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
-from service.api.problems import ProblemResponse, problem_of, problem_of_status, reported, retry_headers
+from service.api.problems import PROBLEM_MEDIA_TYPE, ProblemResponse, problem_of_status, problem_response, reported
 from service.api.request_context import can_deny, request_context
-from service.errors import Draining, ServiceError
+from service.errors import Draining
 
 
 class ErrorMiddleware:
-    """Turns what no exception handler took into problem documents: crashes, shutdown, and the framework's own errors.
+    """Answers what no exception handler handled: crashes, cancellation at shutdown, and error responses of FastAPI.
 
-    Among the latter is the plain 413 of FastAPI's `max_body_size`, which replaces the answer of a route whose
-    request declares too long a body.
+    The latter are the plain 413 of FastAPI's `max_body_size`, which replaces the response of a route whose request
+    declares too long a body, and the refusal of a WebSocket on an unknown path.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -26,10 +27,7 @@ class ErrorMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "websocket":
-            await self._serve_socket(scope, receive, send)
-            return
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         context = request_context(scope)
@@ -37,49 +35,36 @@ class ErrorMiddleware:
 
         async def send_problems(message: Message) -> None:
             nonlocal started, replaced
-            if message["type"] == "http.response.start":
-                started = True
-                replaced = message["status"] >= 400 and not _is_problem(message)
-                if replaced:
-                    response = ProblemResponse(problem_of_status(message["status"], Request(scope)))
-                    await response(scope, receive, send)
+            status = None if started else _framework_error(message, scope)
+            started = True
+            if status is not None:
+                replaced = True
+                await ProblemResponse(problem_of_status(status, HTTPConnection(scope)))(scope, receive, send)
             if not replaced:
                 await send(message)
 
-        async def fail(error: ServiceError) -> None:
-            if not started:
-                await ProblemResponse(problem_of(error, context.id), retry_headers(error))(scope, receive, send)
-
         try:
             await self.app(scope, receive, send_problems)
-        except ClientDisconnect:
+        except (ClientDisconnect, WebSocketDisconnect):
             raise
         except asyncio.CancelledError:
-            # The server cancels what is still running when its grace period is over.
-            await fail(Draining("The service is shutting down; another instance will answer."))
+            # The server cancels the remaining requests at the end of its grace period.
+            if not started:
+                error = Draining("The service is shutting down; another instance will answer.")
+                await problem_response(error, context.id)(scope, receive, send)
             raise
         except Exception as exc:
-            error = reported(exc, context)
+            response = problem_response(reported(exc, context), context.id)
             if started:
-                raise  # the server cuts the connection, so that half an answer is not taken for a whole one
-            await fail(error)
-
-    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 404 for a WebSocket on any other path; `/stream` sends its problems itself."""
-        accepted = False
-
-        async def send_problems(message: Message) -> None:
-            nonlocal accepted
-            accepted = accepted or message["type"] == "websocket.accept"
-            if message["type"] == "websocket.close" and not accepted and can_deny(scope):
-                await ProblemResponse(problem_of_status(HTTPStatus.NOT_FOUND, HTTPConnection(scope)))(
-                    scope, receive, send
-                )
-            else:
-                await send(message)
-
-        await self.app(scope, receive, send_problems)
+                raise  # the server aborts the connection, so that the client does not take the response for complete
+            await response(scope, receive, send)
 
 
-def _is_problem(message: Message) -> bool:
-    return Headers(raw=list(message["headers"])).get("content-type") == ProblemResponse.media_type
+def _framework_error(message: Message, scope: Scope) -> int | None:
+    """The status if this first message begins an error response that is not a problem document."""
+    if message["type"] == "websocket.close":
+        return HTTPStatus.NOT_FOUND if can_deny(scope) else None
+    if message["type"] != "http.response.start" or message["status"] < HTTPStatus.BAD_REQUEST:
+        return None
+    media_type = Headers(raw=list(message["headers"])).get("content-type")
+    return None if media_type == PROBLEM_MEDIA_TYPE else message["status"]

@@ -1,45 +1,33 @@
-"""How often one caller may ask."""
+"""Rate limits per caller."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network, ip_address
-from typing import Self
 
 from starlette.types import Scope
 
-from service.settings.settings import Settings
-
 _MAX_CALLERS = 10_000
-"""How many callers are remembered; of more, those that have not asked for the longest time begin anew."""
+"""Callers that are remembered; beyond that, the least recently seen are forgotten and start with a full quota."""
 
 _LONGEST_ADDRESS = 64
 _NETWORK_BITS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """What one request finds: whether it may go on, or after how many seconds it may, and what the answer says."""
-
-    retry_after: float | None
-    headers: Mapping[str, str]
-
-
 class RateLimit:
-    """Lets each caller ask a number of times at once, and again as time goes by (the generic cell rate algorithm).
+    """Limits the average rate and the burst of each caller with the generic cell rate algorithm.
 
-    One entry of a bounded map is kept for each caller; looking takes some microseconds and waits for nothing, so it is
-    safe on the event loop. The map is this process's own: with several processes, each allows as much.
+    The state is one entry per caller in a bounded map; a check takes some microseconds and does not block, so it may
+    run on the event loop. Each process has its own map: several processes together allow as many times the rate.
 
     Args:
-        per_minute: requests that one caller may make on average.
-        burst: requests that it may make at once.
+        per_minute: average requests per minute of one caller.
+        burst: requests that it may send at once.
     """
 
     def __init__(self, per_minute: int, burst: int) -> None:
-        # Most services have no limit, and need not wait for the import.
+        # Imported here, because most services have no limit and the import takes time.
         from throttled import MemoryStore, RateLimiterType, Throttled, per_min
 
         self._throttle = Throttled(
@@ -49,32 +37,29 @@ class RateLimit:
         )
         self._policy = f'"requests";q={burst};w={math.ceil(60 * burst / per_minute)}'
 
-    @classmethod
-    def of(cls, settings: Settings) -> Self | None:
-        """The limit in `settings`, None where there is none."""
-        return cls(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
+    def take(self, caller: str) -> tuple[float | None, Mapping[str, str]]:
+        """Count one request of `caller` unless it exceeds the limit.
 
-    def take(self, caller: str) -> Allowance:
-        """Count one request of `caller`, unless it is one too many.
-
-        The headers are those of draft-ietf-httpapi-ratelimit-headers: a quota of q requests in w seconds, of which r
-        are left, and t seconds until all of them are.
+        Returns:
+            None if the request is allowed, otherwise the seconds after which one will be; and the response headers of
+            draft-ietf-httpapi-ratelimit-headers: a quota of q requests in w seconds, of which r remain, and the t
+            seconds until all of them do.
         """
-        found = self._throttle.limit(caller)
-        state = found.state
+        result = self._throttle.limit(caller)
+        state = result.state
         headers = {
             "RateLimit-Policy": self._policy,
             "RateLimit": f'"requests";r={state.remaining};t={math.ceil(state.reset_after)}',
         }
-        return Allowance(state.retry_after if found.limited else None, headers)
+        return state.retry_after if result.limited else None, headers
 
 
 def client_network(scope: Scope) -> str:
-    """Where a request comes from: the IPv4 address, or the network of an IPv6 address, of which every host has many."""
-    host: str = (scope.get("client") or ("nobody",))[0]  # a socket of the file system has no address
+    """The client's IPv4 address, or the /64 network of its IPv6 address, since every IPv6 host has many addresses."""
+    host: str = (scope.get("client") or ("local",))[0]  # a Unix domain socket has no address
     try:
         address = ip_address(host)
-    except ValueError:  # whatever a trusted proxy says
+    except ValueError:  # a trusted proxy may send any text
         return host[:_LONGEST_ADDRESS]
     if not isinstance(address, IPv6Address):
         return host

@@ -1,7 +1,4 @@
-"""Middleware around every request: its id and trace, its metrics, and its line in the log. Pure ASGI.
-
-`service.api.app` has the order of all middleware.
-"""
+"""The outer middleware of every request: its root path, id, trace, metrics and log line."""
 
 from __future__ import annotations
 
@@ -21,59 +18,41 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.request_context import (
-    CLIENT_GONE,
-    RequestContext,
-    known_method,
-    put_request_context,
-    request_context,
-    route_template,
-)
+from service.api.request_context import CLIENT_GONE, REQUEST_CONTEXT, RequestContext
 from service.observability.metrics import Metrics
 from service.results import Timings
 
-logger = logging.getLogger("service.requests")  # not the module's name: operators filter by it
+logger = logging.getLogger("service.requests")  # not the module's name: log filters of operators use it
 
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
-"""Paths that machines ask every few seconds. Requests for them are neither logged nor traced."""
+"""Paths that are requested every few seconds by machines. Requests for them are neither logged nor traced."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_ANSWERS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+_UNMATCHED = "unmatched"  # an unknown path must not become a metric label or fill the logs
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+_RESPONSES = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 _PROPAGATOR = TraceContextTextMapPropagator()
 _DIGITS = 6
 
 
-class RootPathMiddleware:
-    """Sets the prefix under which a reverse proxy shows the service, whether the proxy removes it or passes it on.
-
-    uvicorn's own setting assumes that it is removed.
-    """
-
-    def __init__(self, app: ASGIApp, *, root_path: str) -> None:
-        self.app = app
-        self._root_path = root_path
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        scope["root_path"] = self._root_path
-        await self.app(scope, receive, send)
-
-
 class RequestMiddleware:
-    """Gives each request its id, arrival and trace; counts and times it; and logs it when its answer has left.
+    """Attaches a `RequestContext` to each request, counts and times it, and logs it after its response.
 
-    A client's `X-Request-ID` is kept where it is harmless in logs and headers; otherwise a new one is made. The line in
-    the log has what was answered and how long the stages took, never what was in the request. Requests are counted by
-    the template of their route. Those whose client has left end here, unanswered.
+    A client's `X-Request-ID` is used if it is safe in logs and headers; otherwise a new one is made. The log line has
+    the outcome and the time of each stage, never the content of the request. Requests are counted by the template of
+    their route. `ClientDisconnect` of an HTTP request ends here, without a response.
 
     Args:
-        app: the application within.
-        metrics: where to count.
-        log: whether to write a line for each request.
+        app: the inner application.
+        root_path: the prefix under which a reverse proxy shows the service, whether it removes the prefix (uvicorn's
+            own setting assumes so) or passes it on; empty for none.
+        metrics: where requests are counted.
+        log: whether to write a log line for each request.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, log: bool) -> None:
+    def __init__(self, app: ASGIApp, *, root_path: str, metrics: Metrics, log: bool) -> None:
         self.app = app
+        self._root_path = root_path
         self._metrics = metrics
         self._log = log
 
@@ -82,6 +61,8 @@ class RequestMiddleware:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
+        if self._root_path:
+            scope["root_path"] = self._root_path
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
@@ -89,12 +70,12 @@ class RequestMiddleware:
         span, span_id = _span(headers)
         trace_id = trace.format_trace_id(span.trace_id) if span.is_valid else None
         context = RequestContext(request_id, asyncio.get_running_loop().time(), trace_id)
-        put_request_context(scope, context)
+        scope[REQUEST_CONTEXT] = context
         status: int = CLIENT_GONE
 
         async def send_with_ids(message: Message) -> None:
             nonlocal status
-            if message["type"] in _ANSWERS:
+            if message["type"] in _RESPONSES:
                 status = message.get("status", HTTPStatus.SWITCHING_PROTOCOLS)
                 answer = MutableHeaders(scope=message)
                 answer["X-Request-ID"] = request_id
@@ -102,7 +83,7 @@ class RequestMiddleware:
                     answer["traceparent"] = f"00-{trace_id}-{span_id}-{span.trace_flags:02x}"
             await send(message)
 
-        began = perf_counter()  # the loop's clock is coarse
+        began = perf_counter()  # the event loop's clock is coarse
         try:
             await self.app(scope, receive, send_with_ids)
         except ClientDisconnect:
@@ -111,47 +92,58 @@ class RequestMiddleware:
         finally:
             seconds = perf_counter() - began
             if scope["type"] == "http":
-                self._count(scope, status, seconds)
-            if self._log and logger.isEnabledFor(logging.INFO) and route_template(scope) not in PROBES:
-                kind = "request" if context.record.stream is None else "stream"
-                logger.info(kind, extra=_fields(scope, context, status, seconds))
+                self._count(scope, context, status, seconds)
+            if self._log and logger.isEnabledFor(logging.INFO) and _route_template(scope) not in PROBES:
+                fields = _fields(scope, context, status, seconds)
+                logger.info("request" if context.stream is None else "stream", extra=fields)
 
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        route, context = route_template(scope), request_context(scope)
-        self._metrics.http_requests.labels(route, known_method(scope), str(context.record.outcome or status)).inc()
+    def _count(self, scope: Scope, context: RequestContext, status: int, seconds: float) -> None:
+        route = _route_template(scope)
+        self._metrics.http_requests.labels(route, _method(scope), str(context.outcome or status)).inc()
         if context.progress.segments is None:
             self._metrics.http_request_duration.labels(route).observe(seconds)
-        else:  # takes as long as its recording, so that it would distort the durations of other requests
+        else:  # depends on the length of the recording, so that it would distort the durations of other requests
             self._metrics.segment_request_duration.observe(seconds)
 
 
+def _route_template(scope: Scope) -> str:
+    """The path template of the route that serves a request, never its path; known once the request is routed."""
+    return getattr(scope.get("route"), "path_format", _UNMATCHED)
+
+
+def _method(scope: Scope) -> str:
+    """The method of a request; `other` if HTTP does not define it."""
+    method = scope.get("method", "GET")  # the scope of a WebSocket has none; its opening request is a GET
+    return method if method in _METHODS else "other"
+
+
 def _fields(scope: Scope, context: RequestContext, status: int, seconds: float) -> dict[str, Any]:
-    """What the line in the log has; fields without a value are left out."""
-    record, progress = context.record, context.progress
+    """The fields of the log line; those without a value are left out."""
+    progress = context.progress
     fields = {
         "request_id": context.id,
         "trace_id": context.trace_id,
-        "method": known_method(scope),
-        "route": route_template(scope),
-        "status": int(record.outcome or status),
-        "code": record.code,
+        "method": _method(scope),
+        "route": _route_template(scope),
+        "status": int(context.outcome or status),
+        "code": context.code,
         "seconds": round(seconds, _DIGITS),
-        "files": record.files,
-        "failed_files": record.failed_files or None,
-        "file_names": record.file_names or None,
+        "files": context.files,
+        "failed_files": context.failed_files or None,
+        "file_names": context.file_names or None,
         "segments": progress.segments,
         "audio_seconds": None if progress.audio_seconds is None else round(progress.audio_seconds, _DIGITS),
-        "close_code": record.close_code,
+        "close_code": context.close_code,
     }
-    if record.stream is not None:
-        fields |= asdict(record.stream)
+    if context.stream is not None:
+        fields |= asdict(context.stream)
     for stage, spent in Timings.longest(progress.timings).by_stage().items():
         fields[f"{stage}_seconds"] = round(spent, _DIGITS) or None  # a stage that took no time was not reached
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def _span(headers: Headers) -> tuple[trace.SpanContext, str]:
-    """The trace of this request and its own span in it: FastAPI's, or one below the caller's."""
+    """The span context of this request and its span id: FastAPI's span, or a new id in the caller's trace."""
     own = trace.get_current_span().get_span_context()
     if own.is_valid or "traceparent" not in headers:
         return own, trace.format_span_id(own.span_id)

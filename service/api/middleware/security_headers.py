@@ -1,4 +1,4 @@
-"""What browsers are told: what our pages may do, and which other pages may call the service."""
+"""Headers for browsers: what the service's pages may do, and which other origins may call the service."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _POLICY = {
     "img-src": "'self' data: blob:",
     "font-src": "'self'",
     "connect-src": "'self'",
-    "media-src": "'self' blob:",  # to hear a recording before it is sent
+    "media-src": "'self' blob:",  # to play a recording before it is sent
     "worker-src": "'self'",
     "base-uri": "'none'",
     "form-action": "'none'",
@@ -30,8 +30,7 @@ PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "microphone=(self), camera=(), geolocation=(), display-capture=(), payment=(), usb=()",
 }
-"""For HTML only: other answers are no documents in which anything could run."""
-
+"""For HTML only: other responses cannot run scripts."""
 
 _PORTS = {"http": ":80", "https": ":443"}
 
@@ -45,11 +44,11 @@ _EXPOSED_HEADERS = (
     "X-Request-ID",
     "traceparent",
 )
-"""Which headers scripts of other origins may read."""
+"""Response headers that scripts of allowed origins may read."""
 
 
 class SecurityHeadersMiddleware:
-    """Forbids to guess content types, and confines pages to scripts, styles and connections of this very service."""
+    """Forbids browsers to guess content types, and pages to load or connect to anything but this service."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -72,16 +71,16 @@ class SecurityHeadersMiddleware:
 
 
 def check_origin(connection: HTTPConnection, settings: Settings) -> None:
-    """Let a WebSocket be opened by programs, by pages of this very service, and by those of origins that are named.
+    """Check that a WebSocket is opened by a program, a page of this service, or a page of one of `cors_origins`.
 
-    CORS does not hold for WebSockets: without this, any page that somebody opens could speak with a service that only
-    their machine reaches, and read what it answers.
+    CORS does not apply to WebSockets: without this check, any page could connect from its visitor's browser to a
+    service that only the visitor's machine reaches, and read the answers.
 
     Raises:
-        OriginForbidden: if it is a page of another origin.
+        OriginForbidden: if a page of another origin opens it.
     """
     origin = connection.headers.get("origin")
-    if origin is None or origin in settings.cors_origins:  # every browser says it
+    if origin is None or origin in settings.cors_origins:  # browsers always send it
         return
     scheme, _, host = origin.partition("://")
     port = _PORTS.get(scheme)
@@ -90,7 +89,7 @@ def check_origin(connection: HTTPConnection, settings: Settings) -> None:
 
 
 def cross_origin(settings: Settings) -> list[Middleware]:
-    """What pages of other origins may do: nothing, unless their origin is named."""
+    """The CORS middleware for the origins in `cors_origins`; none where the setting is empty."""
     if not settings.cors_origins:
         return []
     return [

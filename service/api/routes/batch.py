@@ -1,4 +1,4 @@
-"""`POST /recognize/batch`: several files in, a result or a problem for each."""
+"""`POST /recognize/batch`: a result or a problem for each of several files."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _MAX_PARALLEL = 16
 _NOT_IN_A_BATCH = FieldError(
     "granularity", "cannot be segment in a batch; send each file to /recognize by itself", "not_in_a_batch"
 )
-"""The answer of a batch is one document, which dozens of long recordings would make too large."""
+"""A batch is answered with one document, which dozens of long recordings would make too large."""
 
 
 def batch_router(settings: Settings) -> APIRouter:
-    """The route, with its limits on bodies and files."""
+    """The router, with the limits on bodies and files from `settings`."""
     router = APIRouter(max_body_size=settings.max_body_bytes)
     router.add_api_route(
         "/recognize/batch",
@@ -55,9 +55,9 @@ async def recognize_batch(request: Request) -> Response:
     """
     parts = services(request)
     context = request_context(request.scope)
-    with parts.recognizer.admit_request(), show_progress(parts, context):
-        received = await receive_form(request, parts, (FILE_FIELD,), parts.settings.max_files)
-        with received.upload:
+    with parts.core.recognizer.admit_request(), show_progress(parts, context):
+        received = await receive_form(request, (FILE_FIELD,), parts.settings.max_files)
+        with received:
             if received.options.granularity == "segment":
                 raise invalid_options(_NOT_IN_A_BATCH)
             return await while_connected(request.receive, _answer(parts, received, context))
@@ -69,25 +69,21 @@ async def _answer(parts: Services, received: ReceivedRequest, context: RequestCo
     done: list[FileAnswer] = []
 
     async def recognize_files() -> None:
-        while received.upload:
-            file = received.upload.take()
+        while received.files:
+            file = received.files.popleft()
             item: BatchItem = {"index": len(items), "filename": file.filename or ""}
             items.append(item)
             try:
                 done.append(answered := await files.run(file.file))
                 item["result"] = answered.result
             except Exception as exc:
-                context.record.failed_files += 1
+                context.failed_files += 1
                 item["problem"] = problem_of(reported(exc, context), context.id)
 
-    await all_of(recognize_files() for _ in range(_parallel(len(received.upload), parts.settings)))
+    # As many files may be decoded or queued at a time: one batch must not fill the queue.
+    parallel = max(1, int(parts.settings.max_queue_seconds / parts.settings.longest_clip / 2))
+    await all_of(recognize_files() for _ in range(min(parallel, _MAX_PARALLEL, len(received.files))))
     answer: BatchAnswer = {"id": context.id, "model": model_summary(files.model), "items": items}
     timings = Timings.longest(file.timings for file in done)
     cached = None if parts.core.cache is None else len(done) == len(items) and all(file.cached for file in done)
-    large = received.options.over_time
-    return await answer_response(parts.core.threads, answer, timings, large=large, cached=cached)
-
-
-def _parallel(files: int, settings: Settings) -> int:
-    """How many files may be decoded or wait for the model at once: a batch must not fill the queue by itself."""
-    return min(files, _MAX_PARALLEL, max(1, int(settings.max_queue_seconds / settings.longest_clip / 2)))
+    return await answer_response(parts.core.threads, answer, timings, large=received.options.over_time, cached=cached)

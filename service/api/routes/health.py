@@ -1,4 +1,4 @@
-"""Probes and metrics. Each kind has a router of its own, since not all are open to everybody."""
+"""Probes and metrics, each with its own router, since metrics may need a key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def livez(request: Request) -> Status:
     A worker that has died is restarted by the service itself, and a model that is loading takes its time: neither
     is a reason to kill the process.
     """
-    health = services(request).recognizer.health()
+    health = services(request).core.recognizer.health()
     if health.state in ("loading", "ready") and not health.worker_alive:
         raise WorkerDead("The inference worker is stuck.")
     return {"status": "alive"}
@@ -38,7 +38,7 @@ async def livez(request: Request) -> Status:
 )
 async def readyz(request: Request) -> Status:
     """200 when the model is loaded and warm and the service is not shutting down; a full queue does not change it."""
-    health = services(request).recognizer.health()
+    health = services(request).core.recognizer.health()
     if health.state == "loading":
         raise ModelLoading("The model is loading.")
     if health.state == "draining":
@@ -58,6 +58,6 @@ async def readyz(request: Request) -> Status:
 async def metrics(request: Request) -> Response:
     """The text exposition format, or OpenMetrics where `Accept` asks for it."""
     generate, content_type = choose_encoder(request.headers.get("accept", ""))
-    # Thousands of lines take milliseconds, which requests must not wait for.
+    # Thousands of lines take milliseconds, which would block the event loop.
     text = await asyncio.to_thread(generate, services(request).metrics.registry)
     return Response(text, headers={"Content-Type": content_type})

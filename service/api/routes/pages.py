@@ -20,23 +20,11 @@ from starlette.staticfiles import StaticFiles
 from service.api.request_context import services
 from service.data import EXAMPLES
 
-_ASSETS = "/docs/assets"
-
 # The package `fastapi-swagger` contains the files of Swagger UI; its code is not used.
 _swagger_ui = StaticFiles(packages=[("fastapi_swagger", "resources"), ("service.data", "swagger")])
 
-# FastAPI's own page starts Swagger UI with an inline script, which our Content-Security-Policy forbids. URLs are
-# relative, so that they are valid behind a reverse proxy as well.
-_DOCS = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>emotion2vec-service: API</title>
-<link rel="stylesheet" href="docs/assets/swagger-ui.css">
-<link rel="icon" href="docs/assets/favicon-32x32.png">
-<div id="swagger-ui"></div>
-<script src="docs/assets/swagger-ui-bundle.js"></script>
-<script src="docs/assets/initialiser.js"></script>
-</html>
-"""
+# FastAPI's own page starts Swagger UI with an inline script, which the Content-Security-Policy forbids.
+_DOCS = Path(__file__).resolve().parents[2] / "data" / "docs.html"
 
 _PAGE = Path(__file__).resolve().parents[2] / "page"
 
@@ -115,7 +103,7 @@ def _index(docs: bool) -> str:
 @docs_router.get("/docs")
 async def docs() -> HTMLResponse:
     """Swagger UI."""
-    return HTMLResponse(_DOCS)
+    return HTMLResponse(await asyncio.to_thread(_DOCS.read_text, "utf-8"))
 
 
 @docs_router.get("/openapi.json")
@@ -125,7 +113,7 @@ async def openapi(request: Request) -> JSONResponse:
     return JSONResponse({**request.app.openapi(), **({"servers": [{"url": prefix}]} if prefix else {})})
 
 
-@docs_router.get(_ASSETS + "/{path:path}")
+@docs_router.get("/docs/assets/{path:path}")
 async def docs_asset(request: Request, path: str) -> Response:
     """A file of Swagger UI."""
     return await _swagger_ui.get_response(path, request.scope)

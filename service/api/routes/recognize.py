@@ -1,4 +1,4 @@
-"""`POST /recognize`: one file in, its emotions out."""
+"""`POST /recognize`: the emotions of one file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILE_FIELDS = ("file", "audio")
 
 
 def recognize_router(settings: Settings) -> APIRouter:
-    """The route, with its limit on bodies."""
+    """The router, with the limit on bodies from `settings`."""
     router = APIRouter(max_body_size=settings.max_body_bytes)
     router.add_api_route(
         "/recognize",
@@ -50,28 +50,29 @@ async def recognize(request: Request) -> Response:
     as soon as it is known, in order of their ends, and last the `result`, or a `problem`.
     """
     parts = services(request)
+    recognizer = parts.core.recognizer
     context = request_context(request.scope)
     in_segments = request.query_params.get("granularity") == "segment"
-    with ExitStack() as held:
-        # The permit comes first: a service that is full refuses before it reads a body.
-        held.enter_context(parts.recognizer.admit_request())
+    with ExitStack() as resources:
+        # The permits come first, so that an overloaded service refuses before it reads a body.
+        resources.enter_context(recognizer.admit_request())
         if in_segments:
-            held.enter_context(parts.recognizer.admit_recording())
-        held.enter_context(show_progress(parts, context))
-        received = await receive_file(request, parts, FILE_FIELDS)
-        held.enter_context(received.upload)
+            resources.enter_context(recognizer.admit_recording())
+        resources.enter_context(show_progress(parts, context))
+        received = await receive_file(request, FILE_FIELDS)
+        resources.enter_context(received)
         if received.options.granularity != "segment":
             answer = _answer(parts, received, context)
         else:
-            if not in_segments:  # the form says so
-                held.enter_context(parts.recognizer.admit_recording())
-            answer = answer_segments(request, parts, received, held)
+            if not in_segments:  # the option is in the form
+                resources.enter_context(recognizer.admit_recording())
+            answer = answer_segments(request, received, resources)
         return await while_connected(request.receive, answer)
 
 
 async def _answer(parts: Services, received: ReceivedRequest, context: RequestContext) -> Response:
     files = FileRecognition(parts.core, received.options, received.deadline, context.progress, received.cache_control)
-    file = await files.run(received.upload.take().file)
+    file = await files.run(received.files.popleft().file)
     answer: Answer = {"id": context.id, "model": model_summary(files.model), **file.result}
     large = received.options.over_time
     return await answer_response(parts.core.threads, answer, file.timings, large=large, cached=file.cached)

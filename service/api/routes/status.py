@@ -1,4 +1,4 @@
-"""Which model answers, and where a request is."""
+"""`GET /models` and `GET /requests/{id}`: the model, and the progress of a request."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def models(request: Request) -> ModelList:
     tags=["operation"],
     summary="Where is a request?",
     responses=documented(ServiceError),
-    # Not a parameter of the function: any text is an id, and FastAPI would document a 422 that is never given.
+    # Not a parameter of the function: any text is an id, and FastAPI would document a 422 that is never answered.
     openapi_extra={"parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]},
 )
 async def request_state(request: Request) -> RequestState:
@@ -43,18 +43,16 @@ async def request_state(request: Request) -> RequestState:
     """
     parts = services(request)
     progress = parts.requests.get(request.path_params["id"])
-    return {"state": "unknown"} if progress is None else _state_of(progress, parts.recognizer)
-
-
-def _state_of(progress: Progress, recognizer: Recognizer) -> RequestState:
-    state = _present(progress, recognizer)
+    if progress is None:
+        return {"state": "unknown"}
+    state = _state(progress, parts.core.recognizer)
     if progress.segments is not None:
         state["segments"] = {"answered": progress.segments, "until": round(progress.segments_until, DIGITS)}
     return state
 
 
-def _present(progress: Progress, recognizer: Recognizer) -> RequestState:
-    """What is done for the request now; with several clips it is queued as long as all of them wait."""
+def _state(progress: Progress, recognizer: Recognizer) -> RequestState:
+    """The current state of a request; one with several clips is queued as long as all of them are."""
     if not progress.received:
         return {"state": "receiving"}
     if not progress.waiting:

@@ -1,1 +1,1 @@
-"""Everything that builds upon internals of uvicorn: protocols, signals, draining."""
+"""Everything that builds on internals of uvicorn and websockets: the protocols, signals and draining."""

@@ -1,4 +1,4 @@
-"""The server process: uvicorn around the app, with a shutdown that loses nothing that was accepted."""
+"""The server process: uvicorn around the app, with a shutdown that answers every accepted request."""
 
 from __future__ import annotations
 
@@ -25,39 +25,35 @@ logger = logging.getLogger(__name__)
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _CONNECTIONS_GRACE = 10
-"""Seconds for sending the last answers, once everything is answered."""
+"""Seconds for sending the last responses after the engine has drained."""
 
 
 class Server(uvicorn.Server):
     """Drains before it stops listening.
 
-    uvicorn closes its sockets at the first signal, so that callers get connection errors while others are still
-    served. Here the engine drains first: `/readyz` turns to 503, new requests get a problem document that says when
-    to come back, accepted ones their answers; then uvicorn stops. A second signal stops at once.
+    uvicorn closes its sockets at the first signal, so that new callers get connection errors while accepted requests
+    are still served. Here the engine drains first: `/readyz` answers 503, new requests get a problem document with
+    `Retry-After`, accepted ones are answered; then uvicorn stops. A second signal stops at once.
 
     Args:
-        app: what `service.api.app.create_app` made around `engine`.
+        app: the application that `service.api.app.create_app` made around `engine`.
         engine: drained at a stop signal.
-        settings: where to listen, how long to drain.
+        settings: address, limits and drain timeout.
         announce: called once with the server's URL when the model is ready.
 
     Attributes:
-        setup_error: why this process cannot serve the model, or cannot any more; None otherwise.
+        setup_error: why this process cannot serve the model (any more); None otherwise.
     """
 
     def __init__(self, app: FastAPI, engine: Engine, settings: Settings, announce: Callable[[str], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=limited_protocol(
-                    header_timeout=settings.header_timeout,
-                    max_header_bytes=settings.max_header_bytes,
-                    max_headers=settings.max_headers,
-                ),
+                http=limited_protocol(settings),
                 **WEBSOCKETS,
                 host=settings.host,
                 port=settings.port,
-                # Not uvicorn's default, which trusts the headers of every client on this machine.
+                # uvicorn's default would trust the headers of every client on this machine.
                 proxy_headers=bool(settings.trusted_proxies),
                 forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
                 log_config=None,
@@ -70,14 +66,13 @@ class Server(uvicorn.Server):
         _warn_if_open(settings)
         self.setup_error: SetupError | None = None
         self._engine = engine
-        self._root_path = settings.root_path
-        self._drain_timeout = settings.drain_timeout
+        self._settings = settings
         self._announce = announce
-        self._following: asyncio.Task[None] | None = None
+        self._engine_watch: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: drain, then exit. Second: exit now."""
+        """Drain and then exit at the first signal; exit at once at the second."""
         if self.started and not self.should_exit and self._draining is None:
             logger.info("draining")
             self._draining = asyncio.get_running_loop().create_task(self._drain_then_exit())
@@ -87,9 +82,9 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Handle the stop signals on the loop, where tasks can be made.
+        """Handle the stop signals on the event loop, where tasks can be created.
 
-        uvicorn would also raise the signal again after shutting down; an orderly stop has status 0 here.
+        uvicorn would also raise the signal again after its shutdown; here an orderly stop exits with status 0.
         """
         loop = asyncio.get_running_loop()
         for sig in _STOP_SIGNALS:
@@ -101,19 +96,19 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(sig)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and announce the URL as soon as the model is warm."""
+        """Listen, and start the task that announces the URL once the model is ready."""
         await super().startup(sockets)
         if self.started:
-            # Not waited for: only uploads that need FFmpeg need it, and they start it themselves if they must.
+            # Not awaited: only uploads that need FFmpeg use it, and they start it themselves if it is not running.
             asyncio.get_running_loop().run_in_executor(None, _start_decoder)
-            self._following = asyncio.get_running_loop().create_task(self._follow_engine())
+            self._engine_watch = asyncio.get_running_loop().create_task(self._follow_engine())
 
     @property
     def url(self) -> str:
-        """Where the server listens; the port is the real one where 0 was asked for."""
+        """Where the server listens, with the actual port where the setting is 0."""
         port = self.servers[0].sockets[0].getsockname()[1]
         host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-        return f"http://{host}:{port}{self._root_path}"
+        return f"http://{host}:{port}{self._settings.root_path}"
 
     async def _follow_engine(self) -> None:
         try:
@@ -121,27 +116,26 @@ class Server(uvicorn.Server):
         except Draining:
             return
         except SetupError as error:
-            # A restart of the worker cannot help: the process must end and tell the operator why.
+            # Restarting the worker cannot help: the process must exit and report the error.
             self.setup_error = error
             self.should_exit = True
             return
         self._announce(self.url)
         await self._engine.wait_permanent_failure()
-        # Some GPU errors last until the process ends; the operator's supervisor starts another one.
+        # Some GPU errors last until the process exits; a supervisor is expected to restart it.
         self.setup_error = SetupError("The model could not be loaded again after several attempts; the log says why.")
         self.should_exit = True
 
     async def _drain_then_exit(self) -> None:
         try:
-            await self._engine.drain(self._drain_timeout)
+            await self._engine.drain(self._settings.drain_timeout)
         finally:
             self.should_exit = True
 
 
 def _start_decoder() -> None:
-    with contextlib.suppress(
-        ServiceError
-    ):  # logged where it was raised; uploads that need the decoder fail with the same error
+    # The error is logged where it is raised, and uploads that need the decoder fail with it.
+    with contextlib.suppress(ServiceError):
         sandbox.warm_up()
 
 
@@ -152,6 +146,4 @@ def _warn_if_open(settings: Settings) -> None:
     except ValueError:
         local = settings.host == "localhost"
     if not local and not settings.needs_key:
-        logger.warning(
-            "everybody who reaches %s may call: no API keys are set (api_keys, api_keys_file)", settings.host
-        )
+        logger.warning("anyone who can reach %s may call: set api_keys or api_keys_file", settings.host)

@@ -8,48 +8,40 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from service.errors import FieldError, InvalidMessage, InvalidOptions
-from service.recognition.live.options import (
-    MAX_CHANNELS,
-    MAX_LABELS,
-    MAX_RATE,
-    MAX_SECONDS,
-    MIN_RATE,
-    MIN_SECONDS,
-    StreamOptions,
-)
+from service.recognition.live import options
 from service.recognition.options import invalid_options, unknown_field
 from service.recognition.result_types import ModelSummary
 
 MAX_TEXT = 16 * 1024
-"""Characters that a text message may have."""
+"""Maximal characters of a text message."""
 
 _MAX_ERRORS = 20
 _MAX_WINDOW_SAMPLES = 2 * 48_000 * 30
-"""Samples over all channels that a window may have, which bounds the memory of a stream: 30 s of stereo at 48 kHz."""
+"""Maximal samples of a window over all channels, 30 s of stereo at 48 kHz: bounds the memory of a stream."""
 
 _MUST_BE = {
-    "sampling_rate": f"must be a whole number of Hz, {MIN_RATE} to {MAX_RATE}",
+    "sampling_rate": f"must be a whole number of Hz, {options.MIN_RATE} to {options.MAX_RATE}",
     "encoding": "must be one of s16le, f32le",
-    "channels": f"must be a whole number, 1 to {MAX_CHANNELS}",
+    "channels": f"must be a whole number, 1 to {options.MAX_CHANNELS}",
     "select": "must be mix, split, or the index of one channel, counted from 0",
-    "window": f"must be seconds, {MIN_SECONDS:g} to {MAX_SECONDS:g}",
-    "hop": f"must be seconds, {MIN_SECONDS:g} to {MAX_SECONDS:g}",
+    "window": f"must be seconds, {options.MIN_SECONDS:g} to {options.MAX_SECONDS:g}",
+    "hop": f"must be seconds, {options.MIN_SECONDS:g} to {options.MAX_SECONDS:g}",
     "trim": "must be true or false",
-    "labels": f"must be a list of 1 to {MAX_LABELS} names",
+    "labels": f"must be a list of 1 to {options.MAX_LABELS} names",
     "label_language": "must be one of en, zh, native",
     "embedding": "must be one of none, utterance",
     "late": "must be one of skip, wait",
 }
 
 
-class Start(StreamOptions):
-    """The first message: how the audio comes, and what is wanted of it."""
+class Start(options.StreamOptions):
+    """The first message of the client: the format of the audio, and the options."""
 
     type: Literal["start"]
 
 
 class End(BaseModel):
-    """Nothing more comes; the client waits for the remaining answers and the result."""
+    """The last message of the client, which now waits for the remaining events and the result."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -60,7 +52,7 @@ _MESSAGES: TypeAdapter[Start | End] = TypeAdapter(Annotated[Start | End, Field(d
 
 
 class ReadyEvent(TypedDict):
-    """The stream may begin."""
+    """The first message of the server: the client may send audio."""
 
     type: Literal["ready"]
     id: str
@@ -70,17 +62,17 @@ class ReadyEvent(TypedDict):
 
 
 def parse_message(text: str) -> Start | End:
-    """Read one text message of the client.
+    """Parse one text message of the client.
 
     Raises:
-        InvalidMessage: if it is no JSON object of a type that clients send.
-        InvalidOptions: naming every member of it that is unknown, missing or has a bad value.
+        InvalidMessage: if it is not a JSON object of one of the types that clients send.
+        InvalidOptions: naming every member that is unknown, missing or invalid.
     """
     try:
         message = _MESSAGES.validate_json(text)
     except ValidationError as exc:
         raise _refusal(exc) from None
-    if isinstance(message, Start) and (errors := _misfits(message)):
+    if isinstance(message, Start) and (errors := _conflicts(message)):
         raise invalid_options(*errors)
     return message
 
@@ -88,7 +80,7 @@ def parse_message(text: str) -> Start | End:
 def _refusal(error: ValidationError) -> InvalidMessage | InvalidOptions:
     fields: dict[str, FieldError] = {}
     for each in error.errors(include_url=False, include_context=False, include_input=False):
-        if len(each["loc"]) < 2:  # not a message at all; otherwise the path begins with its type
+        if len(each["loc"]) < 2:  # not a known message; otherwise the path begins with its type
             return InvalidMessage('A text message is a JSON object whose type is "start" or "end".')
         kind, name = str(each["loc"][0]), str(each["loc"][1])
         if each["type"] == "extra_forbidden":
@@ -102,8 +94,8 @@ def _refusal(error: ValidationError) -> InvalidMessage | InvalidOptions:
     return invalid_options(*sorted(fields.values(), key=lambda field: field.field))
 
 
-def _misfits(start: Start) -> list[FieldError]:
-    """What is wrong with members that are valid by themselves."""
+def _conflicts(start: Start) -> list[FieldError]:
+    """Errors of members that are valid by themselves, but not together."""
     errors = []
     if isinstance(start.select, int) and start.select >= start.channels:
         errors.append(FieldError("select", f"there are {start.channels} channels, counted from 0", "out_of_range"))

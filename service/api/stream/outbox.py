@@ -1,4 +1,4 @@
-"""The messages that wait to be sent on a stream, bounded; clients that do not read them are disconnected."""
+"""A bounded queue of messages to send on a stream; a client that does not read them is disconnected."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from starlette.websockets import WebSocket
 from service.errors import SlowConsumer
 
 MAX_BYTES = 256 * 1024
-"""What may wait for one client, beside what the connection itself holds. A message without an embedding has some 500
-bytes, so a client that reads nothing is told after minutes, and one with a slow line long after."""
+"""Bytes queued for one client, besides the buffers of its connection. A message without an embedding has about 500
+bytes, so a client that reads nothing is disconnected after minutes, and a slow one much later."""
 
 
 class Outbox:
-    """Messages in their order, from the task that answers to the task that sends.
+    """A first-in, first-out queue from the task that recognises to the task that sends.
 
     Args:
-        patience: seconds that the connection may take to accept one message.
+        send_timeout: seconds that the connection may take to accept one message.
     """
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
+    def __init__(self, send_timeout: float) -> None:
+        self._send_timeout = send_timeout
         self._messages: deque[tuple[str, int]] = deque()
         self._bytes = 0
         self._closed = False
         self._changed = asyncio.Event()
 
     async def put(self, message: bytes, *, wait: bool) -> None:
-        """Let `message`, UTF-8, be sent after those before it.
+        """Queue a message.
 
         Args:
-            message: the text.
-            wait: whether to wait for room; the sender will say so if that takes too long.
+            message: the text, as UTF-8.
+            wait: whether to wait while the queue is full; `send` raises `SlowConsumer` if that takes too long.
 
         Raises:
-            SlowConsumer: if there is no room and `wait` is false.
+            SlowConsumer: if the queue is full and `wait` is false.
         """
         while self._messages and self._bytes + len(message) > MAX_BYTES:
             if not wait:
@@ -46,22 +46,22 @@ class Outbox:
         self.force(message)
 
     def force(self, message: bytes) -> None:
-        """Let `message` be sent even where there is no room, as the last one before a stream is closed."""
+        """Queue a message even if the queue is full, as the last one before the stream is closed."""
         self._messages.append((message.decode(), len(message)))
         self._bytes += len(message)
         self._changed.set()
 
     def close(self) -> None:
-        """Let `send` come to its end when all is sent."""
+        """Let `send` return once all messages are sent."""
         self._closed = True
         self._changed.set()
 
     async def send(self, socket: WebSocket) -> None:
-        """Send all that comes until `close`.
+        """Send messages until `close`.
 
         Raises:
-            SlowConsumer: if the client does not take a message in time.
-            WebSocketDisconnect: if it is gone.
+            SlowConsumer: if the connection does not accept a message in time.
+            WebSocketDisconnect: if the client has disconnected.
         """
         while self._messages or not self._closed:
             if not self._messages:
@@ -70,10 +70,10 @@ class Outbox:
                 continue
             text, size = self._messages[0]
             try:
-                async with asyncio.timeout(self._patience):
+                async with asyncio.timeout(self._send_timeout):
                     await socket.send_text(text)
             except TimeoutError:
-                raise SlowConsumer(f"The client has read nothing for {self._patience:g} seconds.") from None
+                raise SlowConsumer(f"The client has read nothing for {self._send_timeout:g} seconds.") from None
             self._messages.popleft()
             self._bytes -= size
             self._changed.set()

@@ -1,7 +1,7 @@
-"""One stream from its start message to its close: which messages may come when, time limits, and errors.
+"""One stream from its start message to its close: the order of messages, time limits, and errors.
 
-Three tasks serve it. One reads messages, as long as not too much is due; one scores what is due; one sends. Between
-them are the schedule and the outbox, both bounded. Whichever fails ends the others.
+Three tasks serve it: one reads messages while recognition keeps up, one recognises what is due, one sends. They are
+connected by the schedule and the outbox, both bounded. A failure of one task cancels the others.
 """
 
 from __future__ import annotations
@@ -11,21 +11,11 @@ from contextlib import suppress
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from service import errors
 from service.api.problems import problem_of, reported
 from service.api.request_context import RequestContext, Services
 from service.api.stream.messages import MAX_TEXT, ReadyEvent, Start, parse_message
 from service.api.stream.outbox import Outbox
-from service.errors import (
-    AudioTooLong,
-    DeadlineExceeded,
-    Draining,
-    InvalidMessage,
-    InvalidRequest,
-    MessageTooLarge,
-    Refused,
-    ServiceError,
-    StreamIdle,
-)
 from service.recognition.answers import model_summary
 from service.recognition.concurrency import in_pool
 from service.recognition.json_encoding import encode
@@ -33,32 +23,32 @@ from service.recognition.live.schedule import StreamDecoder, StreamSchedule
 from service.recognition.live.stream import StreamCounts, StreamEvent, StreamRecognition
 from service.results import ModelInfo
 
-_AT_ONCE = 4096
-"""Samples over all channels that are decoded on the event loop; handing them to a thread would take longer."""
+_INLINE_SAMPLES = 4096
+"""Up to this many samples over all channels are decoded on the event loop: a thread would take longer."""
 
 _PROBLEM_SECONDS = 2.0
-"""Seconds for telling a client why its stream ends."""
+"""Seconds for sending the problem and the close frame at the end of a failed stream."""
 
 _NORMAL = 1000
-_CLOSES: tuple[tuple[type[ServiceError], int], ...] = (
-    (MessageTooLarge, 1009),
-    (InvalidRequest, 1008),
-    (Draining, 1012),
-    (Refused, 1013),
-    (DeadlineExceeded, 1013),
-    (ServiceError, 1011),
+_CLOSE_CODES: tuple[tuple[type[errors.ServiceError], int], ...] = (
+    (errors.MessageTooLarge, 1009),
+    (errors.InvalidRequest, 1008),
+    (errors.Draining, 1012),
+    (errors.Refused, 1013),
+    (errors.DeadlineExceeded, 1013),
+    (errors.ServiceError, 1011),
 )
 
 
 class Session:
-    """Serves one stream, whose socket was accepted.
+    """Serves one accepted stream.
 
     Args:
-        socket: the connection.
-        parts: the parts of the application.
-        model: the model that answers.
-        context: whose request it is.
-        draining: set when the stream must end.
+        socket: the accepted connection.
+        parts: the shared parts of the application.
+        model: the loaded model.
+        context: of the request that opened the stream.
+        draining: set when the service drains and the stream must end.
     """
 
     def __init__(
@@ -71,21 +61,21 @@ class Session:
         self._context = context
         self._draining = draining
         self._outbox = Outbox(parts.settings.stream_idle_timeout)
-        self._counts = context.record.stream = StreamCounts()
-        self._waiting: asyncio.Timeout | None = None  # for the next message
-        self._cut_short = asyncio.Event()  # by draining, before the client has ended the stream
+        context.stream = self._counts = StreamCounts()
+        self._receive_timeout: asyncio.Timeout | None = None
+        self._ended_by_draining = asyncio.Event()  # before the end message of the client
 
     async def run(self) -> None:
         """Serve the stream to its end and close it; errors of the stream are sent to the client, not raised."""
         try:
-            await self._converse()
+            await self._serve_within_limit()
             await self._close(_NORMAL)
-        except WebSocketDisconnect as left:
-            self._context.record.close_code = left.code
+        except WebSocketDisconnect as disconnect:
+            self._context.close_code = disconnect.code
         except Exception as error:
             await self._fail(error)
 
-    async def _converse(self) -> None:
+    async def _serve_within_limit(self) -> None:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._settings.max_stream_duration) as whole:
@@ -96,10 +86,10 @@ class Session:
                 raise
             raise self._too_long() from None
         except BaseExceptionGroup as failures:
-            gone = failures.subgroup(WebSocketDisconnect)
-            raise (gone or failures).exceptions[0] from None
-        if self._cut_short.is_set():
-            raise Draining("The service is shutting down; another instance will take the stream.")
+            disconnects = failures.subgroup(WebSocketDisconnect)
+            raise (disconnects or failures).exceptions[0] from None
+        if self._ended_by_draining.is_set():
+            raise errors.Draining("The service is shutting down; another instance will take the stream.")
 
     async def _serve(self, start: Start) -> None:
         schedule = StreamSchedule(start)
@@ -119,8 +109,7 @@ class Session:
             "window": start.window,
             "hop": start.hop_seconds,
         }
-        self._parts.metrics.stream_events.labels("ready").inc()
-        self._outbox.force(b"".join(encode(ready)))
+        await self._emit(ready, wait=False)
         async with asyncio.TaskGroup() as group:
             sending = group.create_task(self._outbox.send(self._socket))
             reading = group.create_task(self._read(start, schedule, recognition))
@@ -131,21 +120,19 @@ class Session:
             reading.cancel()
             watching.cancel()
 
-    async def _emit(self, event: StreamEvent, wait: bool) -> None:
+    async def _emit(self, event: StreamEvent | ReadyEvent, wait: bool) -> None:
         self._parts.metrics.stream_events.labels(event["type"]).inc()
         await self._outbox.put(b"".join(encode(event)), wait=wait)
 
     async def _receive_start(self, deadline: float) -> Start:
         message = await self._receive(deadline)
-        if not isinstance(message, str):
-            raise InvalidMessage("Before any audio comes a start message, as text.")
-        start = parse_message(message)
+        start = parse_message(message) if isinstance(message, str) else None
         if not isinstance(start, Start):
-            raise InvalidMessage("Before anything else comes a start message.")
+            raise errors.InvalidMessage("The first message must be a start message, as text.")
         return start
 
     async def _read(self, start: Start, schedule: StreamSchedule, recognition: StreamRecognition) -> None:
-        """Read audio until the client or the service ends the stream; then notice whether the client leaves."""
+        """Read audio until the client or the service ends the stream; after that, raise if the client disconnects."""
         loop = asyncio.get_running_loop()
         decoder = StreamDecoder(start)
         idle = self._settings.stream_idle_timeout
@@ -153,13 +140,13 @@ class Session:
         while (message := await self._receive(deadline)) is not None:
             if isinstance(message, str):
                 if isinstance(parse_message(message), Start):
-                    raise InvalidMessage("The stream has started already.")
+                    raise errors.InvalidMessage("The stream has started already.")
                 break
-            if len(message) > _AT_ONCE * start.sample_bytes:
+            if len(message) > _INLINE_SAMPLES * start.sample_bytes:
                 decoded = await in_pool(self._parts.streams.threads, None, decoder.decode, message)
             else:
                 decoded = decoder.decode(message)
-                await asyncio.sleep(0)  # hundreds of small messages may have come at once
+                await asyncio.sleep(0)  # hundreds of small messages may have arrived at once
             schedule.add(*decoded, loop.time())
             self._context.progress.audio_seconds = schedule.seconds
             if schedule.seconds > self._settings.max_stream_duration:
@@ -170,64 +157,67 @@ class Session:
                 deadline = loop.time() + idle
         schedule.end(await in_pool(self._parts.streams.threads, None, decoder.finish), loop.time())
         recognition.schedule_changed()
-        if not self._cut_short.is_set():
+        if not self._ended_by_draining.is_set():
             await self._receive(None)
-            raise InvalidMessage("Nothing may come after the end message.")
+            raise errors.InvalidMessage("Nothing may come after the end message.")
 
     async def _receive(self, deadline: float | None) -> str | bytes | None:
-        """The next message, text or audio; None where draining cuts the stream short.
+        """The next message, text or audio; None once draining has ended the stream.
+
+        Args:
+            deadline: on the event loop's clock; None for no limit.
 
         Raises:
-            WebSocketDisconnect: if the client is gone.
-            StreamIdle: if nothing comes until `deadline`.
-            MessageTooLarge: if it has too many bytes.
+            WebSocketDisconnect: if the client has disconnected.
+            StreamIdle: if no message arrives until `deadline`.
+            MessageTooLarge: if a text message has too many characters.
         """
-        if self._cut_short.is_set():
+        if self._ended_by_draining.is_set():
             return None
         try:
-            async with asyncio.timeout_at(deadline) as self._waiting:
+            async with asyncio.timeout_at(deadline) as self._receive_timeout:
                 message = await self._socket.receive()
         except TimeoutError:
-            if self._cut_short.is_set():
+            if self._ended_by_draining.is_set():
                 return None
-            raise StreamIdle("No audio has come for too long.") from None
+            raise errors.StreamIdle("No audio has arrived for too long.") from None
         finally:
-            self._waiting = None
+            self._receive_timeout = None
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message["code"])
         text: str | None = message.get("text")
         if text is None:
             return bytes(message["bytes"])
         if len(text) > MAX_TEXT:
-            raise MessageTooLarge(f"A message that is no audio may have {MAX_TEXT} characters.")
+            raise errors.MessageTooLarge(f"A text message may have {MAX_TEXT} characters.")
         return text
 
     async def _watch_draining(self, schedule: StreamSchedule) -> None:
         await self._draining.wait()
         if not schedule.ended:
-            self._cut_short.set()
-            if self._waiting is not None:
-                with suppress(RuntimeError):  # it has expired just now
-                    self._waiting.reschedule(asyncio.get_running_loop().time())
+            self._ended_by_draining.set()
+            if self._receive_timeout is not None:
+                with suppress(RuntimeError):  # raised if it has just expired
+                    self._receive_timeout.reschedule(asyncio.get_running_loop().time())
 
-    def _too_long(self) -> AudioTooLong:
-        return AudioTooLong(f"A stream may last {self._settings.max_stream_duration:g} seconds.")
+    def _too_long(self) -> errors.AudioTooLong:
+        return errors.AudioTooLong(f"A stream may last {self._settings.max_stream_duration:g} seconds.")
 
     async def _fail(self, failure: Exception) -> None:
-        """Send the problem, after all that was answered before, and close the stream."""
+        """Send the queued messages and the problem, and close the stream."""
         error = reported(failure, self._context)
-        self._context.record.code = error.code
-        code = next(code for kind, code in _CLOSES if isinstance(error, kind))
-        self._context.record.close_code = code
+        self._context.code = error.code
+        code = next(code for kind, code in _CLOSE_CODES if isinstance(error, kind))
+        self._context.close_code = code
         self._parts.metrics.stream_events.labels("problem").inc()
         self._outbox.force(b"".join(encode({**problem_of(error, self._context.id), "type": "problem"})))
         self._outbox.close()
-        with suppress(TimeoutError, ServiceError, WebSocketDisconnect):
+        with suppress(TimeoutError, errors.ServiceError, WebSocketDisconnect):
             async with asyncio.timeout(_PROBLEM_SECONDS):
                 await self._outbox.send(self._socket)
                 await self._close(code)
 
     async def _close(self, code: int) -> None:
-        self._context.record.close_code = code
+        self._context.close_code = code
         with suppress(WebSocketDisconnect):
-            await self._socket.close(code, self._context.record.code)
+            await self._socket.close(code, self._context.code)

@@ -1,4 +1,4 @@
-"""Who is let in: every route but those declared public needs a key, before anything of the request is read."""
+"""Every route that is not declared public needs a key, checked before the body is read."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PROTECTED = [
 
 
 @pytest.mark.parametrize(("method", "path"), PROTECTED)
-async def test_strangers_are_refused(
+async def test_requests_without_a_valid_key_are_refused(
     new_app: Callable[..., FastAPI], recognizer: RecognizerDouble, method: str, path: str
 ) -> None:
     async with serving(new_app(api_keys=KEY)) as client:
@@ -52,7 +52,7 @@ async def test_strangers_are_refused(
     assert recognizer.most_permits == (1 if (method, path) in PROTECTED[:2] else 0)  # for the one with the key
 
 
-async def test_every_documented_operation_needs_a_key_but_those_of_probes_and_the_page(
+async def test_every_documented_operation_needs_a_key_except_probes_and_the_page(
     new_app: Callable[..., FastAPI],
 ) -> None:
     app = new_app(api_keys=KEY)
@@ -73,7 +73,7 @@ async def test_every_documented_operation_needs_a_key_but_those_of_probes_and_th
                     }
 
 
-async def test_a_new_route_is_protected_without_doing_anything_for_it(new_app: Callable[..., FastAPI]) -> None:
+async def test_new_routes_are_protected_by_default(new_app: Callable[..., FastAPI]) -> None:
     app = new_app(api_keys=KEY)
 
     async def secret() -> str:
@@ -93,7 +93,7 @@ async def test_a_new_route_is_protected_without_doing_anything_for_it(new_app: C
 @pytest.mark.parametrize(
     "headers", [{"authorization": f"Bearer {OTHER}"}, {"x-api-key": OTHER}, {"Authorization": f"bearer {KEY}"}]
 )
-async def test_callers_with_a_key_are_let_in(new_app: Callable[..., FastAPI], headers: dict[str, str]) -> None:
+async def test_requests_with_a_valid_key_are_served(new_app: Callable[..., FastAPI], headers: dict[str, str]) -> None:
     async with serving(new_app(api_keys=f"{KEY},{OTHER}")) as client:
         answer = await client.post("/recognize", content=wav(), headers={"content-type": "audio/wav", **headers})
         assert answer.status_code == 200
@@ -107,7 +107,7 @@ PAGES = ("/", "/docs", "/openapi.json", "/docs/assets/swagger-ui.css", "/docs/as
     ("settings", "metrics", "pages"),
     [({}, 401, 200), ({"public_metrics": True, "public_pages": False}, 200, 401)],
 )
-async def test_what_is_open_by_setting(
+async def test_public_paths_by_setting(
     new_app: Callable[..., FastAPI], root_path: str, settings: dict[str, bool], metrics: int, pages: int
 ) -> None:
     async with serving(new_app(api_keys=KEY, root_path=root_path, **settings)) as client:
@@ -117,9 +117,9 @@ async def test_what_is_open_by_setting(
         assert (await client.get(f"{root_path}/models")).status_code == 401
 
 
-async def test_without_keys_everybody_may_call(client: httpx.AsyncClient) -> None:
+async def test_without_keys_no_request_needs_one(client: httpx.AsyncClient) -> None:
     assert (await client.get("/models")).status_code == 200
-    assert (await client.get("/metrics", headers={"authorization": "Bearer whatever"})).status_code == 200
+    assert (await client.get("/metrics", headers={"authorization": "Bearer any"})).status_code == 200
 
 
 async def test_refusals_are_counted_by_reason_and_route(
@@ -140,7 +140,7 @@ async def test_refusals_are_counted_by_reason_and_route(
         assert registry.get_sample_value("ser_http_requests_total", labels) == 1
 
 
-async def test_no_key_is_ever_shown(
+async def test_keys_are_never_exposed(
     new_app: Callable[..., FastAPI],
     recognizer: RecognizerDouble,
     registry: CollectorRegistry,
@@ -155,13 +155,13 @@ async def test_no_key_is_ever_shown(
         refused = await client.get("/models", headers={"x-api-key": presented})
         document = await client.get("/openapi.json")
     assert crash.status_code == 500
-    told = f"{crash.headers}{crash.text}{refused.headers}{refused.text}{document.text}{caplog.text}"
-    told += generate_latest(registry).decode() + repr(app.state.services.settings)
-    assert KEY not in told
-    assert presented not in told
+    exposed = f"{crash.headers}{crash.text}{refused.headers}{refused.text}{document.text}{caplog.text}"
+    exposed += generate_latest(registry).decode() + repr(app.state.services.settings)
+    assert KEY not in exposed
+    assert presented not in exposed
 
 
-async def test_one_caller_too_fast_does_not_slow_the_others(
+async def test_a_caller_over_its_rate_does_not_affect_others(
     new_app: Callable[..., FastAPI], recognizer: RecognizerDouble
 ) -> None:
     async with serving(new_app(api_keys=f"{KEY},{OTHER}", rate_limit=1, rate_burst=3)) as client:
@@ -172,16 +172,16 @@ async def test_one_caller_too_fast_does_not_slow_the_others(
         assert answers[0].headers["ratelimit-policy"] == '"requests";q=3;w=180'
         assert answers[0].headers["ratelimit"].startswith('"requests";r=2;t=')
         assert answers[-1].headers["ratelimit"].startswith('"requests";r=0;t=')
-        # The same caller, whichever way it sends its key, and whatever it asks for.
+        # The same caller, whichever header carries its key, and whichever path it requests.
         problem(await client.post("/recognize", headers=BEARER), 429, "rate_limited")
         assert (await client.get("/models", headers={"x-api-key": OTHER})).status_code == 200
-        # Strangers do not count as anybody, and probes, which are public, do not count at all.
+        # Requests without a key are not counted for any caller, and probes, which are public, are not counted at all.
         assert (await client.get("/models")).status_code == 401
         assert {(await client.get("/livez", headers=BEARER)).status_code for _ in range(9)} == {200}
     assert recognizer.most_permits == 0
 
 
-async def test_without_keys_the_address_is_the_caller(new_app: Callable[..., FastAPI]) -> None:
+async def test_without_keys_callers_are_identified_by_address(new_app: Callable[..., FastAPI]) -> None:
     app = new_app(rate_limit=1, rate_burst=2)
 
     async def ask(address: str, path: str) -> int:
@@ -199,14 +199,14 @@ async def test_without_keys_the_address_is_the_caller(new_app: Callable[..., Fas
 
 @pytest.mark.parametrize("size", [1000, 50_000_000])
 @pytest.mark.parametrize("refusal", ["key_missing", "rate_limited"])
-async def test_the_refusal_comes_before_the_body(
+async def test_refusals_are_sent_before_the_body_is_read(
     new_app: Callable[..., FastAPI],
     recognizer: RecognizerDouble,
     monkeypatch: pytest.MonkeyPatch,
     refusal: str,
     size: int,
 ) -> None:
-    """Over a socket: not a byte of the body has been sent when the answer is there, nor was any asked for."""
+    """The refusal arrives before any byte of the body is sent, without `100 Continue`."""
     monkeypatch.setattr("service.api.middleware.body_timeout._LINGER", 0.05)
     settings: dict[str, Any] = {"api_keys": KEY} if refusal == "key_missing" else {"rate_limit": 1, "rate_burst": 1}
     status = 401 if refusal == "key_missing" else 429
@@ -215,7 +215,7 @@ async def test_the_refusal_comes_before_the_body(
             assert (await client.get("/models")).status_code == 200
         async with connected(port) as connection:
             await connection.send(head(size).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
-            headers = await connection.problem(status, refusal)  # and no invitation to send
+            headers = await connection.problem(status, refusal)  # and no `100 Continue`
             if status == 429:
                 assert 1 <= int(headers["retry-after"]) <= 60
             if size > 1_000_000:
@@ -235,7 +235,7 @@ def with_socket(app: FastAPI) -> FastAPI:
 
 
 async def websocket(app: FastAPI, headers: dict[str, str], *, denial: bool = True) -> list[dict[str, Any]]:
-    """What an application sends to a client that opens a WebSocket."""
+    """The messages that an application sends to a client that opens a WebSocket."""
     sent: list[dict[str, Any]] = []
     scope = {
         "type": "websocket",
@@ -262,7 +262,7 @@ async def websocket(app: FastAPI, headers: dict[str, str], *, denial: bool = Tru
     return sent
 
 
-async def test_websockets_need_a_key_as_well(new_app: Callable[..., FastAPI], registry: CollectorRegistry) -> None:
+async def test_websockets_need_a_key(new_app: Callable[..., FastAPI], registry: CollectorRegistry) -> None:
     app = with_socket(new_app(api_keys=KEY))
     refused = await websocket(app, {})
     assert (refused[0]["type"], refused[0]["status"]) == ("websocket.http.response.start", 401)
@@ -275,7 +275,7 @@ async def test_websockets_need_a_key_as_well(new_app: Callable[..., FastAPI], re
     assert registry.get_sample_value("ser_requests_rejected_total", {"reason": "key_missing"}) == 1
 
 
-async def test_websockets_count(new_app: Callable[..., FastAPI]) -> None:
+async def test_websockets_are_rate_limited(new_app: Callable[..., FastAPI]) -> None:
     app = with_socket(new_app(rate_limit=1, rate_burst=1))
     assert (await websocket(app, {}))[0]["type"] == "websocket.accept"
     refused = await websocket(app, {})
@@ -283,7 +283,7 @@ async def test_websockets_count(new_app: Callable[..., FastAPI]) -> None:
     assert b"retry-after" in dict(refused[0]["headers"])
 
 
-def test_the_document_says_what_is_asked_for(new_app: Callable[..., FastAPI]) -> None:
+def test_the_openapi_document_describes_keys_and_rate_limits(new_app: Callable[..., FastAPI]) -> None:
     document = new_app(api_keys=KEY, rate_limit=1, public_metrics=True).openapi()
     schemes = document["components"]["securitySchemes"]
     assert {(scheme["type"], scheme.get("scheme"), scheme.get("name")) for scheme in schemes.values()} == {
@@ -298,7 +298,7 @@ def test_the_document_says_what_is_asked_for(new_app: Callable[..., FastAPI]) ->
     assert "429" not in document["paths"]["/metrics"]["get"]["responses"]
 
 
-def test_the_document_asks_for_nothing_where_nothing_is_asked_for(new_app: Callable[..., FastAPI]) -> None:
+def test_the_openapi_document_without_keys_and_rate_limits(new_app: Callable[..., FastAPI]) -> None:
     plain = new_app().openapi()
     assert "security" not in plain
     assert "securitySchemes" not in plain["components"]

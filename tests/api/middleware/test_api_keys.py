@@ -20,7 +20,7 @@ def keys(*texts: str) -> ApiKeys:
     return ApiKeys(SecretStr(text) for text in texts)
 
 
-def test_each_key_has_an_owner_whose_name_does_not_tell_the_key() -> None:
+def test_each_key_has_an_owner_whose_name_does_not_contain_the_key() -> None:
     known = keys(FIRST, SECOND)
     owners = {known.owner(FIRST), known.owner(SECOND)}
     assert len(owners) == 2
@@ -32,7 +32,7 @@ def test_each_key_has_an_owner_whose_name_does_not_tell_the_key() -> None:
 @pytest.mark.parametrize(
     "presented", ["", FIRST[:-1], FIRST + "x", FIRST.upper(), " " + FIRST, "é\udcff", "x" * 100_000]
 )
-def test_whatever_else_is_presented_has_none(presented: str) -> None:
+def test_other_keys_have_no_owner(presented: str) -> None:
     assert keys(FIRST, SECOND).owner(presented) is None
 
 
@@ -48,7 +48,7 @@ def test_keys_are_hashed_and_all_compared_in_constant_time(monkeypatch: pytest.M
     for presented in (FIRST, SECOND, "neither"):
         compared.clear()
         known.owner(presented)
-        assert len(compared) == 2  # no early end, whichever it is
+        assert len(compared) == 2  # no early return, whichever key matches
         for one, other in compared:
             assert len(one) == len(other) == 32
             assert FIRST.encode() not in one + other
@@ -56,28 +56,33 @@ def test_keys_are_hashed_and_all_compared_in_constant_time(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("headers", "presented"),
+    ("headers", "subprotocols", "presented"),
     [
-        ({}, None),
-        ({"authorization": "Bearer abc"}, "abc"),
-        ({"authorization": "bearer  abc "}, "abc"),
-        ({"authorization": "Bearer"}, ""),
-        ({"x-api-key": "abc"}, "abc"),
-        ({"x-api-key": ""}, ""),
-        ({"authorization": "Basic xyz", "x-api-key": "abc"}, "abc"),  # a proxy's own
-        ({"authorization": "Basic xyz"}, None),
-        ({"authorization": "Bearer abc", "x-api-key": "def"}, "abc"),
+        ({}, (), None),
+        ({"authorization": "Bearer abc"}, (), "abc"),
+        ({"authorization": "bearer  abc "}, (), "abc"),
+        ({"authorization": "Bearer"}, (), ""),
+        ({"x-api-key": "abc"}, (), "abc"),
+        ({"x-api-key": ""}, (), ""),
+        ({"authorization": "Basic xyz", "x-api-key": "abc"}, (), "abc"),  # credentials of a proxy
+        ({"authorization": "Basic xyz"}, (), None),
+        ({"authorization": "Bearer abc", "x-api-key": "def"}, (), "abc"),
+        ({}, ("emotion2vec.stream",), None),
+        ({}, ("emotion2vec.stream", "bearer.a%2Fc"), "a/c"),
+        ({"x-api-key": "abc"}, ("bearer.def",), "abc"),
     ],
 )
-def test_where_a_key_may_stand(headers: dict[str, str], presented: str | None) -> None:
-    assert presented_key(Headers(headers)) == presented
+def test_where_a_key_is_read_from(
+    headers: dict[str, str], subprotocols: tuple[str, ...], presented: str | None
+) -> None:
+    assert presented_key(Headers(headers), subprotocols) == presented
 
 
-def test_keys_from_settings_and_file_are_one_set(tmp_path: Path) -> None:
+def test_keys_from_settings_and_file_are_combined(tmp_path: Path) -> None:
     assert ApiKeys.of(Settings()) is None
     file = tmp_path / "keys"
     file.write_bytes(f"# for the batch jobs\r\n\r\n  {SECOND}  \r\n".encode())
-    both = ApiKeys.of(Settings(api_keys=FIRST, api_keys_file=file))  # type: ignore[arg-type]  # as variables have it
+    both = ApiKeys.of(Settings(api_keys=FIRST, api_keys_file=file))  # type: ignore[arg-type]  # as from an environment variable
     assert both is not None
     assert both.owner(FIRST)
     assert both.owner(SECOND)
@@ -96,9 +101,7 @@ def test_keys_from_settings_and_file_are_one_set(tmp_path: Path) -> None:
         (None, "cannot be read: No such file or directory"),
     ],
 )
-def test_a_file_that_does_not_hold_keys_is_an_error_and_never_an_open_door(
-    tmp_path: Path, content: bytes | None, reason: str
-) -> None:
+def test_a_file_without_valid_keys_is_an_error(tmp_path: Path, content: bytes | None, reason: str) -> None:
     file = tmp_path / "keys"
     if content is not None:
         file.write_bytes(content)

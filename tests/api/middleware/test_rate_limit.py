@@ -2,15 +2,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 
 from service.api.middleware import rate_limit as module
 from service.api.middleware.rate_limit import RateLimit, client_network
-from service.settings.settings import Settings
 
 
 class Clock:
-    """The time that the library sees."""
+    """The clock of the library."""
 
     now = 1000.0
 
@@ -22,65 +22,67 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def taken(limit: RateLimit, caller: str, times: int) -> int:
-    return sum(limit.take(caller).retry_after is None for _ in range(times))
+def allowed(limit: RateLimit, caller: str, times: int) -> int:
+    return sum(limit.take(caller)[0] is None for _ in range(times))
 
 
 def test_a_burst_passes_and_then_the_average(clock: Clock) -> None:
     limit = RateLimit(60, burst=5)
-    assert taken(limit, "a", 20) == 5
+    assert allowed(limit, "a", 20) == 5
     clock.now += 1
-    assert taken(limit, "a", 20) == 1
+    assert allowed(limit, "a", 20) == 1
     clock.now += 60
-    assert taken(limit, "a", 20) == 5
+    assert allowed(limit, "a", 20) == 5
     passed = 0
     for _ in range(600):
         clock.now += 0.1
-        passed += taken(limit, "a", 3)
+        passed += allowed(limit, "a", 3)
     assert 59 <= passed <= 61
 
 
-def test_callers_do_not_share(clock: Clock) -> None:
+def test_each_caller_has_its_own_quota(clock: Clock) -> None:
     limit = RateLimit(1, burst=1)
-    assert taken(limit, "a", 3) == 1
-    assert taken(limit, "b", 3) == 1
+    assert allowed(limit, "a", 3) == 1
+    assert allowed(limit, "b", 3) == 1
 
 
-def test_who_waits_as_long_as_told_is_let_in(clock: Clock) -> None:
+def test_a_request_after_retry_after_is_allowed(clock: Clock) -> None:
     limit = RateLimit(7, burst=2)
-    taken(limit, "a", 2)
-    refused = limit.take("a")
-    assert refused.retry_after is not None
-    assert 0 < refused.retry_after < 60 / 7 + 0.01
-    clock.now += refused.retry_after * 0.9
-    assert limit.take("a").retry_after is not None
-    clock.now += refused.retry_after * 0.1 + 0.001
-    assert limit.take("a").retry_after is None
+    allowed(limit, "a", 2)
+    retry_after, _ = limit.take("a")
+    assert retry_after is not None
+    assert 0 < retry_after < 60 / 7 + 0.01
+    clock.now += retry_after * 0.9
+    assert limit.take("a")[0] is not None
+    clock.now += retry_after * 0.1 + 0.001
+    assert limit.take("a")[0] is None
 
 
 def test_the_headers_of_the_draft(clock: Clock) -> None:
     limit = RateLimit(30, burst=3)  # one every two seconds, three at once
-    assert limit.take("a").headers == {"RateLimit-Policy": '"requests";q=3;w=6', "RateLimit": '"requests";r=2;t=2'}
-    taken(limit, "a", 2)
-    refused = limit.take("a")
-    assert refused.retry_after == pytest.approx(2)
-    assert refused.headers["RateLimit"] == '"requests";r=0;t=6'
+    _, headers = limit.take("a")
+    assert headers == {"RateLimit-Policy": '"requests";q=3;w=6', "RateLimit": '"requests";r=2;t=2'}
+    allowed(limit, "a", 2)
+    retry_after, headers = limit.take("a")
+    assert retry_after == pytest.approx(2)
+    assert headers["RateLimit"] == '"requests";r=0;t=6'
 
 
-def test_of_countless_callers_only_the_latest_are_remembered(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_most_recent_callers_are_remembered(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_CALLERS", 100)
     limit = RateLimit(1, burst=1)
-    assert taken(limit, "first", 2) == taken(limit, "busy", 2) == 1
+    assert allowed(limit, "first", 2) == allowed(limit, "busy", 2) == 1
     for number in range(1000):
-        assert taken(limit, str(number), 2) == 1
-        assert taken(limit, "busy", 1) == 0  # who asks all the time is not forgotten because of the others
-    assert taken(limit, "950", 1) == 0
-    assert taken(limit, "first", 2) == 1
+        assert allowed(limit, str(number), 2) == 1
+        assert allowed(limit, "busy", 1) == 0  # an active caller is not forgotten
+    assert allowed(limit, "950", 1) == 0
+    assert allowed(limit, "first", 2) == 1
 
 
-def test_there_is_no_limit_unless_asked_for() -> None:
-    assert RateLimit.of(Settings()) is None
-    assert RateLimit.of(Settings(rate_limit=1)) is not None
+async def test_there_is_no_limit_by_default(client: httpx.AsyncClient) -> None:
+    responses = [await client.get("/models") for _ in range(50)]
+    assert {response.status_code for response in responses} == {200}
+    assert not any("ratelimit" in response.headers for response in responses)
 
 
 @pytest.mark.parametrize(
@@ -91,13 +93,13 @@ def test_there_is_no_limit_unless_asked_for() -> None:
         (("2001:db8:1:2::", 2), "2001:db8:1:2::/64"),
         (("fe80::1%eth0", 1), "fe80::/64"),
         (("::1", 1), "::/64"),
-        (("::ffff:192.0.2.7", 1), "192.0.2.7"),  # IPv4 on a socket for both, not one network of all
+        (("::ffff:192.0.2.7", 1), "192.0.2.7"),  # IPv4 on a dual-stack socket: not one network for all
         (("unknown", 0), "unknown"),
         (("x" * 10_000, 0), "x" * 64),
-        (None, "nobody"),
+        (None, "local"),
     ],
 )
-def test_where_a_request_comes_from(client: Any, network: str) -> None:
+def test_client_networks(client: Any, network: str) -> None:
     assert client_network({"type": "http", "client": client}) == network
 
 

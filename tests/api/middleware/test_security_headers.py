@@ -19,7 +19,7 @@ def policy(response: httpx.Response) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
-async def test_pages_are_confined_to_what_this_service_gives(client: httpx.AsyncClient, path: str) -> None:
+async def test_pages_may_load_files_of_this_service_only(client: httpx.AsyncClient, path: str) -> None:
     page = await client.get(path)
     assert page.headers["content-type"].startswith("text/html")
     found = policy(page)
@@ -33,7 +33,7 @@ async def test_pages_are_confined_to_what_this_service_gives(client: httpx.Async
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
-async def test_pages_hold_no_script_or_style_of_their_own(client: httpx.AsyncClient, path: str) -> None:
+async def test_pages_contain_no_inline_script_or_style(client: httpx.AsyncClient, path: str) -> None:
     page = (await client.get(path)).text
     assert re.findall(r"<script(?![^>]*\ssrc=)", page) == []
     assert "<style" not in page
@@ -41,7 +41,7 @@ async def test_pages_hold_no_script_or_style_of_their_own(client: httpx.AsyncCli
 
 
 @pytest.mark.parametrize("path", ["/livez", "/metrics", "/models", "/nothing", "/docs/assets/swagger-ui.css"])
-async def test_no_answer_may_be_taken_for_something_else(client: httpx.AsyncClient, path: str) -> None:
+async def test_browsers_must_not_guess_content_types(client: httpx.AsyncClient, path: str) -> None:
     answer = await client.get(path)
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "content-security-policy" not in answer.headers
@@ -53,23 +53,23 @@ async def ask(client: httpx.AsyncClient, origin: str) -> httpx.Response:
 
 
 async def preflight(client: httpx.AsyncClient, origin: str, headers: str = "x-api-key") -> httpx.Response:
-    asked = {"access-control-request-method": "POST", "access-control-request-headers": headers}
-    return await client.options("/recognize", headers={"origin": origin, **asked})
+    request_headers = {"access-control-request-method": "POST", "access-control-request-headers": headers}
+    return await client.options("/recognize", headers={"origin": origin, **request_headers})
 
 
-async def test_without_the_setting_no_other_origin_may_read_anything(client: httpx.AsyncClient) -> None:
+async def test_no_other_origin_may_read_answers_by_default(client: httpx.AsyncClient) -> None:
     for answer in (await ask(client, HERE), await preflight(client, HERE)):
         assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
-async def test_named_origins_may_call_and_read_what_a_client_needs(new_app: Callable[..., FastAPI]) -> None:
+async def test_allowed_origins_may_call_and_read_the_exposed_headers(new_app: Callable[..., FastAPI]) -> None:
     key = "k" * 32
     async with serving(new_app(cors_origins=f"{HERE}, http://localhost:3000", api_keys=key)) as client:
         for origin in (HERE, "http://localhost:3000"):
             allowed = await preflight(
                 client, origin, "authorization, x-api-key, content-type, x-request-id, traceparent"
             )
-            assert allowed.status_code == 200  # a browser sends no key with it
+            assert allowed.status_code == 200  # browsers send no key with it
             assert allowed.headers["access-control-allow-origin"] == origin
             refused = await ask(client, origin)
             assert refused.status_code == 401
@@ -80,7 +80,7 @@ async def test_named_origins_may_call_and_read_what_a_client_needs(new_app: Call
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example.com", "https://app.example.com.evil.org", "null"])
-async def test_origins_that_are_not_named_may_not(new_app: Callable[..., FastAPI], origin: str) -> None:
+async def test_other_origins_are_not_allowed(new_app: Callable[..., FastAPI], origin: str) -> None:
     async with serving(new_app(cors_origins=HERE)) as client:
         assert "access-control-allow-origin" not in (await ask(client, origin)).headers
         refused = await preflight(client, origin)

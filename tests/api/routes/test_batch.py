@@ -28,7 +28,7 @@ async def ask(client: httpx.AsyncClient, *contents: bytes, **options: Any) -> An
     return response.json()
 
 
-async def test_each_file_has_its_result_or_its_problem_in_order(
+async def test_each_file_has_a_result_or_a_problem_in_order(
     client: httpx.AsyncClient, recognizer: RecognizerDouble
 ) -> None:
     clips = [wav(0.1 + 0.1 * index, seed=index) for index in range(6)]
@@ -54,7 +54,7 @@ async def test_each_file_has_its_result_or_its_problem_in_order(
     assert recognizer.permits == 0
 
 
-async def test_the_options_hold_for_all(client: httpx.AsyncClient) -> None:
+async def test_options_apply_to_all_files(client: httpx.AsyncClient) -> None:
     answer = await ask(
         client, wav(), wav(channels=2), channels="split", embedding="frame", encoding="base64", granularity="frame"
     )
@@ -78,7 +78,7 @@ async def test_one_permit_and_a_bounded_number_at_once(
     assert recognizer.most_permits == 1
 
 
-async def test_failures_concern_their_file_only(
+async def test_failures_affect_their_file_only(
     client: httpx.AsyncClient, recognizer: RecognizerDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
     recognizer.faults += [None, InferenceFailed("Failed."), RuntimeError("secret"), QueueFull("Full.")]
@@ -89,14 +89,14 @@ async def test_failures_concern_their_file_only(
     assert [record.levelname for record in caplog.records if record.exc_info] == ["ERROR"]
 
 
-async def test_the_deadline_is_each_files(client: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
+async def test_the_deadline_applies_to_each_file(client: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
     recognizer.gate.clear()
     answer = await ask(client, *[wav(0.1)] * 3, timeout="0.2")
     for item in answer["items"]:
         check_problem(item["problem"], 504, "deadline_exceeded")
 
 
-async def test_frame_embeddings_of_a_batch_have_one_limit(new_app: Callable[..., FastAPI]) -> None:
+async def test_the_limit_of_frame_embeddings_is_per_batch(new_app: Callable[..., FastAPI]) -> None:
     async with serving(new_app(max_duration=1)) as client:
         answer = await ask(client, *[wav(1)] * 3, embedding="frame")
         codes = [item.get("problem", {}).get("code") for item in answer["items"]]
@@ -117,7 +117,7 @@ async def test_too_many_files(new_app: Callable[..., FastAPI], recognizer: Recog
     assert recognizer.permits == 0
 
 
-async def test_what_concerns_the_whole(client: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
+async def test_errors_of_the_whole_batch(client: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
     wrong_name = await client.post("/recognize/batch", files={"file": ("a", wav())})
     assert fields(problem(wrong_name, 422, "invalid_options")) == {"file": "unknown"}
     bad_option = await client.post("/recognize/batch", files=files(wav()), data={"trim": "x"})

@@ -11,7 +11,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.inference.recognizer import State
 from tests.api.answers import problem
 from tests.api.double import RecognizerDouble
-from tests.inference.fake_backend import LABELS, WIDTH
 
 
 @pytest.mark.parametrize(
@@ -46,27 +45,6 @@ async def test_probes(
 async def test_a_full_queue_is_ready(client: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
     recognizer.waiting = 10_000
     assert (await client.get("/readyz")).status_code == 200
-
-
-async def test_models(client: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
-    response = await client.get("/models")
-    assert response.status_code == 200
-    assert response.json() == {
-        "models": [
-            {
-                "id": "fake",
-                "revision": "1",
-                "backend": "fake",
-                "device": "cpu",
-                "dtype": "float32",
-                "demonstration": True,
-                "labels": [{"en": label.en, "zh": label.zh, "native": label.native} for label in LABELS],
-                "embedding_size": WIDTH,
-            }
-        ]
-    }
-    recognizer.model = None
-    problem(await client.get("/models"), 503, "model_loading")
 
 
 async def test_recognition_without_a_model(client: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:

@@ -29,7 +29,7 @@ async def test_all_links_of_the_page_are_served(new_app: Callable[..., FastAPI],
         assert len(links) > 30
         for link in links:
             assert not link.startswith(("/", "http")), "a proxy may serve the page under any path"
-            # Both kinds of proxies: those that strip the prefix, and those that keep it.
+            # Proxies may remove the prefix or pass it on.
             assert (await client.get(f"/{link}")).status_code == 200
             assert (await client.get(f"{root_path}/{link}")).status_code == 200
 
@@ -38,7 +38,7 @@ async def test_all_modules_are_preloaded(client: httpx.AsyncClient) -> None:
     preloaded = {link.partition("/")[2].partition("/")[2] for link in links_of(await client.get("/"))}
     directory = ROOT / "service" / "page"
     modules = {path.relative_to(directory).as_posix() for path in directory.rglob("*.js")}
-    # Loaded only for scores over time, and for live audio.
+    # Loaded only for scores over time and for live audio.
     assert modules - preloaded == {"vendor/uplot/uPlot.esm.js", "live/microphone-worklet.js"}
 
 
@@ -113,7 +113,7 @@ async def test_the_docs_load_files_of_this_service_only(new_app: Callable[..., F
         assert "//" not in "".join(links)
         for link in (urljoin(f"{root_path}/docs", link) for link in links):
             assert link.startswith(root_path + "/")
-            # Both kinds of proxies: those that strip the prefix, and those that keep it.
+            # Proxies may remove the prefix or pass it on.
             assert (await client.get(link.removeprefix(root_path))).status_code == 200
             assert (await client.get(link)).status_code == 200
         document = (await client.get("/openapi.json")).json()

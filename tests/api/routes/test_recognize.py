@@ -84,7 +84,7 @@ async def test_other_bodies(client: httpx.AsyncClient, media: str) -> None:
     assert "audio/wav" in problem(response, 415, "unsupported_media_type")["detail"]
 
 
-async def test_large_uploads_go_through_the_disk(client: httpx.AsyncClient) -> None:
+async def test_large_uploads_are_spooled_to_disk(client: httpx.AsyncClient) -> None:
     clip = wav(20, rate=48_000)
     assert len(clip) > 3 * 2**20
     assert (await ask(client, clip))["audio"] == {
@@ -153,7 +153,7 @@ async def test_bad_options(
     assert recognizer.permits == 0
 
 
-async def test_form_and_query_that_contradict_each_other(client: httpx.AsyncClient) -> None:
+async def test_conflicting_form_and_query(client: httpx.AsyncClient) -> None:
     response = await client.post(
         "/recognize", files={"file": ("a", CLIP)}, data={"trim": "true"}, params={"trim": "false"}
     )
@@ -286,7 +286,7 @@ async def test_frame_embeddings(client: httpx.AsyncClient, recognizer: Recognize
     assert [clip.frame_embeddings for clip in recognizer.clips] == [True, True, False]
 
 
-async def test_frame_embeddings_have_their_limit(new_app: Callable[..., FastAPI]) -> None:
+async def test_the_limit_of_frame_embeddings(new_app: Callable[..., FastAPI]) -> None:
     async with serving(new_app(max_duration=1)) as client:
         await ask(client, wav(1, channels=2), embedding="frame", channels="split")
         three = wav(1, channels=3)
@@ -297,7 +297,7 @@ async def test_frame_embeddings_have_their_limit(new_app: Callable[..., FastAPI]
         problem(response, 413, "audio_too_long")
 
 
-async def test_a_long_answer_comes_in_pieces_and_whole(client: httpx.AsyncClient) -> None:
+async def test_a_long_answer_is_sent_in_pieces(client: httpx.AsyncClient) -> None:
     answer = await ask(client, wav(60), granularity="frame", embedding="frame")
     assert np.shape(answer["frames"]["scores"]) == (2999, len(LABELS))
     assert np.shape(answer["embedding"]) == (2999, WIDTH)
@@ -329,13 +329,13 @@ async def test_trim_reaches_the_backend(client: httpx.AsyncClient, recognizer: R
     assert [clip.trim for clip in recognizer.clips] == [True, False]
 
 
-async def test_silence_is_said(client: httpx.AsyncClient) -> None:
+async def test_silence_is_reported(client: httpx.AsyncClient) -> None:
     answer = await ask(client, wav(level=0))
     assert answer["audio"]["speech"] is None
     assert len(answer["scores"]) == len(LABELS)
 
 
-async def test_counts(client: httpx.AsyncClient, registry: CollectorRegistry) -> None:
+async def test_metrics(client: httpx.AsyncClient, registry: CollectorRegistry) -> None:
     answer = await ask(client, wav(channels=2), channels="split")
     labels = [channel["label"] for channel in answer["channels"]]
     for label in set(labels):

@@ -1,4 +1,4 @@
-"""`POST /recognize` where there is no answer: deadlines, refusals, failures, limits."""
+"""Errors of `POST /recognize`: deadlines, refusals, failures, limits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.api.double import RecognizerDouble
 from tests.api.sounds import AS_WAV, CLIP, wav
 
 
-async def test_the_deadline_is_the_servers(new_app: Callable[..., FastAPI], recognizer: RecognizerDouble) -> None:
+async def test_the_deadline_of_the_service(new_app: Callable[..., FastAPI], recognizer: RecognizerDouble) -> None:
     recognizer.gate.clear()
     async with serving(new_app(timeout=0.2)) as client:
         for params in ({}, {"timeout": "60"}):
@@ -80,7 +80,7 @@ async def test_the_deadline_holds_while_decoding(
     ],
 )
 @pytest.mark.parametrize("path", ["/recognize", "/recognize/batch"])
-async def test_refusals_come_before_the_body_is_read(
+async def test_refusals_are_sent_before_the_body_is_read(
     client: httpx.AsyncClient,
     recognizer: RecognizerDouble,
     path: str,
@@ -96,7 +96,7 @@ async def test_refusals_come_before_the_body_is_read(
             raise AssertionError("the body was read")
 
     recognizer.refusals.append(refusal)
-    # A small declared length, so that the rest of the body is not waited for either.
+    # A small declared length, so that the connection does not linger.
     response = await client.post(path, content=Untouched(), headers={**AS_WAV, "content-length": "10"})
     document = problem(response, status, refusal.code)
     assert document["detail"] == refusal.detail
@@ -129,7 +129,7 @@ async def test_one_channel_that_fails_stops_the_others(client: httpx.AsyncClient
     assert recognizer.waiting == 0
 
 
-async def test_a_crash_tells_nothing(
+async def test_a_crash_reveals_nothing(
     client: httpx.AsyncClient, recognizer: RecognizerDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
     recognizer.faults.append(RuntimeError("secret path /etc/x"))
@@ -143,7 +143,7 @@ async def test_a_crash_tells_nothing(
     assert recognizer.permits == 0
 
 
-async def test_an_internal_error_with_a_text_tells_nothing_either(
+async def test_an_internal_error_with_a_detail_reveals_nothing(
     client: httpx.AsyncClient, recognizer: RecognizerDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
     recognizer.faults.append(ServiceError("secret path /etc/x"))

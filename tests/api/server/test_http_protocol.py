@@ -1,4 +1,4 @@
-"""The limits that apply before there is a request, on real sockets."""
+"""The limits on headers and pipelining, on real sockets."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize(("begin", "piece"), ENDLESS.values(), ids=ENDLESS.keys())
-async def test_what_never_ends_is_cut_off_and_not_kept(
+async def test_endless_input_is_refused_and_not_buffered(
     new_app: Callable[..., FastAPI], recognizer: RecognizerDouble, begin: bytes, piece: bytes
 ) -> None:
     async with listening(new_app()) as port, http_client(port) as client:
         async with connected(port) as connection:
             tracemalloc.start()
-            sending = asyncio.create_task(_send_for_ever(connection, begin, piece * (100_000 // len(piece))))
+            sending = asyncio.create_task(_send_until_refused(connection, begin, piece * (100_000 // len(piece))))
             await connection.closed()
             await asyncio.wait((sending,))
             _, peak = tracemalloc.get_traced_memory()
@@ -92,7 +92,7 @@ async def test_what_never_ends_is_cut_off_and_not_kept(
     await until(lambda: recognizer.permits == 0)
 
 
-async def _send_for_ever(connection: Connection, begin: bytes, piece: bytes) -> int:
+async def _send_until_refused(connection: Connection, begin: bytes, piece: bytes) -> int:
     sent = 0
     with suppress(ConnectionError):
         await connection.send(begin)
@@ -102,7 +102,7 @@ async def _send_for_ever(connection: Connection, begin: bytes, piece: bytes) -> 
     return sent
 
 
-async def test_trailers_do_not_pass_for_headers(new_app: Callable[..., FastAPI]) -> None:
+async def test_trailers_are_not_taken_for_headers(new_app: Callable[..., FastAPI]) -> None:
     app = new_app()
 
     async def names(request: Request) -> list[str]:
@@ -128,9 +128,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE.keys())
-async def test_what_is_no_request(
-    new_app: Callable[..., FastAPI], recognizer: RecognizerDouble, garbage: bytes
-) -> None:
+async def test_invalid_requests(new_app: Callable[..., FastAPI], recognizer: RecognizerDouble, garbage: bytes) -> None:
     async with listening(new_app()) as port, connected(port) as connection:
         await connection.send(garbage)
         headers = await connection.problem(400, "malformed_request")
@@ -147,8 +145,8 @@ async def test_what_is_no_request(
         b"Transfer-Encoding: identity\r\n",
     ],
 )
-async def test_two_ways_to_read_a_request_are_one_too_many(new_app: Callable[..., FastAPI], framing: bytes) -> None:
-    """A proxy in front may read it the other way: request smuggling."""
+async def test_ambiguous_framing_is_refused(new_app: Callable[..., FastAPI], framing: bytes) -> None:
+    """A proxy may interpret the framing differently: request smuggling."""
     start = b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\n" + framing + b"\r\n"
     async with listening(new_app()) as port, connected(port) as connection:
         await connection.send(start + b"0\r\n\r\n" + GET + b"\r\n")
@@ -164,7 +162,7 @@ async def test_a_few_pipelined_requests_are_answered_in_order(new_app: Callable[
             assert (status, headers["x-request-id"]) == (200, str(number))
 
 
-async def test_thousands_of_pipelined_requests_are_not_kept(
+async def test_thousands_of_pipelined_requests_are_refused(
     new_app: Callable[..., FastAPI], recognizer: RecognizerDouble
 ) -> None:
     recognizer.gate.clear()

@@ -1,4 +1,4 @@
-"""The server as a process: ready, answering, drained at a signal, and what operators see when it cannot start."""
+"""The server as a process: start, answers, draining at a signal, and errors at the start."""
 
 import asyncio
 import concurrent.futures
@@ -34,7 +34,7 @@ COMMAND = (sys.executable, "-m", "service.cli", "serve", "--answer-cache-bytes",
 def serving(
     *flags: str, command: Sequence[str] = COMMAND, stderr: int | IO[str] = subprocess.PIPE, **options: Any
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server that is ready, and its URL; `options` are those of `subprocess.Popen`."""
+    """A ready server process and its URL; `options` are those of `subprocess.Popen`."""
     process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, stderr=stderr, text=True, **options)
     try:
         assert process.stdout is not None
@@ -52,7 +52,7 @@ def post(url: str, **fields: str) -> httpx.Response:
         return httpx.post(f"{url}/recognize", files={"file": file}, data=fields, timeout=30)
 
 
-def test_the_printed_curl_line_gets_the_answer() -> None:
+def test_the_printed_curl_line_works() -> None:
     with serving() as (process, url):
         assert process.stdout is not None
         process.stdout.readline()
@@ -68,7 +68,7 @@ def test_the_printed_curl_line_gets_the_answer() -> None:
 
 
 def metric(client: httpx.Client, name: str) -> float:
-    """The sum of a metric's values; with a brace or a space at the end, not also of those that begin like it."""
+    """The sum of all samples whose line begins with `name`; a brace or a space at its end excludes longer names."""
     lines = client.get("/metrics").text.splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
@@ -78,7 +78,7 @@ def state(client: httpx.Client, request_id: str) -> str:
     return found
 
 
-def test_a_stop_signal_amid_requests_loses_none_that_was_accepted() -> None:
+def test_a_stop_signal_under_load_loses_no_accepted_request() -> None:
     clip = encode("wav-s16", np.tile(speech(), 16), 16_000)
     with (
         serving("--threads", "1") as (process, url),
@@ -90,7 +90,7 @@ def test_a_stop_signal_amid_requests_loses_none_that_was_accepted() -> None:
         answers = [pool.submit(client.post, "/recognize", files={"file": clip}) for client in clients]
         while metric(watch, "ser_requests_in_flight ") + metric(watch, OK_POSTS) < 50:
             time.sleep(0.01)
-        # Accepted are those whose clip the recognizer has; one that is still decoded would be refused, as it may be.
+        # A request is accepted once the recognizer has its clip; one that is still being decoded may be refused.
         while {state(watch, name) for name in names} & {"receiving", "decoding"}:
             time.sleep(0.01)
         assert metric(watch, "ser_requests_in_flight ") > 0
@@ -106,7 +106,7 @@ def test_a_stop_signal_amid_requests_loses_none_that_was_accepted() -> None:
 
 
 def test_a_stop_signal_gives_every_stream_its_result() -> None:
-    """Also to those that go on talking, or say nothing; then the process ends, whatever they do."""
+    """Also streams that keep sending or send nothing get it; then the process exits."""
     samples = (np.tile(speech(), 20) * 32767).astype("<i2").tobytes()
 
     async def talk(url: str, pause: float) -> list[str]:
@@ -132,10 +132,10 @@ def test_a_stop_signal_gives_every_stream_its_result() -> None:
     ready: set[float] = set()
 
     async def all_of_them(process: subprocess.Popen[str], url: str) -> list[list[str]]:
-        # Ten times as fast as speech, as fast as it is spoken, and 0.1 s of it in a minute: no window is due there.
+        # Ten times real time, real time, and 0.1 s a minute, for which no window becomes due.
         talks = [asyncio.create_task(talk(url, pause)) for pause in (0.01, 0.1, 60.0)]
         async with asyncio.timeout(30):
-            while ready != {0.01, 0.1} or metric(watch, "ser_streams ") < 3:  # noqa: ASYNC110 - asked of a process
+            while ready != {0.01, 0.1} or metric(watch, "ser_streams ") < 3:  # noqa: ASYNC110 - polled from a process
                 await asyncio.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         return await asyncio.gather(*talks)
@@ -153,7 +153,7 @@ def resident_bytes(process: subprocess.Popen[str]) -> int:
 
 
 def hostile() -> dict[str, tuple[bytes, int]]:
-    """Uploads that are no usable audio, and the status that each deserves."""
+    """Uploads that are not usable audio, and the expected status of each."""
     quarter = (np.zeros((1, 4000), np.float32), 16_000)
     return {
         "empty": (b"", 422),
@@ -172,7 +172,7 @@ def hostile() -> dict[str, tuple[bytes, int]]:
     }
 
 
-def test_hostile_uploads_get_their_status_and_harm_nobody() -> None:
+def test_hostile_uploads_get_their_status_and_do_not_affect_others() -> None:
     uploads = hostile()
     with serving() as (process, url), concurrent.futures.ThreadPoolExecutor(5) as pool:
         good = post(url).json()["scores"]
@@ -203,7 +203,7 @@ def test_hostile_uploads_get_their_status_and_harm_nobody() -> None:
         assert resident_bytes(process) - before < 200 * 2**20
 
 
-def test_a_burst_of_ten_times_the_capacity_is_refused_and_forgotten() -> None:
+def test_a_burst_of_ten_times_the_capacity_is_refused_without_leaks() -> None:
     with serving("--max-in-flight", "4") as (_, url), concurrent.futures.ThreadPoolExecutor(40) as pool:
         before = post(url).json()["scores"]
         answers = [answer.result(timeout=30) for answer in [pool.submit(post, url) for _ in range(40)]]
@@ -237,7 +237,7 @@ def test_a_second_signal_stops_at_once() -> None:
             process.wait(20)
 
 
-def test_a_port_that_is_taken_is_an_error() -> None:
+def test_a_port_in_use_is_an_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -247,7 +247,7 @@ def test_a_port_that_is_taken_is_an_error() -> None:
     assert "address already in use" in run.stderr
 
 
-def test_a_model_that_cannot_be_opened_ends_the_process(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_opened_exits_the_process(tmp_path: Path) -> None:
     flags = ["--dtype", "fp16", "--backend", "onnx", "--cache-dir", str(tmp_path)]
     run = subprocess.run([*COMMAND, *flags], capture_output=True, text=True, timeout=30, check=False)
     assert run.returncode != 0
@@ -255,7 +255,7 @@ def test_a_model_that_cannot_be_opened_ends_the_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_logs_are_lines_of_the_format_asked_for(log_format: str) -> None:
+def test_log_formats(log_format: str) -> None:
     with serving("--log-format", log_format) as (process, _):
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=10)
@@ -267,7 +267,7 @@ def test_logs_are_lines_of_the_format_asked_for(log_format: str) -> None:
         assert all(re.match(r"\d{4}-\d\d-\d\d ", line) for line in lines)
 
 
-def test_keys_limits_and_trusted_proxies_hold_in_the_real_server(tmp_path: Path) -> None:
+def test_keys_limits_and_trusted_proxies_in_a_server_process(tmp_path: Path) -> None:
     key, another = "0123456789abcdef-first", "0123456789abcdef-second"
     (tmp_path / "keys").write_text(another)
     flags = ["--api-keys-file", str(tmp_path / "keys"), "--max-header-bytes", "4096", "--log-level", "debug"]
@@ -289,10 +289,10 @@ def test_keys_limits_and_trusted_proxies_hold_in_the_real_server(tmp_path: Path)
 
 
 @pytest.mark.parametrize("trusted", ["192.0.2.0/24", "127.0.0.1"])
-def test_the_address_of_a_client_is_what_a_trusted_proxy_says(trusted: str) -> None:
+def test_client_addresses_come_from_trusted_proxies_only(trusted: str) -> None:
     flags = ["--rate-limit", "1", "--rate-burst", "1", "--trusted-proxies", trusted]
     with serving(*flags) as (_, url), httpx.Client(base_url=url) as client:
-        # The last address is the proxy's own word, those before are whatever the client has written.
+        # The last address was added by the proxy, the others were sent by the client.
         forwarded = [f"192.0.2.200, 198.51.100.{host}" for host in range(3)]
         statuses = [client.get("/models", headers={"X-Forwarded-For": text}).status_code for text in forwarded]
         assert statuses == ([200, 200, 200] if trusted == "127.0.0.1" else [200, 429, 429])
@@ -300,18 +300,18 @@ def test_the_address_of_a_client_is_what_a_trusted_proxy_says(trusted: str) -> N
         assert again.status_code == 429
 
 
-def test_an_open_door_to_elsewhere_is_warned_of() -> None:
+def test_listening_on_all_addresses_without_keys_is_warned_of() -> None:
     def warnings(*flags: str) -> list[str]:
         with serving(*flags) as (process, _):
             process.send_signal(signal.SIGTERM)
             return [line for line in process.communicate(timeout=10)[1].splitlines() if "WARNING" in line]
 
     (warning,) = warnings("--host", "0.0.0.0")
-    assert "everybody who reaches 0.0.0.0 may call" in warning
+    assert "anyone who can reach 0.0.0.0 may call" in warning
     assert warnings() == []
 
 
-def test_a_proxy_may_cut_off_the_prefix_or_pass_it_on() -> None:
+def test_a_proxy_may_remove_the_prefix_or_pass_it_on() -> None:
     with serving("--root-path", "/emotion") as (_, url):
         assert url.endswith("/emotion")
         assert post(url).status_code == 200

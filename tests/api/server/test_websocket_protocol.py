@@ -1,4 +1,4 @@
-"""What clients can do to a WebSocket below its messages: frames that are too many, too large, or none."""
+"""WebSocket frames that are too many, too large or invalid."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ START = Frame(Opcode.TEXT, b'{"type":"start","sampling_rate":8000,"encoding":"s1
 
 @asynccontextmanager
 async def opened(port: int, start: bytes = START) -> AsyncIterator[Connection]:
-    """A connection whose stream is ready, byte by byte."""
+    """A raw connection whose stream is ready."""
     async with connected(port) as connection:
         await connection.send(OPENING)
         head = await connection.reader.readuntil(b"\r\n\r\n")
@@ -44,7 +44,7 @@ async def opened(port: int, start: bytes = START) -> AsyncIterator[Connection]:
 
 
 async def frame(connection: Connection) -> tuple[int, bytes]:
-    """Opcode and payload of the next frame, which is whole, short enough and not masked."""
+    """Opcode and payload of the next frame, which must be final, short and unmasked."""
     async with asyncio.timeout(10):
         first, size = await connection.reader.readexactly(2)
         if size == 126:
@@ -76,7 +76,7 @@ def _short_close(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "told", "code"),
+    ("sent", "problem_code", "code"),
     [
         (Frame(Opcode.BINARY, bytes(MEGABYTE + 2)).serialize(mask=True), "message_too_large", 1009),
         (b"\x82\xff" + (1 << 62).to_bytes(8, "big") + b"mask", "message_too_large", 1009),
@@ -92,19 +92,19 @@ def _short_close(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=range(11),
 )
-async def test_frames_that_break_the_rules(
+async def test_invalid_frames_close_the_connection(
     new_app: NewApp,
     recognizer: RecognizerDouble,
     caplog: pytest.LogCaptureFixture,
     sent: bytes,
-    told: str | None,
+    problem_code: str | None,
     code: int,
 ) -> None:
     async with listening(new_app()) as port, opened(port) as connection:
         sending = asyncio.create_task(connection.send(sent))
-        if told:
+        if problem_code:
             problem = await message(connection)
-            assert (problem["type"], problem["code"]) == ("problem", told)
+            assert (problem["type"], problem["code"]) == ("problem", problem_code)
         assert await close_code(connection) == code
         assert await connection.closed() == b""
         await asyncio.wait((sending,))
@@ -112,9 +112,7 @@ async def test_frames_that_break_the_rules(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_a_message_of_a_megabyte_may_come_whole_or_in_fragments(
-    new_app: NewApp, recognizer: RecognizerDouble
-) -> None:
+async def test_a_message_of_a_megabyte_whole_or_in_fragments(new_app: NewApp, recognizer: RecognizerDouble) -> None:
     samples = noise(MEGABYTE / 2 / RATE).tobytes()
     whole = Frame(Opcode.BINARY, samples).serialize(mask=True)
     parts = [
@@ -131,17 +129,17 @@ async def test_a_message_of_a_megabyte_may_come_whole_or_in_fragments(
 
 
 @pytest.fixture
-def _no_collection() -> Iterator[None]:
-    """None within the test: among all that is left of others, it takes longer than what is measured."""
+def _no_garbage_collection() -> Iterator[None]:
+    """No garbage collection during the test: with the objects of other tests it takes longer than what is measured."""
     gc.disable()
     yield
     gc.enable()
 
 
-@pytest.mark.usefixtures("_no_collection")
+@pytest.mark.usefixtures("_no_garbage_collection")
 @pytest.mark.parametrize("of", ["pings", "messages", "empty messages", "text"])
-async def test_a_flood_of_small_frames_holds_up_nobody(new_app: NewApp, of: str) -> None:
-    """Thirty thousand frames come at once. Meanwhile the loop is never kept busy for long."""
+async def test_many_small_frames_do_not_block_the_event_loop(new_app: NewApp, of: str) -> None:
+    """Thirty thousand frames arrive at once and never block the event loop for long."""
     small = {
         "pings": Frame(Opcode.PING, b""),
         "messages": Frame(Opcode.BINARY, b"\0\0"),
@@ -155,7 +153,7 @@ async def test_a_flood_of_small_frames_holds_up_nobody(new_app: NewApp, of: str)
         longest = 0.0
         async with asyncio.timeout(20):
             while not (flood.done() and asking.done()):
-                before = thread_time()  # which goes on only while the loop works
+                before = thread_time()  # counts only the time in which the event loop runs
                 await asyncio.sleep(0)
                 longest = max(longest, thread_time() - before)
         assert longest < 0.05, "it takes some 4 ms; all at once, 80 and more"
@@ -164,21 +162,21 @@ async def test_a_flood_of_small_frames_holds_up_nobody(new_app: NewApp, of: str)
         await asyncio.wait((reading, flood))
 
 
-async def test_pings_are_not_answered_to_those_who_do_not_read(new_app: NewApp) -> None:
-    """The answers would otherwise fill the memory."""
+async def test_pings_are_not_answered_while_the_client_does_not_read(new_app: NewApp) -> None:
+    """Otherwise the pongs would fill the memory."""
     ping = Frame(Opcode.PING, bytes(125)).serialize(mask=True)
     app = new_app(stream_idle_timeout=0.6)
     async with listening(app, send_buffer=4096) as port, opened(port) as connection:
         connection.reader._transport.pause_reading()  # type: ignore[attr-defined]
         flood = asyncio.create_task(connection.send(ping * 200_000))
         await asyncio.sleep(0.4)
-        assert not flood.done(), "what the sockets hold is full"
+        assert not flood.done(), "the buffers of the sockets are full"
         flood.cancel()
         await asyncio.wait((flood,))
 
 
-async def test_the_timers_of_requests_are_none_of_streams(new_app: NewApp) -> None:
-    """On a connection that was kept from a request before, and after longer than headers may take."""
+async def test_http_timers_do_not_apply_to_streams(new_app: NewApp) -> None:
+    """A stream on a keep-alive connection lasts longer than the header timeout."""
     async with listening(new_app(), header_timeout=1.0) as port, connected(port) as connection:
         await connection.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await connection.response())[0] == 200
@@ -192,7 +190,7 @@ async def test_the_timers_of_requests_are_none_of_streams(new_app: NewApp) -> No
         assert (await message(connection))["type"] == "window"
 
 
-async def test_a_stream_may_come_in_single_bytes(new_app: NewApp) -> None:
+async def test_a_stream_sent_byte_by_byte(new_app: NewApp) -> None:
     async with listening(new_app()) as port, connected(port) as connection:
         for byte in OPENING + START:
             await connection.send(bytes([byte]))
@@ -212,7 +210,7 @@ OPENINGS = {
 
 
 @pytest.mark.parametrize("name", OPENINGS)
-async def test_requests_that_open_nothing(
+async def test_invalid_opening_requests(
     new_app: NewApp, recognizer: RecognizerDouble, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     async with listening(new_app()) as port, connected(port) as connection:
@@ -222,9 +220,7 @@ async def test_requests_that_open_nothing(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_no_stream_is_opened_in_the_midst_of_another_answer(
-    new_app: NewApp, recognizer: RecognizerDouble
-) -> None:
+async def test_no_stream_is_opened_while_a_request_is_answered(new_app: NewApp, recognizer: RecognizerDouble) -> None:
     recognizer.gate.clear()
     clip = wav()
     asking = b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\nContent-Length: %d\r\n\r\n" % len(clip)
@@ -237,8 +233,8 @@ async def test_no_stream_is_opened_in_the_midst_of_another_answer(
         await until(lambda: recognizer.waiting == 0)
 
 
-async def test_nothing_is_compressed(new_app: NewApp) -> None:
-    """A few bytes of a compressed message could become a megabyte."""
+async def test_compression_is_not_negotiated(new_app: NewApp) -> None:
+    """A few bytes of a compressed message could expand to a megabyte."""
     asking = OPENING.replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
     async with listening(new_app()) as port, connected(port) as connection:
         await connection.send(asking)
@@ -246,7 +242,7 @@ async def test_nothing_is_compressed(new_app: NewApp) -> None:
         assert b"extensions" not in head.lower()
 
 
-async def test_nothing_of_the_opening_is_logged(new_app: NewApp, caplog: pytest.LogCaptureFixture) -> None:
+async def test_opening_requests_are_not_logged(new_app: NewApp, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     secret = {"x-api-key": "secret-key", "authorization": "Bearer secret-key"}
     async with listening(new_app(access_log=False)) as port, talking(port, secret) as talk:

@@ -30,7 +30,7 @@ class Talk:
     connection: ClientConnection
 
     async def start(self, **members: Any) -> dict[str, Any]:
-        """Send a start message, plain but for `members`; the `ready` event."""
+        """Send a start message with defaults and `members`, and return the `ready` event."""
         message = {"type": "start", "sampling_rate": RATE, "encoding": "s16le", **members}
         await self.connection.send(json.dumps(message))
         return await self.event("ready")
@@ -42,14 +42,14 @@ class Talk:
         await self.connection.send('{"type":"end"}')
 
     async def event(self, kind: str | None = None) -> dict[str, Any]:
-        """The next event, which is of this kind."""
+        """The next event, which must be of this kind."""
         async with asyncio.timeout(PATIENCE):
             event: dict[str, Any] = json.loads(await self.connection.recv())
         assert kind is None or event["type"] == kind, event
         return event
 
     async def rest(self, seconds: float = PATIENCE) -> list[dict[str, Any]]:
-        """All events until the service closes the stream, which it does within so many seconds."""
+        """All events until the service closes the stream, which must happen within `seconds`."""
         events = []
         async with asyncio.timeout(seconds):
             try:
@@ -59,12 +59,12 @@ class Talk:
                 return events
 
     async def closed(self) -> int | None:
-        """The code with which the service closes, after which nothing else comes."""
+        """The close code of the service; no event may precede it."""
         assert await self.rest() == []
         return self.connection.close_code
 
     async def problem(self, code: str, close: int) -> dict[str, Any]:
-        """The problem that comes next, and ends the stream."""
+        """The next event, which must be this problem, followed by the close code."""
         event = await self.event("problem")
         assert event["code"] == code, event
         assert {"title", "status", "detail", "request_id", "errors"} <= event.keys()
@@ -76,7 +76,7 @@ class Talk:
 async def talking(
     port: int, headers: Mapping[str, str] | None = None, *, receive_buffer: int | None = None, **options: Any
 ) -> AsyncIterator[Talk]:
-    """A connection, aborted in the end where it is not closed by then."""
+    """A connection, aborted at the end if it is still open."""
     if receive_buffer is not None:
         options["sock"] = own = socket.socket()
         own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -104,7 +104,7 @@ async def refused(
     """The headers of the problem document with which the service refuses a stream."""
     try:
         async with talking(port, headers, **options):
-            raise AssertionError("it was not refused")
+            raise AssertionError("the stream was not refused")
     except InvalidStatus as error:
         response = error.response
     document = json.loads(response.body)
@@ -115,13 +115,13 @@ async def refused(
 
 
 def noise(seconds: float, *, rate: int = RATE, channels: int = 1, seed: int = 0) -> NDArray[np.int16]:
-    """Noise as 16-bit samples of shape (time, channel); steady, so it is no utterance."""
+    """Noise as 16-bit samples of shape (time, channel); steady, so not taken for speech."""
     rng = np.random.default_rng(seed)
     return rng.integers(-3000, 3000, (round(seconds * rate), channels)).astype("<i2")
 
 
 def words(*lengths: float, pause: float = 1.0, rate: int = RATE) -> NDArray[np.int16]:
-    """Something like speech of such lengths in seconds, (time,): noise that swells and fades four times a second."""
+    """Utterances of these lengths in seconds, (time,): noise that is modulated four times a second, like speech."""
     rng = np.random.default_rng(1)
     silence = rng.normal(0, 10, round(pause * rate))
     pieces = [silence]

@@ -1,4 +1,4 @@
-"""Who may open a stream: callers with a key, and pages of no origin that nobody has named."""
+"""API keys, rate limits and origins of streams."""
 
 from __future__ import annotations
 
@@ -24,26 +24,24 @@ NewApp = Callable[..., FastAPI]
 
 KEY = "0123456789abcdef-first"
 ODD_KEY = "with+every/kind.of~sign_=="
-BEARER = Subprotocol(f"bearer.{KEY}")
-OURS = Subprotocol(SUBPROTOCOL)
+KEY_PROTOCOL = Subprotocol(f"bearer.{KEY}")
+SERVICE_PROTOCOL = Subprotocol(SUBPROTOCOL)
 
 
-async def test_streams_need_a_key_where_requests_do(
-    new_app: NewApp, recognizer: RecognizerDouble, registry: CollectorRegistry
-) -> None:
+async def test_streams_need_a_key(new_app: NewApp, recognizer: RecognizerDouble, registry: CollectorRegistry) -> None:
     async with listening(new_app(api_keys=f"{KEY},{ODD_KEY}")) as port:
         headers = await refused(port, 401, "key_missing")
         assert headers["www-authenticate"].startswith("Bearer ")
         await refused(port, 401, "key_invalid", {"x-api-key": "wrong"})
-        await refused(port, 401, "key_invalid", subprotocols=[OURS, Subprotocol("bearer.wrong")])
-        await refused(port, 401, "key_missing", subprotocols=[OURS])
-        await refused(port, 401, "key_invalid", {"x-api-key": "wrong"}, subprotocols=[OURS, BEARER])
+        await refused(port, 401, "key_invalid", subprotocols=[SERVICE_PROTOCOL, Subprotocol("bearer.wrong")])
+        await refused(port, 401, "key_missing", subprotocols=[SERVICE_PROTOCOL])
+        await refused(port, 401, "key_invalid", {"x-api-key": "wrong"}, subprotocols=[SERVICE_PROTOCOL, KEY_PROTOCOL])
         given: list[dict[str, Any]] = [
             {"headers": {"x-api-key": KEY}},
             {"headers": {"authorization": f"Bearer {KEY}"}},
-            {"subprotocols": [OURS, BEARER]},
-            {"subprotocols": [BEARER, OURS]},
-            {"subprotocols": [OURS, Subprotocol(f"bearer.{quote(ODD_KEY, safe='')}")]},
+            {"subprotocols": [SERVICE_PROTOCOL, KEY_PROTOCOL]},
+            {"subprotocols": [KEY_PROTOCOL, SERVICE_PROTOCOL]},
+            {"subprotocols": [SERVICE_PROTOCOL, Subprotocol(f"bearer.{quote(ODD_KEY, safe='')}")]},
         ]
         for each in given:
             async with talking(port, **each) as talk:
@@ -53,12 +51,15 @@ async def test_streams_need_a_key_where_requests_do(
     assert recognizer.streams == 0
 
 
-async def test_a_key_among_the_subprotocols_is_neither_repeated_nor_logged(
+async def test_a_key_among_the_subprotocols_is_neither_sent_back_nor_logged(
     new_app: NewApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    async with listening(new_app(api_keys=KEY)) as port, talking(port, subprotocols=[BEARER, OURS]) as talk:
-        assert talk.connection.subprotocol == OURS
+    async with (
+        listening(new_app(api_keys=KEY)) as port,
+        talking(port, subprotocols=[KEY_PROTOCOL, SERVICE_PROTOCOL]) as talk,
+    ):
+        assert talk.connection.subprotocol == SERVICE_PROTOCOL
         response = talk.connection.response
         assert response is not None
         assert KEY not in str(response.headers)
@@ -77,7 +78,7 @@ async def test_a_stream_counts_as_one_request(new_app: NewApp) -> None:
         assert 1 <= int(headers["retry-after"]) <= 60
 
 
-FRIEND = "https://app.example.com"
+ALLOWED_ORIGIN = "https://app.example.com"
 
 
 @pytest.mark.parametrize(
@@ -96,21 +97,21 @@ FRIEND = "https://app.example.com"
         "http://127.0.0.1:{port}@evil.com",
     ],
 )
-async def test_pages_of_other_origins_may_not(
+async def test_pages_of_other_origins_are_refused(
     new_app: NewApp, recognizer: RecognizerDouble, registry: CollectorRegistry, origin: str
 ) -> None:
-    async with listening(new_app(cors_origins=FRIEND)) as port:
+    async with listening(new_app(cors_origins=ALLOWED_ORIGIN)) as port:
         await refused(port, 403, "origin_forbidden", {"origin": origin.format(port=port)})
     assert registry.get_sample_value("ser_requests_rejected_total", {"reason": "origin_forbidden"}) == 1
     assert recognizer.streams == 0
 
 
-async def test_pages_of_this_service_and_of_named_origins_may(new_app: NewApp) -> None:
-    async with listening(new_app(cors_origins=FRIEND)) as port:
+async def test_pages_of_this_service_and_of_allowed_origins_are_accepted(new_app: NewApp) -> None:
+    async with listening(new_app(cors_origins=ALLOWED_ORIGIN)) as port:
         for headers in (
-            {"origin": FRIEND},
+            {"origin": ALLOWED_ORIGIN},
             {"origin": f"http://127.0.0.1:{port}"},
-            {"origin": f"https://127.0.0.1:{port}"},  # a proxy ends TLS
+            {"origin": f"https://127.0.0.1:{port}"},  # a proxy terminates TLS
         ):
             async with talking(port, headers) as talk:
                 await talk.start()
@@ -125,7 +126,7 @@ async def test_pages_of_this_service_and_of_named_origins_may(new_app: NewApp) -
         ("http://[::1]:8000", "[::1]:8000"),
     ],
 )
-def test_default_ports_make_no_other_origin(origin: str, host: str) -> None:
-    """As the service sees it: the proxy says which host was asked for."""
+def test_default_ports_do_not_change_the_origin(origin: str, host: str) -> None:
+    """The proxy passes on the Host header of the browser."""
     headers = [(b"origin", origin.encode()), (b"host", host.encode())]
     check_origin(HTTPConnection({"type": "websocket", "headers": headers}), Settings())

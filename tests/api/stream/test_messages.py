@@ -1,4 +1,4 @@
-"""What a client may say on a stream."""
+"""Parsing of the messages of a client."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_defaults() -> None:
     assert short.hop_seconds == 0.5
 
 
-def test_everything_that_may_be_said() -> None:
+def test_all_members() -> None:
     wishes: dict[str, Any] = {
         "sampling_rate": 44100,
         "encoding": "f32le",
@@ -81,7 +81,7 @@ def test_everything_that_may_be_said() -> None:
         "\x00",
     ],
 )
-def test_what_is_no_message(text: str) -> None:
+def test_invalid_messages(text: str) -> None:
     with pytest.raises(InvalidMessage, match='whose type is "start" or "end"'):
         parse_message(text)
 
@@ -115,14 +115,14 @@ def test_what_is_no_message(text: str) -> None:
         ({"sampling_rate": 48_000, "channels": 8, "select": "split", "window": 7.6}, "window", "at most 7.5 s"),
     ],
 )
-def test_bad_members_are_named(members: dict[str, Any], field: str, message: str) -> None:
+def test_invalid_members_are_named(members: dict[str, Any], field: str, message: str) -> None:
     with pytest.raises(InvalidOptions) as caught:
         parse(**members)
     assert [error.field for error in caught.value.errors] == [field]
     assert message in caught.value.errors[0].message
 
 
-def test_every_bad_member_is_named_and_none_twice() -> None:
+def test_every_invalid_member_is_named_once() -> None:
     text = '{"type": "start", "sampling_rate": 1, "hop": 0, "labels": [1, 2, 3], "foo": 1, "select": {}}'
     with pytest.raises(InvalidOptions) as caught:
         parse_message(text)
@@ -138,7 +138,7 @@ def test_every_bad_member_is_named_and_none_twice() -> None:
         parse_message('{"type": "end", "now": true}')
 
 
-def test_thousands_of_unknown_members_are_not_all_repeated() -> None:
+def test_the_number_of_named_members_is_limited() -> None:
     with pytest.raises(InvalidOptions) as caught:
         parse(**{f"{'x' * 100}{number}": 0 for number in range(1000)})
     assert len(caught.value.errors) == 20
@@ -146,7 +146,7 @@ def test_thousands_of_unknown_members_are_not_all_repeated() -> None:
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
-def test_numbers_that_are_none(number: str) -> None:
+def test_invalid_numbers(number: str) -> None:
     text = json.dumps({**PLAIN, "window": 0}).replace('"window": 0', f'"window": {number}')
     with pytest.raises((InvalidOptions, InvalidMessage)):
         parse_message(text)
@@ -161,7 +161,7 @@ _JSON = st.recursive(
 
 @given(members=st.dictionaries(st.sampled_from([*Start.model_fields, "other"]), _JSON, max_size=6))
 @settings(deadline=None, max_examples=200)
-def test_anything_is_understood_or_refused(members: dict[str, Any]) -> None:
+def test_any_input_is_parsed_or_refused(members: dict[str, Any]) -> None:
     try:
         message = parse(**members)
     except (InvalidMessage, InvalidOptions):

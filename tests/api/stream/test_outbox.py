@@ -1,4 +1,4 @@
-"""What waits for a client is bounded, and goes out in order."""
+"""The queue of messages to a client: its order and its bound."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.inference.running import until
 
 
 class Client:
-    """Takes messages, or does not."""
+    """A client that accepts messages, or blocks."""
 
     def __init__(self) -> None:
         self.taken: list[str] = []
@@ -39,7 +39,7 @@ class Client:
         return socket
 
 
-async def test_messages_go_in_order_until_it_is_closed() -> None:
+async def test_messages_are_sent_in_order_until_closed() -> None:
     client = Client()
     outbox = Outbox(1.0)
     sending = asyncio.create_task(outbox.send(await client.socket()))
@@ -51,7 +51,7 @@ async def test_messages_go_in_order_until_it_is_closed() -> None:
     assert client.taken == [f"{number} ü" for number in range(5)]
 
 
-async def test_a_client_that_does_not_read_makes_others_wait_or_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_queue_waits_or_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_module, "MAX_BYTES", 100)
     client = Client()
     outbox = Outbox(5.0)
@@ -78,7 +78,7 @@ async def _ready(client: Client) -> WebSocket:
     return socket
 
 
-async def test_a_message_that_is_not_taken_in_time() -> None:
+async def test_a_message_that_is_not_accepted_in_time() -> None:
     client = Client()
     outbox = Outbox(0.05)
     socket = await _ready(client)
@@ -91,7 +91,7 @@ async def test_a_message_that_is_not_taken_in_time() -> None:
     assert client.taken == ["x"], "it was given up, and not lost"
 
 
-async def test_the_last_word_has_room_and_one_message_too_large_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_forced_and_oversized_messages_are_queued(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_module, "MAX_BYTES", 10)
     client = Client()
     outbox = Outbox(1.0)
@@ -102,7 +102,7 @@ async def test_the_last_word_has_room_and_one_message_too_large_as_well(monkeypa
     assert client.taken[1] == "last"
 
 
-async def test_a_client_that_is_gone() -> None:
+async def test_a_disconnected_client() -> None:
     client = Client()
     outbox = Outbox(1.0)
     sending = asyncio.create_task(outbox.send(await client.socket()))

@@ -1,4 +1,4 @@
-"""`/stream` over real sockets, with a recognizer that does as it is told."""
+"""`/stream` over real sockets, with a recognizer double."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_a_stream_from_its_start_to_its_result(
     assert (line.windows, line.skipped_windows, line.utterances) == (6, 0, 2)  # type: ignore[attr-defined]
 
 
-async def test_channels_are_answered_by_themselves(new_app: NewApp) -> None:
+async def test_channels_are_recognised_separately(new_app: NewApp) -> None:
     left, right = words(2.5), words(0.1, 2.4)
     both = np.zeros((max(left.size, right.size), 3), "<i2")
     both[: left.size, 0], both[: right.size, 2] = left, right
@@ -93,7 +93,7 @@ async def test_channels_are_answered_by_themselves(new_app: NewApp) -> None:
     assert "label" not in events[-1]
 
 
-async def test_wishes_are_as_those_of_a_request(new_app: NewApp, recognizer: RecognizerDouble) -> None:
+async def test_options_equal_those_of_requests(new_app: NewApp, recognizer: RecognizerDouble) -> None:
     async with listening(new_app()) as port, talking(port) as talk:
         await talk.start(labels=["sad", "angry"], label_language="zh", embedding="utterance", trim=True, window=1)
         await talk.send(SECOND)
@@ -107,7 +107,7 @@ async def test_wishes_are_as_those_of_a_request(new_app: NewApp, recognizer: Rec
     assert [clip.trim for clip in recognizer.clips] == [True]
 
 
-GARBAGE: list[tuple[list[str | bytes], str, int]] = [
+INVALID: list[tuple[list[str | bytes], str, int]] = [
     (["garbage"], "invalid_message", 1008),
     (["{"], "invalid_message", 1008),
     ([""], "invalid_message", 1008),
@@ -126,12 +126,12 @@ GARBAGE: list[tuple[list[str | bytes], str, int]] = [
 ]
 
 
-async def test_garbage_is_refused(
+async def test_invalid_messages_are_refused(
     new_app: NewApp, recognizer: RecognizerDouble, registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recognizer.gate.clear()  # so that a stream that was ended is not over
+    recognizer.gate.clear()  # so that the stream is still open after the end message
     async with listening(new_app()) as port:
-        for messages, code, close in GARBAGE:
+        for messages, code, close in INVALID:
             async with talking(port) as talk:
                 for message in messages:
                     await talk.send(message)
@@ -141,11 +141,11 @@ async def test_garbage_is_refused(
                 assert talk.connection.close_reason == code
         await until(lambda: recognizer.streams == recognizer.waiting == 0)
     closed = {code: registry.get_sample_value("ser_streams_closed_total", {"code": code}) for code in ("1008", "1009")}
-    assert closed == {"1008": len(GARBAGE) - 1, "1009": 1}
+    assert closed == {"1008": len(INVALID) - 1, "1009": 1}
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_bad_wishes_are_named(new_app: NewApp) -> None:
+async def test_invalid_options_are_named(new_app: NewApp) -> None:
     async with listening(new_app()) as port, talking(port) as talk:
         await talk.send(START.replace("}", ',"windw":1,"hop":0}'))
         problem = await talk.problem("invalid_options", 1008)
@@ -166,7 +166,7 @@ async def test_bad_wishes_are_named(new_app: NewApp) -> None:
         (RuntimeError("secret"), "internal_error", 1011),
     ],
 )
-async def test_failures_end_the_stream_after_what_was_answered(
+async def test_failures_end_the_stream_after_earlier_events(
     new_app: NewApp,
     recognizer: RecognizerDouble,
     caplog: pytest.LogCaptureFixture,
@@ -193,7 +193,7 @@ async def test_failures_end_the_stream_after_what_was_answered(
         (WorkerDead("Down.", 7), 503, "worker_dead", "7"),
     ],
 )
-async def test_refusals_come_before_the_stream(
+async def test_refusals_are_sent_before_the_stream_opens(
     new_app: NewApp, recognizer: RecognizerDouble, error: ServiceError, status: int, code: str, retry: str
 ) -> None:
     recognizer.refusals.append(error)
@@ -204,7 +204,7 @@ async def test_refusals_come_before_the_stream(
             await talk.start()
 
 
-async def test_where_nothing_is_no_stream_is(new_app: NewApp) -> None:
+async def test_other_paths_open_no_stream(new_app: NewApp) -> None:
     from websockets.asyncio.client import connect
     from websockets.exceptions import InvalidStatus
 

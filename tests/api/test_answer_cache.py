@@ -23,7 +23,7 @@ CLIP = wav()
 AS_WAV = {"content-type": "audio/wav", "x-request-id": "same"}
 SIZE = 2**20
 
-# What a client may ask for, each of which changes the answer; and a timeout, which does not.
+# Options that change the answer.
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"granularity": "frame"},
@@ -43,7 +43,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 @pytest.fixture
 async def cached(new_app: Callable[..., FastAPI]) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application that keeps answers."""
+    """A client of an application with an answer cache."""
     async with serving(new_app(answer_cache_bytes=SIZE)) as client:
         yield client
 
@@ -78,7 +78,7 @@ async def test_a_hit_is_the_same_answer_byte_for_byte_without_the_model(
     assert set(timing.values()) == {"0.000"}
 
 
-async def test_every_option_and_every_byte_counts_but_not_the_timeout_or_the_shape_of_the_request(
+async def test_the_key_depends_on_bytes_and_options_but_not_on_timeout_or_encoding_of_the_request(
     cached: httpx.AsyncClient, registry: CollectorRegistry
 ) -> None:
     for options in OPTIONS:
@@ -92,7 +92,7 @@ async def test_every_option_and_every_byte_counts_but_not_the_timeout_or_the_sha
 
 
 @pytest.mark.parametrize("field", ["id", "revision", "backend", "device", "dtype"])
-async def test_another_model_has_answers_of_its_own(
+async def test_each_model_has_its_own_answers(
     cached: httpx.AsyncClient, recognizer: RecognizerDouble, field: str
 ) -> None:
     await post(cached)
@@ -112,7 +112,7 @@ async def test_an_upload_that_is_spooled_to_disk(cached: httpx.AsyncClient) -> N
 
 
 @pytest.mark.parametrize("directive", ["no-cache", "No-Cache", "max-age=0", "private, no-cache"])
-async def test_a_client_may_want_it_computed_anew(
+async def test_no_cache_computes_the_answer_again(
     cached: httpx.AsyncClient, recognizer: RecognizerDouble, registry: CollectorRegistry, directive: str
 ) -> None:
     assert (await post(cached, cache_control=directive)).headers["x-cache"] == "miss"
@@ -124,7 +124,7 @@ async def test_a_client_may_want_it_computed_anew(
     assert counted(registry, "requests_total", result="miss") == 0
 
 
-async def test_a_client_may_want_no_trace_left(cached: httpx.AsyncClient, registry: CollectorRegistry) -> None:
+async def test_no_store_keeps_no_answer(cached: httpx.AsyncClient, registry: CollectorRegistry) -> None:
     for _ in range(2):
         assert (await post(cached, cache_control="no-store")).headers["x-cache"] == "miss"
     assert counted(registry, "bytes") == 0
@@ -132,7 +132,7 @@ async def test_a_client_may_want_no_trace_left(cached: httpx.AsyncClient, regist
     assert (await post(cached, cache_control="no-store")).headers["x-cache"] == "miss"
 
 
-async def test_switched_off(new_app: Callable[..., FastAPI], recognizer: RecognizerDouble) -> None:
+async def test_without_a_cache(new_app: Callable[..., FastAPI], recognizer: RecognizerDouble) -> None:
     async with serving(new_app(answer_cache_bytes=0)) as client:
         for _ in range(2):
             assert "x-cache" not in (await post(client)).headers
@@ -150,9 +150,7 @@ async def test_errors_are_not_kept(cached: httpx.AsyncClient, recognizer: Recogn
     assert (await post(cached)).headers["x-cache"] == "miss"
 
 
-async def test_a_hit_passes_permits_and_options_as_any_request(
-    cached: httpx.AsyncClient, recognizer: RecognizerDouble
-) -> None:
+async def test_permits_and_options_apply_to_hits(cached: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
     await post(cached)
     recognizer.refusals.append(QueueFull("Full."))
     problem(await cached.post("/recognize", content=CLIP, headers=AS_WAV), 429, "queue_full")
@@ -162,7 +160,7 @@ async def test_a_hit_passes_permits_and_options_as_any_request(
     assert recognizer.permits == 0
 
 
-async def test_the_budget_for_frame_embeddings_holds_for_hits(new_app: Callable[..., FastAPI]) -> None:
+async def test_the_limit_of_frame_embeddings_applies_to_hits(new_app: Callable[..., FastAPI]) -> None:
     async with serving(new_app(max_duration=1, answer_cache_bytes=SIZE)) as client:
         clip = wav(1)
         await post(client, clip, embedding="frame")
@@ -195,18 +193,14 @@ async def test_a_batch_with_a_problem_is_no_hit(cached: httpx.AsyncClient) -> No
         assert (await cached.post("/recognize/batch", files=files)).headers["x-cache"] == "miss"
 
 
-async def test_answers_are_counted_by_label_also_where_the_cache_had_them(
-    cached: httpx.AsyncClient, registry: CollectorRegistry
-) -> None:
+async def test_hits_are_counted_by_label(cached: httpx.AsyncClient, registry: CollectorRegistry) -> None:
     label = (await post(cached)).json()["label"]
     await post(cached)
     assert registry.get_sample_value("ser_predictions_total", {"label": label}) == 2
     assert registry.get_sample_value("ser_stage_duration_seconds_count", {"stage": "decode"}) == 1
 
 
-async def test_requests_at_the_same_time_disturb_one_another_not(
-    cached: httpx.AsyncClient, recognizer: RecognizerDouble
-) -> None:
+async def test_concurrent_requests_do_not_interfere(cached: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
     recognizer.gate.clear()
     patient = [asyncio.create_task(post(cached)) for _ in range(4)]
     hasty = asyncio.create_task(cached.post("/recognize", content=CLIP, headers=AS_WAV, params={"timeout": "0.2"}))

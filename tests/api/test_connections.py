@@ -1,4 +1,4 @@
-"""What only shows on a real socket: clients that leave, stall, or send more than anybody wants."""
+"""Slow, large and aborted requests on real sockets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def test_a_request_over_a_socket(new_app: Callable[..., FastAPI]) -> None:
 
 
 @pytest.mark.parametrize("path", ["/recognize", "/recognize/batch"])
-async def test_a_client_that_leaves_cancels_its_work(
+async def test_a_disconnect_cancels_the_recognition(
     new_app: Callable[..., FastAPI], recognizer: RecognizerDouble, registry: CollectorRegistry, path: str
 ) -> None:
     recognizer.gate.clear()
@@ -61,7 +61,7 @@ async def test_a_client_that_leaves_cancels_its_work(
         await until(lambda: registry.get_sample_value("ser_http_requests_total", labels) == 1)
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_body(
+async def test_a_disconnect_during_the_body(
     new_app: Callable[..., FastAPI], recognizer: RecognizerDouble, registry: CollectorRegistry
 ) -> None:
     async with listening(new_app()) as port:
@@ -108,17 +108,17 @@ async def _trickle(connection: Connection, piece: bytes) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_kept_connection_may_wait_and_ask_again(new_app: Callable[..., FastAPI]) -> None:
+async def test_a_keep_alive_connection_may_be_idle(new_app: Callable[..., FastAPI]) -> None:
     async with listening(new_app(), header_timeout=1) as port, connected(port) as connection:
         for _ in range(2):
             await connection.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
             assert (await connection.response())[0] == 200
             await asyncio.sleep(1.5)
-        await connection.send(b"GET /livez HTTP/1.1\r\n")  # and then no more
+        await connection.send(b"GET /livez HTTP/1.1\r\n")  # incomplete headers
         assert await connection.closed() == b""
 
 
-async def test_a_slow_answer_is_not_a_slow_header(
+async def test_a_slow_answer_does_not_trip_the_header_timeout(
     new_app: Callable[..., FastAPI], recognizer: RecognizerDouble
 ) -> None:
     recognizer.gate.clear()
@@ -133,7 +133,7 @@ async def test_a_slow_answer_is_not_a_slow_header(
 async def test_a_body_of_200_megabytes(
     new_app: Callable[..., FastAPI], recognizer: RecognizerDouble, declared: bool
 ) -> None:
-    """Refused in time, without being kept, and the client can read why although it is still sending."""
+    """Refused while it arrives, without being stored; the client can read the response although it is still sending."""
     async with listening(new_app(max_body_bytes=5_000_000)) as port, http_client(port) as client:
         async with connected(port) as connection:
             tracemalloc.start()
@@ -150,7 +150,7 @@ async def test_a_body_of_200_megabytes(
 
 
 async def _send_all(connection: Connection, megabytes: int, declared: bool) -> int:
-    """Send a body until it is through or the server has had enough; how much was sent."""
+    """Send a body until its end or until the server closes the connection; the number of bytes sent."""
     sent = 0
     with suppress(ConnectionError):
         await connection.send(head(megabytes * len(MEGABYTE) if declared else None))
@@ -160,8 +160,8 @@ async def _send_all(connection: Connection, megabytes: int, declared: bool) -> i
     return sent
 
 
-async def test_a_body_without_end(new_app: Callable[..., FastAPI]) -> None:
-    """A client that goes on sending after the refusal is cut off."""
+async def test_an_endless_body(new_app: Callable[..., FastAPI]) -> None:
+    """A client that keeps sending after the refusal is disconnected."""
     async with listening(new_app(max_body_bytes=5_000_000)) as port, connected(port) as connection:
         sending = asyncio.create_task(_send_all(connection, 1_000_000_000, declared=False))
         await connection.problem(413, "body_too_large")
@@ -171,7 +171,7 @@ async def test_a_body_without_end(new_app: Callable[..., FastAPI]) -> None:
 
 
 @pytest.mark.parametrize("size", [1000, 50_000_000])
-async def test_a_full_queue_answers_before_the_body_comes(
+async def test_a_full_queue_is_answered_before_the_body_arrives(
     new_app: Callable[..., FastAPI], recognizer: RecognizerDouble, size: int
 ) -> None:
     recognizer.refusals.append(QueueFull("Full.", 3))
@@ -179,7 +179,7 @@ async def test_a_full_queue_answers_before_the_body_comes(
         await connection.send(head(size))
         headers = await connection.problem(429, "queue_full")
         assert headers["retry-after"] == "3"
-        # A small body may still come, and the connection goes on; nobody waits for a large one.
+        # A small body is still read, and the connection kept; a large one is not read.
         assert ("connection" in headers) is (size > 1000)
         if size == 1000:
             await connection.send(bytes(size) + head(len(CLIP)) + CLIP)
@@ -210,10 +210,10 @@ async def test_expect_100_continue(new_app: Callable[..., FastAPI], recognizer: 
         recognizer.refusals.append(QueueFull("Full."))
         async with connected(port) as connection:
             await connection.send(asking)
-            await connection.problem(429, "queue_full")  # and no invitation to send
+            await connection.problem(429, "queue_full")  # and no `100 Continue`
 
 
-async def test_a_client_that_leaves_while_it_is_refused(
+async def test_a_disconnect_during_a_refusal(
     new_app: Callable[..., FastAPI], recognizer: RecognizerDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
     recognizer.refusals.append(QueueFull("Full."))
@@ -223,9 +223,7 @@ async def test_a_client_that_leaves_while_it_is_refused(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_a_stop_answers_what_is_still_running(
-    new_app: Callable[..., FastAPI], recognizer: RecognizerDouble
-) -> None:
+async def test_a_stop_answers_running_requests(new_app: Callable[..., FastAPI], recognizer: RecognizerDouble) -> None:
     recognizer.gate.clear()
     async with AsyncExitStack() as stack:
         async with listening(new_app(), grace=1) as port:

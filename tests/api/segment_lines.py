@@ -1,4 +1,4 @@
-"""Asking for the segments of a recording, and reading answers that come as lines."""
+"""Requests with granularity=segment, and parsing of their JSON lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KNOWN: dict[str, TypeAdapter[Any]] = {"start": TypeAdapter(StartLine), "problem
 
 
 async def ask(client: httpx.AsyncClient, sound: bytes, accept: str = "*/*", **options: str) -> httpx.Response:
-    """The answer for a recording."""
+    """The response for a recording."""
     headers = {"Content-Type": "audio/wav", "Accept": accept}
     return await client.post("/recognize", content=sound, headers=headers, params={"granularity": "segment", **options})
 
@@ -37,7 +37,7 @@ async def streamed(client: httpx.AsyncClient, sound: bytes, **options: str) -> l
 
 
 def parsed(response: httpx.Response) -> list[dict[str, Any]]:
-    """The lines of an answer, after checking that they are such an answer's."""
+    """The lines of a response, checked."""
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == NDJSON
     assert "content-length" not in response.headers
@@ -52,7 +52,7 @@ def parsed(response: httpx.Response) -> list[dict[str, Any]]:
 
 
 async def lines_of(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    """The lines of an answer as they come."""
+    """The lines of a response as they arrive."""
     async for line in response.aiter_lines():
         yield check_line(line.encode())
 
@@ -65,7 +65,7 @@ def check_line(text: bytes) -> dict[str, Any]:
 
 
 def problem_at_the_end(lines: list[dict[str, Any]], status: int, code: str) -> dict[str, Any]:
-    """The last line, which is this problem."""
+    """The last line, which must be this problem."""
     line = lines[-1]
     assert line["type"] == "problem"
     check_problem({**line, "type": f"urn:emotion2vec-service:problem:{code}"}, status, code)

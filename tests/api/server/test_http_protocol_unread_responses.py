@@ -1,4 +1,4 @@
-"""Clients that ask and do not read the answer, on a real socket."""
+"""Clients that do not read the response, on real sockets."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from service.api.server.http_protocol import AnswerTimeoutProtocol
 from tests.api.sockets import PATIENCE, listening
 from tests.inference.running import until
 
-SIZE = 20_000_000  # more than the kernel takes off the server's hands
+SIZE = 20_000_000  # more than the kernel buffers
 PIECE = bytes(100_000)
 TIMEOUT = 0.3
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_answer_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AnswerTimeoutProtocol, "answer_timeout", TIMEOUT)
 
 
 @pytest.fixture
 def ended(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """When the server has seen the end of a connection, on the monotonic clock."""
+    """The times at which the server lost connections, on the monotonic clock."""
     times: list[float] = []
     connection_lost = AnswerTimeoutProtocol.connection_lost
 
@@ -41,7 +41,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 class Large(FastAPI):
-    """Answers with `SIZE` bytes, at once or in pieces; counts the answers under way."""
+    """Answers with `SIZE` bytes, at once or in pieces; counts the unfinished responses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,8 +65,8 @@ class Large(FastAPI):
 
 
 @contextmanager
-def asking(port: int, path: str, buffer: int = 4096) -> Iterator[socket.socket]:
-    """A connection on which a question was asked, with a buffer of this size for the answer."""
+def requested(port: int, path: str, buffer: int = 4096) -> Iterator[socket.socket]:
+    """A connection that has sent a request, with a receive buffer of this size."""
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         connection.connect(("127.0.0.1", port))
@@ -75,11 +75,11 @@ def asking(port: int, path: str, buffer: int = 4096) -> Iterator[socket.socket]:
         yield connection
 
 
-LAST_PIECE = b"0\r\n\r\n"  # of an answer in pieces
+LAST_PIECE = b"0\r\n\r\n"  # the last chunk
 
 
 async def received(connection: socket.socket, pause: float = 0.0) -> tuple[int, float]:
-    """Read with pauses until all is there or the server ends it: how much there was, and the longest time without."""
+    """Read with pauses to the end or an abort: the number of bytes, and the longest time without any."""
     loop, total, longest, last = asyncio.get_running_loop(), 0, 0.0, monotonic()
     async with asyncio.timeout(PATIENCE):
         while total < SIZE:
@@ -95,38 +95,38 @@ async def received(connection: socket.socket, pause: float = 0.0) -> tuple[int, 
 
 
 @pytest.mark.parametrize("path", ["/whole", "/pieces"])
-async def test_who_reads_nothing_is_cut_off(path: str, ended: list[float]) -> None:
+async def test_a_client_that_reads_nothing_is_disconnected(path: str, ended: list[float]) -> None:
     app = Large()
     async with listening(app) as port:
-        with asking(port, path) as connection:
+        with requested(port, path) as connection:
             began = monotonic()
-            await until(lambda: bool(ended))  # whoever read before would be one who reads slowly
+            await until(lambda: bool(ended))  # a client that read before this would only be slow
             assert ended[0] - began > TIMEOUT
             await until(lambda: not app.under_way)
             assert (await received(connection))[0] < SIZE
 
 
 @pytest.mark.parametrize("path", ["/whole", "/pieces"])
-async def test_who_reads_slowly_gets_all(path: str) -> None:
+async def test_a_slow_reader_gets_the_whole_response(path: str) -> None:
     async with listening(Large()) as port:
         for _ in range(20):
-            with asking(port, path, 1_000_000) as connection:
+            with requested(port, path, 1_000_000) as connection:
                 began = monotonic()
                 total, longest = await received(connection, TIMEOUT / 10)
                 took = monotonic() - began
             if longest < TIMEOUT / 2:
-                break  # else the machine stood still, and this reader with it
+                break  # otherwise the machine was too slow for this check
     assert total >= SIZE
     assert took > TIMEOUT
 
 
-async def test_who_has_read_all_may_keep_the_connection() -> None:
+async def test_the_connection_is_kept_after_a_response_was_read() -> None:
     async with listening(Large()) as port:
-        with asking(port, "/pieces") as connection:
+        with requested(port, "/pieces") as connection:
             loop = asyncio.get_running_loop()
             async with asyncio.timeout(PATIENCE):
                 tail = b""
-                while tail != LAST_PIECE:  # what frames the pieces makes the answer longer than `SIZE`
+                while tail != LAST_PIECE:  # the chunk headers make the response longer than `SIZE`
                     data = await loop.sock_recv(connection, 1_000_000)
                     assert data
                     tail = (tail + data)[-len(LAST_PIECE) :]

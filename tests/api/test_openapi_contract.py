@@ -1,4 +1,4 @@
-"""The application does what its OpenAPI document says, whatever it is sent."""
+"""The responses match the OpenAPI document for generated requests."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.api.sounds import wav
 
 CLIP = wav(0.1)
 
-READING = ["/livez", "/readyz", "/models", "/metrics"]
-RECOGNISING = ["/recognize", "/recognize/batch"]
+GET_PATHS = ["/livez", "/readyz", "/models", "/metrics"]
+RECOGNITION_PATHS = ["/recognize", "/recognize/batch"]
 
 
 @pytest.fixture
@@ -31,20 +31,20 @@ def schema() -> schemathesis.BaseSchema:
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
-@pytest.mark.parametrize("path", READING)
-def test_reading(schema: schemathesis.BaseSchema, path: str) -> None:
+@pytest.mark.parametrize("path", GET_PATHS)
+def test_get_operations(schema: schemathesis.BaseSchema, path: str) -> None:
     assert run(schema[path]["GET"].as_strategy()) == {200}
 
 
-@pytest.mark.parametrize("path", RECOGNISING)
+@pytest.mark.parametrize("path", RECOGNITION_PATHS)
 def test_requests_that_fit_the_description(schema: schemathesis.BaseSchema, path: str) -> None:
-    # What the schema cannot say (options that need each other, the model's labels) may still be refused.
-    statuses = run(schema[path]["POST"].as_strategy(generation_mode=GenerationMode.POSITIVE).map(promising))
+    # Rules that the schema cannot express (dependent options, the model's labels) may still cause a refusal.
+    statuses = run(schema[path]["POST"].as_strategy(generation_mode=GenerationMode.POSITIVE).map(with_real_audio))
     assert 200 in statuses
     assert statuses <= {200, 422}
 
 
-@pytest.mark.parametrize("path", RECOGNISING)
+@pytest.mark.parametrize("path", RECOGNITION_PATHS)
 def test_requests_that_do_not_fit_the_description(schema: schemathesis.BaseSchema, path: str) -> None:
     statuses = run(schema[path]["POST"].as_strategy(generation_mode=GenerationMode.NEGATIVE))
     assert 422 in statuses
@@ -52,23 +52,23 @@ def test_requests_that_do_not_fit_the_description(schema: schemathesis.BaseSchem
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/models"), ("GET", "/metrics"), ("POST", "/recognize")])
-def test_what_the_document_says_of_keys(method: str, path: str) -> None:
-    """One of the checks leaves the key out, or makes it wrong, and expects a refusal."""
+def test_operations_that_need_a_key(method: str, path: str) -> None:
+    """One of the checks removes or changes the key and expects a refusal."""
     key = "0123456789abcdef"
     app = create_app(RecognizerDouble(), Settings(api_keys=(SecretStr(key),)), Metrics(CollectorRegistry()))
     cases = schemathesis.openapi.from_asgi("/openapi.json", app)[path][method].as_strategy(
         generation_mode=GenerationMode.POSITIVE
     )
     if method == "POST":
-        cases = cases.map(promising)
+        cases = cases.map(with_real_audio)
     assert run(cases, {"X-API-Key": key}) >= {200}
     assert run(cases) == {401}
 
 
 def run(cases: SearchStrategy[Any], headers: dict[str, str] | None = None) -> set[int]:
-    """Send requests, check that the answers are as described, and return their statuses."""
+    """Send generated requests, check the responses against the document, and return their statuses."""
     statuses: set[int] = set()
-    # Whether a request was rightly taken or refused is told here by what was sent, not by these.
+    # The tests themselves check which requests are accepted and refused.
     excluded: Any = CHECKS.get_by_names(["positive_data_acceptance", "negative_data_rejection"])
 
     @given(case=cases)
@@ -80,8 +80,8 @@ def run(cases: SearchStrategy[Any], headers: dict[str, str] | None = None) -> se
     return statuses
 
 
-def promising(case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
-    """With audio in place of random bytes, and with the time to recognise it."""
+def with_real_audio(case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
+    """The case with audio in place of random bytes and without a timeout."""
     body: Any = case.body
     if isinstance(body, dict):
         body = {name: value for name, value in body.items() if name != "timeout"}

@@ -1,4 +1,4 @@
-"""`granularity=segment`: what the answers hold, whole and line by line."""
+"""`granularity=segment`: the contents of the document and of the lines."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from service.api.segment_response import wants_lines
 from service.errors import InferenceFailed, InvalidOptions, QueueFull, ServiceError
 from tests.api.answers import fields, problem
 from tests.api.conftest import serving
 from tests.api.double import RecognizerDouble
-from tests.api.segments.lines import NDJSON, ask, parsed, problem_at_the_end, streamed, whole
+from tests.api.segment_lines import NDJSON, ask, parsed, problem_at_the_end, streamed, whole
 from tests.api.sounds import call, wav
 from tests.inference.fake_backend import WIDTH
 
@@ -80,7 +81,7 @@ async def test_one_channel(client: httpx.AsyncClient) -> None:
     assert "channel" not in answer["segments"][0]
 
 
-async def test_a_silent_channel_costs_nothing(client: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
+async def test_a_silent_channel_is_not_recognised(client: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
     answer = await whole(client, call(6.0, [(1.0, 4.0)], []), channels="split", embedding="utterance")
     assert answer["channels"][1] == {
         "channel": 1,
@@ -123,7 +124,7 @@ async def test_labels(client: httpx.AsyncClient) -> None:
         assert sum(scores(result)) == pytest.approx(1, abs=1e-5)
 
 
-async def test_a_stretch_has_times_of_the_file(client: httpx.AsyncClient) -> None:
+async def test_times_are_those_of_the_file(client: httpx.AsyncClient) -> None:
     answer = await whole(client, CALL, start="4.5", end="8.5")
     assert times(answer["segments"]) == [(5, 8)]
     assert answer["audio"]["duration"] == 15.0
@@ -135,7 +136,7 @@ async def test_trim_is_passed_on(client: httpx.AsyncClient, recognizer: Recogniz
 
 
 @pytest.mark.parametrize("channels", ["mix", "split"])
-async def test_lines_say_the_same(client: httpx.AsyncClient, channels: str) -> None:
+async def test_lines_equal_the_document(client: httpx.AsyncClient, channels: str) -> None:
     answer = await whole(client, CALL, channels=channels)
     lines = await streamed(client, CALL, channels=channels)
     start, *segments, result = lines
@@ -155,7 +156,7 @@ async def test_lines_say_the_same(client: httpx.AsyncClient, channels: str) -> N
     assert result == answer
 
 
-async def test_the_form_may_ask_as_well(client: httpx.AsyncClient) -> None:
+async def test_the_options_may_be_in_the_form(client: httpx.AsyncClient) -> None:
     form = {"granularity": "segment", "channels": "split"}
     response = await client.post("/recognize", files={"file": ("call", CALL)}, data=form)
     assert [len(channel["segments"]) for channel in response.json()["channels"]] == [2, 1]
@@ -165,7 +166,7 @@ async def test_the_form_may_ask_as_well(client: httpx.AsyncClient) -> None:
     assert len(parsed(response)) == 5
 
 
-async def test_stages_are_told(client: httpx.AsyncClient) -> None:
+async def test_server_timing(client: httpx.AsyncClient) -> None:
     response = await ask(client, CALL)
     timing = dict(part.split(";dur=") for part in response.headers["server-timing"].split(", "))
     assert float(timing["inference"]) == pytest.approx(9.0)  # ms, of three utterances
@@ -173,7 +174,7 @@ async def test_stages_are_told(client: httpx.AsyncClient) -> None:
     assert "x-cache" not in response.headers
 
 
-async def test_other_granularities_are_one_document_whatever_is_accepted(client: httpx.AsyncClient) -> None:
+async def test_other_granularities_are_always_one_document(client: httpx.AsyncClient) -> None:
     headers = {"Content-Type": "audio/wav", "Accept": "application/x-ndjson"}
     response = await client.post("/recognize", content=wav(), headers=headers)
     assert response.headers["content-type"] == "application/json"
@@ -191,7 +192,7 @@ async def test_other_granularities_are_one_document_whatever_is_accepted(client:
     ],
 )
 @pytest.mark.parametrize("accept", ["*/*", NDJSON])
-async def test_options_that_do_not_fit(
+async def test_invalid_options(
     client: httpx.AsyncClient, options: dict[str, str], faults: dict[str, str], accept: str
 ) -> None:
     response = await ask(client, CALL, accept=accept, **options)
@@ -208,21 +209,23 @@ async def test_options_that_do_not_fit(
     [(b"no audio", 415, "audio_not_decodable"), (b"", 422, "audio_empty"), (CALL[:5000], 422, "audio_truncated")],
 )
 @pytest.mark.parametrize("accept", ["*/*", NDJSON])
-async def test_what_is_no_audio_is_refused_before_an_answer_begins(
+async def test_invalid_audio_is_refused_before_the_response_begins(
     client: httpx.AsyncClient, recognizer: RecognizerDouble, sound: bytes, status: int, code: str, accept: str
 ) -> None:
     problem(await ask(client, sound, accept=accept), status, code)
     assert recognizer.permits == 0
 
 
-async def test_longer_than_any_file_may_be(new_app: Callable[..., FastAPI]) -> None:
+async def test_a_file_longer_than_max_duration(new_app: Callable[..., FastAPI]) -> None:
     async with serving(new_app(max_duration=10)) as client:
         detail = problem(await ask(client, CALL), 413, "audio_too_long")["detail"]
         assert "granularity" not in detail
 
 
 @pytest.mark.parametrize("granularity", ["utterance", "frame"])
-async def test_too_long_for_one_piece_is_a_hint_at_segments(new_app: Callable[..., FastAPI], granularity: str) -> None:
+async def test_a_file_too_long_for_one_utterance_suggests_segments(
+    new_app: Callable[..., FastAPI], granularity: str
+) -> None:
     async with serving(new_app(max_utterance_duration=10, max_duration=20)) as client:
         refused = await ask(client, CALL, granularity=granularity)
         detail = problem(refused, 413, "audio_too_long")["detail"]
@@ -230,7 +233,7 @@ async def test_too_long_for_one_piece_is_a_hint_at_segments(new_app: Callable[..
         assert len((await whole(client, CALL))["segments"]) == 3
 
 
-async def test_a_batch_has_no_segments(client: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
+async def test_segments_are_refused_in_a_batch(client: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
     files = [("files", ("call", CALL))]
     response = await client.post("/recognize/batch", files=files, data={"granularity": "segment"})
     document = problem(response, 422, InvalidOptions.code)
@@ -240,7 +243,7 @@ async def test_a_batch_has_no_segments(client: httpx.AsyncClient, recognizer: Re
     assert recognizer.permits == 0
 
 
-async def test_one_failure_is_the_whole_answers(
+async def test_one_failed_segment_fails_the_request(
     client: httpx.AsyncClient, recognizer: RecognizerDouble, registry: CollectorRegistry
 ) -> None:
     recognizer.faults += [None, InferenceFailed("Failed.")]
@@ -253,7 +256,7 @@ async def test_one_failure_is_the_whole_answers(
     assert registry.get_sample_value("ser_http_requests_total", labels) == 2
 
 
-async def test_a_crash_tells_nothing(
+async def test_a_crash_reveals_nothing(
     client: httpx.AsyncClient, recognizer: RecognizerDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
     recognizer.faults += [None, RuntimeError("secret")]
@@ -263,15 +266,13 @@ async def test_a_crash_tells_nothing(
     assert [record.levelname for record in caplog.records if record.exc_info] == ["ERROR"]
 
 
-async def test_a_full_queue_is_waited_for(client: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
+async def test_a_full_queue_is_retried(client: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
     recognizer.faults += [None, QueueFull("Full.", 0.01), QueueFull("Full.", 0.01)]
     assert len((await whole(client, CALL))["segments"]) == 3
     assert len(recognizer.clips) == 5
 
 
-async def test_what_is_counted(
-    client: httpx.AsyncClient, registry: CollectorRegistry, recognizer: RecognizerDouble
-) -> None:
+async def test_metrics(client: httpx.AsyncClient, registry: CollectorRegistry, recognizer: RecognizerDouble) -> None:
     lines = await streamed(client, CALL)
     value = registry.get_sample_value
     assert value("ser_segments_total") == 3
@@ -281,3 +282,49 @@ async def test_what_is_counted(
     assert value("ser_http_request_duration_seconds_count", {"route": "/recognize"}) is None
     assert value("ser_stage_duration_seconds_count", {"stage": "decode"}) == 1
     assert recognizer.recordings == 0
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/x-ndjson",
+        "Application/X-NDJSON",
+        "application/x-ndjson; charset=utf-8",
+        "application/x-ndjson;q=0.1",
+        "application/json;q=0.5, application/x-ndjson;q=0.5",
+        "text/html, application/x-ndjson;q=0.9, */*;q=0.8",
+        "application/x-ndjson, application/json;q=0.2, */*",
+        "application/x-ndjson;q=1.000,",
+    ],
+)
+def test_lines_are_chosen(accept: str) -> None:
+    assert wants_lines([accept])
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "",
+        "*/*",
+        "application/*",
+        "application/json",
+        "application/json, application/x-ndjson;q=0.9",
+        "application/x-ndjson;q=0",
+        "application/x-ndjson;q=0.000, */*",
+        "application/x-ndjson;q=0.5, */*",
+        "application/x-ndjson;q=0.5, application/*;q=0.6",
+        "application/x-ndjson;q=high",
+        "application/x-ndjson;q=2",
+        "application/x-ndjson;q=-1",
+        ";;;,,,=",
+        "text/plain;format=application/x-ndjson",
+    ],
+)
+def test_a_document_is_chosen(accept: str) -> None:
+    assert not wants_lines([accept])
+
+
+def test_several_accept_headers_are_combined() -> None:
+    assert not wants_lines([])
+    assert wants_lines(["application/json;q=0.1", "application/x-ndjson"])
+    assert not wants_lines(["application/json", "application/x-ndjson;q=0.1"])

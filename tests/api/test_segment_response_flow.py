@@ -1,4 +1,4 @@
-"""Long answers under way: in order, at the reader's pace, and over in time when somebody gives up."""
+"""The order, timing and cancellation of long responses with granularity=segment."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from service.settings.settings import Settings
 from tests.api.answers import problem
 from tests.api.conftest import serving
 from tests.api.double import RecognizerDouble
-from tests.api.segments.lines import NDJSON, ask, lines_of, parsed, problem_at_the_end, streamed, whole
+from tests.api.segment_lines import NDJSON, ask, lines_of, parsed, problem_at_the_end, streamed, whole
 from tests.api.sockets import PATIENCE, Connection, connected, head, http_client, listening
 from tests.api.sounds import RATE, call, wav
 from tests.audio_samples import encode, speech
@@ -47,8 +47,8 @@ CALL = call(60.0, TURNS)
 PATH = "/recognize?granularity=segment"
 
 
-class OneHeldUp(RecognizerDouble):
-    """Answers the first clip when the second one is done."""
+class FirstClipLast(RecognizerDouble):
+    """Answers the first clip after the second."""
 
     async def recognize(self, clip: Clip, *, deadline: float) -> tuple[ClipOutput, Timings]:
         number = len(self.clips)
@@ -58,8 +58,8 @@ class OneHeldUp(RecognizerDouble):
         return answered
 
 
-async def test_answers_come_in_order_although_a_later_one_is_ready_first(registry: CollectorRegistry) -> None:
-    recognizer = OneHeldUp()
+async def test_segments_are_sent_in_order_although_a_later_one_is_ready_first(registry: CollectorRegistry) -> None:
+    recognizer = FirstClipLast()
     async with serving(create_app(recognizer, Settings(answer_cache_bytes=0), Metrics(registry))) as client:
         lines = await streamed(client, CALL)
     ends = [line["end"] for line in lines[1:-1]]
@@ -67,7 +67,7 @@ async def test_answers_come_in_order_although_a_later_one_is_ready_first(registr
     assert all(one < other for one, other in pairwise(ends))
 
 
-async def test_two_at_once_are_before_the_model(client: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
+async def test_two_segments_are_queued_at_a_time(client: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
     recognizer.gate.clear()
     asking = asyncio.create_task(ask(client, CALL, channels="split"))
     await until(lambda: recognizer.waiting == 2)
@@ -81,7 +81,7 @@ async def test_two_at_once_are_before_the_model(client: httpx.AsyncClient, recog
 
 @asynccontextmanager
 async def streaming(port: int, sound: bytes = CALL, **options: str) -> AsyncIterator[httpx.Response]:
-    """An answer that is read line by line."""
+    """A response that is read line by line."""
     headers = {"Content-Type": "audio/wav", "Accept": NDJSON}
     params = {"granularity": "segment", **options}
     async with (
@@ -96,7 +96,7 @@ async def all_lines(port: int) -> list[dict[str, Any]]:
         return [line async for line in lines_of(response)]
 
 
-async def test_lines_leave_as_soon_as_they_are_known(
+async def test_lines_are_sent_as_soon_as_they_are_known(
     new_app: Callable[..., FastAPI], recognizer: RecognizerDouble
 ) -> None:
     recognizer.gate.clear()
@@ -112,7 +112,7 @@ async def test_lines_leave_as_soon_as_they_are_known(
     assert [line["type"] for line in rest] == ["segment"] * (len(TURNS) - 1) + ["result"]
 
 
-async def test_progress_tells_how_far_it_is(new_app: Callable[..., FastAPI], recognizer: RecognizerDouble) -> None:
+async def test_progress_is_reported(new_app: Callable[..., FastAPI], recognizer: RecognizerDouble) -> None:
     async with serving(new_app()) as client:
         recognizer.gate.clear()
         headers = {"X-Request-ID": "long", "Content-Type": "audio/wav"}
@@ -125,7 +125,7 @@ async def test_progress_tells_how_far_it_is(new_app: Callable[..., FastAPI], rec
         assert (await client.get("/requests/long")).json() == {"state": "unknown"}
 
 
-async def test_the_log_tells_what_became_of_it(
+async def test_the_outcome_is_logged(
     client: httpx.AsyncClient, recognizer: RecognizerDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="service.requests")
@@ -139,7 +139,7 @@ async def test_the_log_tells_what_became_of_it(
     assert (late["status"], late["code"], late["segments"]) == (504, "deadline_exceeded", 0)
 
 
-# Callers that leave.
+# Disconnects.
 
 
 async def posted(connection: Connection, path: str = PATH, accept: str = NDJSON) -> None:
@@ -148,7 +148,7 @@ async def posted(connection: Connection, path: str = PATH, accept: str = NDJSON)
 
 
 @pytest.mark.parametrize("accept", [NDJSON, "application/json"])
-async def test_a_client_that_leaves_ends_it_all(
+async def test_a_disconnect_cancels_the_recognition(
     new_app: Callable[..., FastAPI], recognizer: RecognizerDouble, registry: CollectorRegistry, accept: str
 ) -> None:
     recognizer.gate.clear()
@@ -163,16 +163,18 @@ async def test_a_client_that_leaves_ends_it_all(
         await until(lambda: registry.get_sample_value("ser_http_requests_total", labels) == 1)
         assert recognizer.recordings == 0
         recognizer.gate.set()
-        async with http_client(port) as client:  # and the next one is served
+        async with http_client(port) as client:  # the next request is served
             assert len((await whole(client, CALL))["segments"]) == len(TURNS)
 
 
 @pytest.fixture
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_answer_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AnswerTimeoutProtocol, "answer_timeout", 0.3)
 
 
-async def test_the_decoders_process_ends_as_well(new_app: Callable[..., FastAPI], recognizer: RecognizerDouble) -> None:
+async def test_a_disconnect_ends_the_decoder_process(
+    new_app: Callable[..., FastAPI], recognizer: RecognizerDouble
+) -> None:
     recognizer.gate.clear()
     compressed = encode("mp3", np.tile(speech(8000), 20), 8000)
     before = children(os.getpid())
@@ -190,20 +192,20 @@ MANY = call(120.0, *[[(start, start + 2.0) for start in range(1, 116, 4)]] * 8, 
 """Eight channels with thirty utterances each."""
 
 
-@pytest.mark.usefixtures("_impatient")
-async def test_who_reads_nothing_stops_the_work_and_is_cut_off(
+@pytest.mark.usefixtures("_short_answer_timeout")
+async def test_a_client_that_reads_nothing_is_disconnected(
     new_app: Callable[..., FastAPI], recognizer: RecognizerDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # So that some lines fill what the kernel takes off the server's hands.
+    # Long lines, so that a few of them fill the buffers of the kernel.
     monkeypatch.setattr("service.recognition.answers._name", lambda label, _: label.en + 20_000 * "x")
     asking = head(len(MANY), f"{PATH}&channels=split").replace(b"\r\n\r\n", f"\r\nAccept: {NDJSON}\r\n\r\n".encode())
     loop = asyncio.get_running_loop()
     async with listening(new_app()) as port:
-        with socket.socket() as deaf:
-            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            deaf.setblocking(False)
-            await loop.sock_connect(deaf, ("127.0.0.1", port))
-            await loop.sock_sendall(deaf, asking + MANY)
+        with socket.socket() as unread:
+            unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            unread.setblocking(False)
+            await loop.sock_connect(unread, ("127.0.0.1", port))
+            await loop.sock_sendall(unread, asking + MANY)
             await until(lambda: len(recognizer.clips) > 0)
             began = monotonic()
             await until(lambda: recognizer.permits == 0)
@@ -211,10 +213,10 @@ async def test_who_reads_nothing_stops_the_work_and_is_cut_off(
     assert len(recognizer.clips) < 120  # of 232
 
 
-# Deadlines, limits, the end of the service.
+# Deadlines, limits, draining.
 
 
-class OnlyThree(RecognizerDouble):
+class AnswersThreeClips(RecognizerDouble):
     """Answers three clips and no more."""
 
     async def recognize(self, clip: Clip, *, deadline: float) -> tuple[ClipOutput, Timings]:
@@ -223,8 +225,8 @@ class OnlyThree(RecognizerDouble):
         return await super().recognize(clip, deadline=deadline)
 
 
-async def test_a_deadline_in_the_middle(registry: CollectorRegistry) -> None:
-    recognizer = OnlyThree()
+async def test_a_deadline_during_the_response(registry: CollectorRegistry) -> None:
+    recognizer = AnswersThreeClips()
     async with serving(create_app(recognizer, Settings(answer_cache_bytes=0), Metrics(registry))) as client:
         lines = await streamed(client, CALL, timeout="3")
         problem_at_the_end(lines, 504, "deadline_exceeded")
@@ -233,9 +235,7 @@ async def test_a_deadline_in_the_middle(registry: CollectorRegistry) -> None:
         problem(await ask(client, CALL, timeout="0.2"), 504, "deadline_exceeded")
 
 
-async def test_the_deadline_is_not_that_of_others(
-    new_app: Callable[..., FastAPI], recognizer: RecognizerDouble
-) -> None:
+async def test_segments_have_their_own_deadline(new_app: Callable[..., FastAPI], recognizer: RecognizerDouble) -> None:
     recognizer.gate.clear()
     async with serving(new_app(timeout=0.3, segment_timeout=30)) as client:
         asking = asyncio.create_task(ask(client, CALL))
@@ -244,7 +244,9 @@ async def test_the_deadline_is_not_that_of_others(
         assert (await asking).status_code == 200
 
 
-async def test_clients_may_only_shorten_it(new_app: Callable[..., FastAPI], recognizer: RecognizerDouble) -> None:
+async def test_clients_may_only_shorten_the_deadline(
+    new_app: Callable[..., FastAPI], recognizer: RecognizerDouble
+) -> None:
     recognizer.gate.clear()
     async with serving(new_app(timeout=30, segment_timeout=0.3)) as client:
         problem(await ask(client, CALL, timeout="20"), 504, "deadline_exceeded")
@@ -270,7 +272,7 @@ async def engine_behind(control: FakeControl, **settings: Any) -> AsyncIterator[
 
 
 @pytest.mark.parametrize("in_form", [False, True])
-async def test_one_long_request_too_many(control: FakeControl, in_form: bool) -> None:
+async def test_too_many_segment_requests(control: FakeControl, in_form: bool) -> None:
     control.run_gate.clear()
     async with engine_behind(control, max_segment_requests=2) as (engine, client):
         under_way = [asyncio.create_task(ask(client, CALL)) for _ in range(2)]
@@ -279,7 +281,7 @@ async def test_one_long_request_too_many(control: FakeControl, in_form: bool) ->
         if in_form:
             refused = await client.post("/recognize", files={"file": CALL}, data={"granularity": "segment"})
         else:
-            refused = await ask(client, b"not even looked at")
+            refused = await ask(client, b"not read")
         assert "granularity=segment" in problem(refused, 429, QueueFull.code)["detail"]
         assert int(refused.headers["retry-after"]) >= 1
         assert 'ser_requests_rejected_total{reason="queue_full"} 1.0' in (await client.get("/metrics")).text
@@ -291,7 +293,7 @@ async def test_one_long_request_too_many(control: FakeControl, in_form: bool) ->
         assert (await ask(client, CALL)).status_code == 200
 
 
-async def test_draining_finishes_what_can_be(control: FakeControl) -> None:
+async def test_draining_finishes_requests_in_time(control: FakeControl) -> None:
     control.run_gate.clear()
     async with engine_behind(control) as (engine, client):
         asking = asyncio.create_task(streamed(client, CALL))
@@ -304,7 +306,7 @@ async def test_draining_finishes_what_can_be(control: FakeControl) -> None:
         await draining
 
 
-async def test_draining_ends_the_rest_with_a_problem(control: FakeControl) -> None:
+async def test_draining_ends_other_requests_with_a_problem(control: FakeControl) -> None:
     control.run_gate.clear()
     async with engine_behind(control) as (engine, client):
         asking = asyncio.create_task(ask(client, CALL, accept=NDJSON))
@@ -315,7 +317,7 @@ async def test_draining_ends_the_rest_with_a_problem(control: FakeControl) -> No
         await draining
 
 
-async def test_a_stop_ends_what_is_still_under_way_with_a_problem(
+async def test_a_stop_ends_running_requests_with_a_problem(
     new_app: Callable[..., FastAPI], recognizer: RecognizerDouble
 ) -> None:
     recognizer.gate.clear()
@@ -325,8 +327,8 @@ async def test_a_stop_ends_what_is_still_under_way_with_a_problem(
     problem_at_the_end(await reading, 503, "draining")
 
 
-async def test_posts_wait_for_no_more_than_what_is_before_the_model(control: FakeControl) -> None:
-    """Four long requests keep two utterances each before the model; a post is answered after these at the latest."""
+async def test_other_requests_wait_behind_two_segments_of_each_long_one(control: FakeControl) -> None:
+    """Four long requests queue two utterances each; a short request is answered after these at the latest."""
     control.limits = BatchLimits(clips=1, seconds=60.0)
     async with engine_behind(control) as (engine, client):
         control.run_gate.clear()
@@ -339,11 +341,13 @@ async def test_posts_wait_for_no_more_than_what_is_before_the_model(control: Fak
         control.run_gate.set()
         assert (await short).status_code == 200
         clip = Clip(decode(sound, max_duration=1).samples[0], RATE)
-        assert control.runs.index([fingerprint(clip)]) == 4 * 2  # after the one that ran and the seven that waited
+        assert control.runs.index([fingerprint(clip)]) == 4 * 2  # after the running and the seven queued ones
         assert {(await each).status_code for each in long} == {200}
 
 
-async def test_a_file_that_is_damaged_further_on(client: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:
+async def test_a_file_that_is_damaged_after_its_beginning(
+    client: httpx.AsyncClient, recognizer: RecognizerDouble
+) -> None:
     damaged = bytearray(call(60.0, TURNS, container="FLAC"))
     damaged[len(damaged) // 2 :] = bytes(len(damaged) - len(damaged) // 2)
     lines = await streamed(client, bytes(damaged))

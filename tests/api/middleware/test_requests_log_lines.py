@@ -27,7 +27,7 @@ def every_line(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    """The fields of the lines so far."""
+    """The fields of the log lines so far."""
     plain = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
     return [
         {name: value for name, value in vars(record).items() if name not in plain}
@@ -53,11 +53,13 @@ async def test_an_answer(client: httpx.AsyncClient, caplog: pytest.LogCaptureFix
     assert 0 < line["decode_seconds"] < line["seconds"]
 
 
-async def test_the_stages_are_those_of_the_answer(client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_stages_equal_those_of_the_response(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
     response = await client.post("/recognize", files=form("a.wav"))
     (line,) = lines(caplog)
-    told = [f"{stage};dur={1000 * line[f'{stage}_seconds']:.3f}" for stage in ("decode", "queue")]
-    assert response.headers["server-timing"].split(", ")[:2] == told
+    expected = [f"{stage};dur={1000 * line[f'{stage}_seconds']:.3f}" for stage in ("decode", "queue")]
+    assert response.headers["server-timing"].split(", ")[:2] == expected
 
 
 async def test_a_raw_body(client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
@@ -66,7 +68,7 @@ async def test_a_raw_body(client: httpx.AsyncClient, caplog: pytest.LogCaptureFi
     assert (line["files"], line["audio_seconds"]) == (1, 0.25)
 
 
-async def test_a_refusal_names_its_code(
+async def test_refusals_are_logged_with_their_code(
     client: httpx.AsyncClient, recognizer: RecognizerDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
     recognizer.refusals.append(QueueFull("full"))
@@ -84,7 +86,7 @@ async def test_a_refusal_names_its_code(
     assert "secret" not in str(lost)
 
 
-async def test_a_failure_after_decoding_tells_how_far_it_came(
+async def test_a_failure_after_decoding_is_logged_with_the_stages_reached(
     client: httpx.AsyncClient, recognizer: RecognizerDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
     recognizer.faults.append(RuntimeError("crash"))
@@ -106,7 +108,7 @@ async def test_a_batch(
     assert line["audio_seconds"] == 1.0
 
 
-async def test_a_caller_that_leaves(
+async def test_a_client_that_disconnects(
     client: httpx.AsyncClient, recognizer: RecognizerDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
     recognizer.gate.clear()
@@ -121,7 +123,7 @@ async def test_a_caller_that_leaves(
         return messages.pop()
 
     async def send(message: dict[str, Any]) -> None:
-        raise AssertionError("there is nobody to answer")
+        raise AssertionError("the client has disconnected")
 
     headers = [(b"content-type", b"audio/wav"), (b"content-length", str(len(body)).encode())]
     scope = {
@@ -143,7 +145,7 @@ async def test_a_caller_that_leaves(
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
 @pytest.mark.parametrize("state", ["ready", "draining"])
-async def test_probes_and_scrapes_leave_no_line(
+async def test_probes_and_scrapes_are_not_logged(
     client: httpx.AsyncClient, recognizer: RecognizerDouble, caplog: pytest.LogCaptureFixture, path: str, state: Any
 ) -> None:
     recognizer.state = state
@@ -152,7 +154,7 @@ async def test_probes_and_scrapes_leave_no_line(
     assert [line["route"] for line in lines(caplog)] == ["/models"]
 
 
-async def test_file_names_are_there_if_asked_for(
+async def test_file_names_are_logged_by_setting(
     new_app: Callable[..., FastAPI], caplog: pytest.LogCaptureFixture
 ) -> None:
     long = "ü" * 300
@@ -164,7 +166,7 @@ async def test_file_names_are_there_if_asked_for(
     assert "file_names" not in raw
 
 
-async def test_no_line_is_written_where_none_is_asked_for(
+async def test_no_line_is_written_without_the_setting(
     new_app: Callable[..., FastAPI], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(new_app(access_log=False)) as client:

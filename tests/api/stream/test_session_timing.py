@@ -1,4 +1,4 @@
-"""Streams over time: stalls, windows that come too late, turns, and full queues."""
+"""Streams over time: idle clients, late windows, shared turns, and full queues."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ async def test_a_stream_that_stalls_is_closed(
                 await talk.event("ready")
             problem = await talk.problem("stream_idle", 1008)
             assert problem["status"] == 408
-            with suppress(ConnectionClosed):  # on a busy machine, before all was sent
+            with suppress(ConnectionClosed):  # on a busy machine the stream may end before all is sent
                 await sending
 
     async with listening(new_app(**limits)) as port:
         await asyncio.gather(*(stall(port, messages) for messages in cases))
 
 
-async def test_the_time_that_answers_take_is_no_stall(new_app: NewApp, recognizer: RecognizerDouble) -> None:
+async def test_the_time_of_recognition_does_not_count_as_idle(new_app: NewApp, recognizer: RecognizerDouble) -> None:
     recognizer.gate.clear()
     async with listening(new_app(stream_idle_timeout=1.0)) as port, talking(port) as talk:
         await talk.start(late="wait", window=1)
@@ -57,11 +57,11 @@ async def test_the_time_that_answers_take_is_no_stall(new_app: NewApp, recognize
         recognizer.gate.set()
         await talk.event("window")
         await talk.end()
-        await asyncio.sleep(1.2)  # and nothing more is asked of a client that has ended
+        await asyncio.sleep(1.2)  # no idle timeout after the end message
         assert [event["type"] for event in await talk.rest()] == ["result"]
 
 
-async def test_a_stream_may_not_have_more_audio_than_it_may_last(new_app: NewApp) -> None:
+async def test_the_audio_of_a_stream_is_limited(new_app: NewApp) -> None:
     async with listening(new_app(max_stream_duration=10)) as port, talking(port) as talk:
         await talk.start(window=10)
         await talk.send(SECOND * 10)
@@ -70,25 +70,25 @@ async def test_a_stream_may_not_have_more_audio_than_it_may_last(new_app: NewApp
         await talk.problem("audio_too_long", 1008)
 
 
-async def test_a_stream_may_not_go_on_for_ever(new_app: NewApp) -> None:
+async def test_the_duration_of_a_stream_is_limited(new_app: NewApp) -> None:
     async with listening(new_app(max_stream_duration=0.5)) as port, talking(port) as talk:
         await talk.send(START)
         assert (await talk.rest())[-1]["code"] == "audio_too_long"
         assert talk.connection.close_code == 1008
 
 
-async def test_late_windows_are_left_out(
+async def test_late_windows_are_skipped(
     new_app: NewApp, recognizer: RecognizerDouble, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard = 0
+    added = 0
     add = StreamSchedule.add
 
-    def noted(schedule: StreamSchedule, *what: Any) -> None:
-        nonlocal heard
+    def counted(schedule: StreamSchedule, *what: Any) -> None:
+        nonlocal added
         add(schedule, *what)
-        heard += 1
+        added += 1
 
-    monkeypatch.setattr(StreamSchedule, "add", noted)
+    monkeypatch.setattr(StreamSchedule, "add", counted)
     recognizer.gate.clear()
     began = monotonic()
     async with listening(new_app()) as port, talking(port) as talk:
@@ -98,7 +98,7 @@ async def test_late_windows_are_left_out(
         for _ in range(5):
             await talk.send(SECOND)
         await talk.send(b"")
-        await until(lambda: heard == 7)
+        await until(lambda: added == 7)
         assert recognizer.most_waiting == 1
         recognizer.gate.set()
         events = [await talk.event("window") for _ in range(2)]
@@ -112,7 +112,9 @@ async def test_late_windows_are_left_out(
     assert 0 < (registry.get_sample_value("ser_stream_delay_seconds_sum") or 0) < 3 * (monotonic() - began)
 
 
-async def test_who_waits_for_every_window_is_read_no_faster(new_app: NewApp, recognizer: RecognizerDouble) -> None:
+async def test_a_client_that_waits_for_every_window_is_read_at_the_pace_of_recognition(
+    new_app: NewApp, recognizer: RecognizerDouble
+) -> None:
     recognizer.gate.clear()
     sent = 0
 
@@ -131,7 +133,7 @@ async def test_who_waits_for_every_window_is_read_no_faster(new_app: NewApp, rec
             before = sent
             await asyncio.sleep(0.3)
         assert len(recognizer.clips) == 1
-        assert sent < 1200, "what the sockets hold is full"
+        assert sent < 1200, "the buffers of the sockets are full"
         recognizer.gate.set()
         for number in range(40):
             event = await talk.event("window")
@@ -141,7 +143,7 @@ async def test_who_waits_for_every_window_is_read_no_faster(new_app: NewApp, rec
 
 
 @pytest.mark.parametrize("late", ["skip", "wait"])
-async def test_a_full_queue_is_no_end(
+async def test_a_full_queue_does_not_end_the_stream(
     new_app: NewApp,
     recognizer: RecognizerDouble,
     registry: CollectorRegistry,
@@ -161,7 +163,7 @@ async def test_a_full_queue_is_no_end(
     assert registry.get_sample_value("ser_stream_skipped_windows_total") == (2 if late == "skip" else 0)
 
 
-async def test_an_utterance_waits_for_room_until_its_time_is_over(
+async def test_an_utterance_is_retried_until_its_deadline(
     new_app: NewApp, recognizer: RecognizerDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.recognition.core._QUEUE_PAUSE", 0.01)
@@ -172,8 +174,8 @@ async def test_an_utterance_waits_for_room_until_its_time_is_over(
         await talk.problem("deadline_exceeded", 1013)
 
 
-async def test_streams_take_turns(new_app: NewApp, recognizer: RecognizerDouble) -> None:
-    """However many there are, few of their clips wait before those of requests."""
+async def test_few_clips_of_streams_are_queued_at_a_time(new_app: NewApp, recognizer: RecognizerDouble) -> None:
+    """Only `TURNS` of their clips are queued before those of requests."""
     recognizer.gate.clear()
     async with listening(new_app()) as port, AsyncExitStack() as stack:
         talks = [await stack.enter_async_context(talking(port)) for _ in range(TURNS + 6)]
@@ -186,7 +188,7 @@ async def test_streams_take_turns(new_app: NewApp, recognizer: RecognizerDouble)
         async with http_client(port) as client:
             posting = asyncio.create_task(client.post("/recognize", files={"file": ("a.wav", wav())}))
             await until(lambda: recognizer.waiting == TURNS + 1)
-            assert recognizer.permits == 1, "streams take none"
+            assert recognizer.permits == 1, "streams use no permits of requests"
             recognizer.gate.set()
             assert (await posting).status_code == 200
         for talk in talks:

@@ -1,4 +1,4 @@
-"""How streams end: clients that leave or do not read, and the end of the service."""
+"""The end of streams: disconnects, clients that do not read, draining."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.api.stream.talking import SECOND, START, NewApp, send_slowly, talking
 from tests.inference.running import until
 
 
-@pytest.mark.parametrize("stage", ["connected", "started", "heard", "waiting", "ended", "turn"])
-async def test_a_client_that_leaves(
+@pytest.mark.parametrize("stage", ["connected", "started", "receiving", "waiting", "ended", "turn"])
+async def test_a_client_that_disconnects(
     new_app: NewApp,
     recognizer: RecognizerDouble,
     registry: CollectorRegistry,
@@ -42,8 +42,8 @@ async def test_a_client_that_leaves(
             async with talking(port) as talk:
                 if stage != "connected":
                     await talk.start(window=1)
-                if stage in ("heard", "waiting", "ended", "turn"):
-                    await talk.send(SECOND if stage != "heard" else SECOND[:1000])
+                if stage in ("receiving", "waiting", "ended", "turn"):
+                    await talk.send(SECOND if stage != "receiving" else SECOND[:1000])
                 if stage in ("waiting", "ended"):
                     await until(lambda: recognizer.waiting == 1)
                 if stage == "ended":
@@ -54,7 +54,7 @@ async def test_a_client_that_leaves(
         await until(lambda: len(asyncio.all_tasks()) == tasks)
         assert recognizer.waiting == 0
         turns = app.state.services.streams.turns
-        assert turns._value == TURNS, "every turn was given back"
+        assert turns._value == TURNS, "every turn was released"
         recognizer.gate.set()
         async with talking(port) as talk:
             await talk.start(window=1)
@@ -64,7 +64,7 @@ async def test_a_client_that_leaves(
     assert (registry.get_sample_value("ser_streams_closed_total", {"code": "1005"}) or 0) >= 1
 
 
-async def test_a_client_that_says_goodbye(new_app: NewApp, registry: CollectorRegistry) -> None:
+async def test_a_client_that_closes_the_stream(new_app: NewApp, registry: CollectorRegistry) -> None:
     async with listening(new_app()) as port:
         for code in (1001, 4321):
             async with talking(port) as talk:
@@ -74,9 +74,7 @@ async def test_a_client_that_says_goodbye(new_app: NewApp, registry: CollectorRe
     assert registry.get_sample_value("ser_streams_closed_total", {"code": "other"}) == 1
 
 
-async def test_a_stream_ends_with_what_it_has_when_the_service_does(
-    new_app: NewApp, recognizer: RecognizerDouble
-) -> None:
+async def test_draining_ends_streams_with_their_result(new_app: NewApp, recognizer: RecognizerDouble) -> None:
     async with listening(new_app()) as port, talking(port) as talk, talking(port) as ending, talking(port) as new:
         await talk.start(late="wait")
         await talk.send(words(2.5).tobytes()[:-1600])
@@ -84,7 +82,7 @@ async def test_a_stream_ends_with_what_it_has_when_the_service_does(
         await talk.event("window")
         recognizer.gate.clear()
         await ending.start(window=1)
-        await ending.send(SECOND[:8000])  # less than a window, so that its only one is due when the end was heard
+        await ending.send(SECOND[:8000])  # less than a window, so that its only window is due at the end message
         await ending.end()
         await until(lambda: recognizer.waiting == 1)
         recognizer.draining.set()
@@ -97,13 +95,13 @@ async def test_a_stream_ends_with_what_it_has_when_the_service_does(
         assert events[-1]["code"] == "draining"
         assert talk.connection.close_code == 1012
         assert [event["type"] for event in await ending.rest()] == ["window", "result"]
-        assert ending.connection.close_code == 1000, "it has all that it wanted"
+        assert ending.connection.close_code == 1000, "it was complete"
         await new.send(START)
         assert [event["type"] for event in await new.rest()] == ["ready", "result", "problem"]
         assert recognizer.streams == 0
 
 
-async def test_a_server_that_stops_says_so(new_app: NewApp, recognizer: RecognizerDouble) -> None:
+async def test_a_server_that_stops_closes_streams(new_app: NewApp, recognizer: RecognizerDouble) -> None:
     recognizer.gate.clear()
     async with AsyncExitStack() as stack:
         async with listening(new_app()) as port:
@@ -115,7 +113,7 @@ async def test_a_server_that_stops_says_so(new_app: NewApp, recognizer: Recogniz
         assert recognizer.streams == 0
 
 
-async def test_a_client_that_does_not_read_is_closed(
+async def test_a_client_that_does_not_read_is_disconnected(
     new_app: NewApp, recognizer: RecognizerDouble, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.api.stream.session._PROBLEM_SECONDS", 0.1)
@@ -134,22 +132,22 @@ async def test_a_client_that_does_not_read_is_closed(
     assert len(recognizer.clips) < 2000
 
 
-async def test_a_stream_leaves_nothing_behind(new_app: NewApp, recognizer: RecognizerDouble) -> None:
+async def test_a_stream_leaves_no_objects_behind(new_app: NewApp, recognizer: RecognizerDouble) -> None:
     async with listening(new_app()) as port:
-        before = _of_streams()
+        before = _stream_objects()
         for _ in range(3):
             async with talking(port) as talk:
                 await talk.start(window=1)
-                assert _of_streams() - before  # it sees them at all
+                assert _stream_objects() - before  # the count includes them
                 await talk.send(SECOND * 3)
                 await talk.end()
                 await talk.rest()
         recognizer.clips.clear()
-        await until(lambda: _of_streams() - before == Counter())  # threads may let go late
+        await until(lambda: _stream_objects() - before == Counter())  # threads may release objects late
 
 
-def _of_streams() -> Counter[str]:
-    """Everything that streams are made of, but for the connections themselves."""
+def _stream_objects() -> Counter[str]:
+    """The objects of the classes of streams, by class name, without the connections."""
     gc.collect()
     names = [
         type(each).__name__

@@ -1,4 +1,4 @@
-"""Uploads that are too large for memory, where the disk takes none."""
+"""Uploads that are spooled to a disk that cannot store them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FILE = ("a.wav", LARGE)
         ("/recognize/batch", {"files": [("files", ("b.wav", b"x")), ("files", FILE)]}),
     ],
 )
-async def test_a_disk_that_takes_nothing(
+async def test_uploads_that_cannot_be_spooled(
     path: str,
     body: dict[str, Any],
     client: httpx.AsyncClient,

@@ -1,4 +1,4 @@
-"""The application around the real engine, with a backend that has no model."""
+"""The application with the real engine and a fake backend."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ async def count(client: httpx.AsyncClient, sample: str) -> float:
     return float(next(line.split()[-1] for line in lines if line.startswith(sample + " ")))
 
 
-def commanding(command: float) -> bytes:
-    """A clip whose first sample tells the backend what to do."""
+def clip_with_command(command: float) -> bytes:
+    """A clip whose first sample is a command for the fake backend."""
     samples = np.full((1600, 1), 0.1)
     samples[0] = command
     return as_wav(samples)
@@ -108,17 +108,17 @@ async def test_a_burst_of_ten_times_the_capacity() -> None:
         assert [response.status_code for response in again] == [200] * 5
 
 
-async def test_a_clip_that_fails_harms_no_other() -> None:
+async def test_a_failed_clip_does_not_affect_others() -> None:
     async with service(FakeControl()) as (client, _):
-        clips = [wav(0.1, seed=1), commanding(FAIL), wav(0.1, seed=2)]
+        clips = [wav(0.1, seed=1), clip_with_command(FAIL), wav(0.1, seed=2)]
         responses = await asyncio.gather(*(post(client, clip) for clip in clips))
         assert [response.status_code for response in responses] == [200, 500, 200]
         problem(responses[1], 500, "inference_failed")
 
 
-async def test_a_worker_that_dies_and_comes_back() -> None:
+async def test_a_worker_that_dies_is_restarted() -> None:
     async with service(FakeControl()) as (client, engine):
-        problem(await post(client, commanding(KILL)), 503, "worker_dead")
+        problem(await post(client, clip_with_command(KILL)), 503, "worker_dead")
         assert (await client.get("/livez")).status_code == 200
         await engine.wait_ready()
         assert (await post(client, wav())).status_code == 200
@@ -141,7 +141,7 @@ async def test_draining_loses_nothing() -> None:
         await draining
 
 
-async def test_callers_that_give_up_do_not_reach_the_model() -> None:
+async def test_clips_of_disconnected_clients_are_not_run() -> None:
     control = FakeControl()
     control.run_gate.clear()
     async with service(control) as (client, engine):

@@ -1,4 +1,4 @@
-"""The limits of forms and queries, on real sockets: applied while reading, so that nothing past them is kept."""
+"""The limits of forms and queries, on real sockets: they apply while the form is read."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ ENDLESS: dict[str, tuple[bytes, bytes]] = {
 
 
 @pytest.mark.parametrize(("begin", "piece"), ENDLESS.values(), ids=ENDLESS.keys())
-async def test_a_form_that_never_ends_is_refused_on_the_way(
+async def test_an_endless_form_is_refused_while_it_arrives(
     new_app: Callable[..., FastAPI], begin: bytes, piece: bytes
 ) -> None:
     async with listening(new_app()) as port, connected(port) as connection:
@@ -98,8 +98,8 @@ async def test_usual_charsets(client: httpx.AsyncClient, charset: str) -> None:
 
 
 @pytest.mark.parametrize("charset", ["punycode", "idna", "utf-16", "no-such", "zlib", "é"])
-async def test_charsets_that_take_long_or_make_no_sense(client: httpx.AsyncClient, charset: str) -> None:
-    """64 fields of 16 KiB in Punycode would hold up the event loop for seconds."""
+async def test_slow_or_invalid_charsets_are_refused(client: httpx.AsyncClient, charset: str) -> None:
+    """Decoding 64 fields of 16 KiB as Punycode would block the event loop for seconds."""
     fields = b"".join(FIELD + b"z" * 16_000 + b"\r\n" for _ in range(64))
     answer = await client.post(
         "/recognize", content=fields + END, headers=[(b"content-type", f"{FORM}; charset={charset}".encode("latin-1"))]
@@ -115,9 +115,11 @@ QUERIES = {
 
 
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
-async def test_a_query_of_thousands_of_parameters_holds_up_nobody(new_app: Callable[..., FastAPI], query: str) -> None:
+async def test_thousands_of_query_parameters_do_not_block_the_event_loop(
+    new_app: Callable[..., FastAPI], query: str
+) -> None:
     async with listening(new_app()) as port, http_client(port) as client:
         answer = await client.post(f"/recognize?{query}", content=CLIP, headers={"content-type": "audio/wav"})
         document = problem(answer, 422, "invalid_options")
     assert "more than 64 parameters" in document["detail"]
-    assert document["errors"] == []  # to look for the nearest good name of each would take a third of a second
+    assert document["errors"] == []  # finding a suggestion for each would take a third of a second

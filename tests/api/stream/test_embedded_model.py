@@ -1,4 +1,4 @@
-"""Live answers with the embedded model: they are those that the same audio gets when it is posted."""
+"""Streams with the embedded model: the events equal the answers of requests with the same audio."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Service:
     client: httpx.AsyncClient
 
     async def post(self, samples: NDArray[Any], rate: int, **options: Any) -> dict[str, Any]:
-        """What the samples (time, channel) get as a WAV file."""
+        """The answer for samples of shape (time, channel) sent as a WAV file."""
         file = io.BytesIO()
         subtype = "PCM_16" if samples.dtype == np.int16 else "FLOAT"
         soundfile.write(file, samples, rate, format="WAV", subtype=subtype)
@@ -69,7 +69,7 @@ async def service(tmp_path: Path, **settings: Any) -> AsyncIterator[Service]:
 
 
 def call(rate: int = 16_000, clips: int = 3) -> tuple[NDArray[np.int16], list[tuple[float, float]]]:
-    """A call (time,) with a pause around each clip, and where the clips are in seconds."""
+    """A call of shape (time,) with a pause around each clip, and the start and end of each clip in seconds."""
     rng = np.random.default_rng(0)
     pieces, places, now = [], [], 0.0
     for path in [None, *CLIPS[:clips]]:
@@ -92,7 +92,7 @@ async def send_all(talk: Talk, samples: NDArray[Any], size: int) -> None:
     await talk.end()
 
 
-async def everything(talk: Talk, samples: NDArray[Any], size: int = 2000) -> list[dict[str, Any]]:
+async def all_events(talk: Talk, samples: NDArray[Any], size: int = 2000) -> list[dict[str, Any]]:
     sending = asyncio.create_task(send_all(talk, samples, size))
     events = await talk.rest()
     await sending
@@ -100,12 +100,12 @@ async def everything(talk: Talk, samples: NDArray[Any], size: int = 2000) -> lis
     return events
 
 
-async def test_windows_and_utterances_are_what_posts_get(tmp_path: Path) -> None:
+async def test_windows_and_utterances_equal_those_of_requests(tmp_path: Path) -> None:
     samples, places = call()
     async with service(tmp_path) as it:
         async with talking(it.port) as talk:
             await talk.start(sampling_rate=16_000, late="wait", embedding="utterance", labels=["happy", "sad", "angry"])
-            events = await everything(talk, samples)
+            events = await all_events(talk, samples)
         options = {"labels": "happy,sad,angry", "embedding": "utterance", "trim": "false"}
         windows = [event for event in events if event["type"] == "window"]
         assert len(windows) == 8
@@ -114,7 +114,7 @@ async def test_windows_and_utterances_are_what_posts_get(tmp_path: Path) -> None
             answer = await it.post(stretch, 16_000, **options)
             assert {name: event[name] for name in ("label", "score", "scores", "embedding")} == {
                 name: answer[name] for name in ("label", "score", "scores", "embedding")
-            }, "not only close: the same"
+            }, "equal, not only close"
         whole = await it.post(samples, 16_000, granularity="segment", **options)
     utterances = [event for event in events if event["type"] == "utterance"]
     segments = [{name: value for name, value in event.items() if name != "type"} for event in utterances]
@@ -130,8 +130,8 @@ async def test_windows_and_utterances_are_what_posts_get(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("encoding", ["s16le", "f32le"])
-async def test_telephone_channels_are_what_posts_get(tmp_path: Path, encoding: str) -> None:
-    """Two channels at 8 kHz, which the service resamples, as it does with posts."""
+async def test_telephone_channels_equal_those_of_requests(tmp_path: Path, encoding: str) -> None:
+    """Two channels at 8 kHz, which the service resamples."""
     left, _ = call(8000, clips=2)
     both: NDArray[Any] = np.stack([left, np.roll(left, 11_000)], axis=1)
     if encoding == "f32le":
@@ -142,7 +142,7 @@ async def test_telephone_channels_are_what_posts_get(tmp_path: Path, encoding: s
                 await talk.start(
                     sampling_rate=8000, encoding=encoding, channels=2, select=select, late="wait", window=2.5, trim=True
                 )
-                events = await everything(talk, both, 3333)
+                events = await all_events(talk, both, 3333)
             windows = [event for event in events if event["type"] == "window" and event.get("channel") == index]
             for event in windows[::4]:
                 stretch = both[round(event["start"] * 8000) : round(event["end"] * 8000)]
@@ -159,8 +159,8 @@ async def test_telephone_channels_are_what_posts_get(tmp_path: Path, encoding: s
 
 
 @pytest.mark.slow
-async def test_a_second_of_a_stream_is_answered_before_the_next_has_passed(tmp_path: Path) -> None:
-    """Sent as it is spoken: each window is answered within a hop and what inference takes."""
+async def test_windows_are_answered_in_real_time(tmp_path: Path) -> None:
+    """In real time, each window is answered within a hop and the time of inference."""
     samples, _ = call(clips=1)
     hop, rate = 0.5, 16_000
     async with service(tmp_path) as it, talking(it.port) as talk:
@@ -184,19 +184,19 @@ async def test_a_second_of_a_stream_is_answered_before_the_next_has_passed(tmp_p
                 skipped += event["skipped"]
                 delays.append(now - next(at for until, at in sent if until >= round(event["end"] * rate)))
         await speaking
-        inference = _mean(it.registry, "ser_stage_duration_seconds", stage="inference")
+        inference = _mean_of(it.registry, "ser_stage_duration_seconds", stage="inference")
         assert len(delays) + skipped >= 6
         assert max(delays) < hop + inference
-        assert _mean(it.registry, "ser_stream_delay_seconds") < hop
+        assert _mean_of(it.registry, "ser_stream_delay_seconds") < hop
 
 
-def _mean(registry: CollectorRegistry, name: str, **labels: str) -> float:
+def _mean_of(registry: CollectorRegistry, name: str, **labels: str) -> float:
     total = registry.get_sample_value(f"{name}_sum", labels) or 0.0
     count = registry.get_sample_value(f"{name}_count", labels) or 0.0
     return total / count
 
 
-async def test_draining_gives_streams_their_result(tmp_path: Path) -> None:
+async def test_draining_sends_the_result(tmp_path: Path) -> None:
     samples, places = call(clips=2)
     async with service(tmp_path) as it, talking(it.port) as talk:
         await talk.start(sampling_rate=16_000, late="wait", window=30, hop=30)
@@ -212,10 +212,10 @@ async def test_draining_gives_streams_their_result(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_many_streams_leave_posts_unharmed(
+async def test_many_streams_do_not_slow_down_requests(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """Fifty streams as they are spoken, ten of them bad, and five posters: all posts are answered, rightly and soon."""
+    """Beside fifty streams, ten of them failing, all requests of five clients are answered correctly and soon."""
     threads, files = threading.active_count(), _open_files()
     samples, _ = call(8000, clips=2)
     clip, _ = soundfile.read(CLIPS[0], dtype="int16")
@@ -254,12 +254,12 @@ async def test_many_streams_leave_posts_unharmed(
     assert {kind: kinds.count(kind) for kind in kinds} == {"result": 40, "invalid_message": 5, "stream_idle": 5}
     assert streams_left == 0
     p99_before, p99 = (float(np.percentile(times, 99)) for times in (before, during))
-    told = f"{len(before)} posts before: median {np.median(before):.3f} s, P99 {p99_before:.3f} s; "
-    told += f"{len(during)} beside 50 streams: median {np.median(during):.3f} s, P99 {p99:.3f} s"
-    record_property("posts", told)
-    # Beside four other posts, each waits for the clips of four streams, while 50 clients work in this very process.
-    assert p99 < 6 * p99_before + 1.0, told
-    # Threads of pools that were shut down end when they come to it.
+    summary = f"{len(before)} posts before: median {np.median(before):.3f} s, P99 {p99_before:.3f} s; "
+    summary += f"{len(during)} beside 50 streams: median {np.median(during):.3f} s, P99 {p99:.3f} s"
+    record_property("posts", summary)
+    # Each request waits for four others and the clips of four streams, and 50 clients run in this process as well.
+    assert p99 < 6 * p99_before + 1.0, summary
+    # Threads of pools that were shut down end with a delay.
     await until(lambda: threading.active_count() <= threads + 1 and _open_files() <= files + 2)
 
 
