@@ -9,7 +9,7 @@ This module imports no other module of the project.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
@@ -169,11 +169,11 @@ class Timings:
     def longest(cls, timings: Iterable[Timings]) -> Self:
         """The maximum for each stage; zeros if there are no timings."""
         every = [each.by_stage() for each in timings]
-        return cls(*(max((each[field.name] for each in every), default=0.0) for field in fields(cls)))
+        return cls(*(max((each[stage] for each in every), default=0.0) for stage in cls.__slots__))
 
     def by_stage(self) -> dict[str, float]:
         """The seconds by the name of the stage, in request order."""
-        return asdict(self)
+        return {stage: getattr(self, stage) for stage in self.__slots__}  # `asdict` takes ten times as long
 
 
 @dataclass(frozen=True, slots=True)

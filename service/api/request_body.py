@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
@@ -76,12 +76,19 @@ async def receive_form(request: Request, file_fields: Sequence[str], max_files: 
         DeadlineExceeded, ClientDisconnect: if the body does not arrive.
         StorageFull: if the files cannot be spooled.
     """
-    if _media_type(request) != FORM:
+    media_type, parameters = _content_type(request)
+    if media_type != FORM:
         raise UnsupportedMediaType(f"The body must be {FORM}.")
+    return await _receive_form(request, parameters, file_fields, max_files)
+
+
+async def _receive_form(
+    request: Request, parameters: Mapping[bytes, bytes], file_fields: Sequence[str], max_files: int
+) -> ReceivedRequest:
     settings = services(request).settings
     # Only the form itself says which granularity is asked for, on which the deadline depends.
     latest = request_context(request.scope).arrival + max(settings.timeout, settings.segment_timeout)
-    files, fields = await _receive(request, latest, _read_form(request, file_fields, max_files))
+    files, fields = await _receive(request, latest, _read_form(request, parameters, file_fields, max_files))
     try:
         options = parse_options(request.query_params.multi_items(), fields)
     except InvalidOptions:
@@ -102,10 +109,10 @@ async def receive_file(request: Request, file_fields: Sequence[str]) -> Received
         DeadlineExceeded, ClientDisconnect: if the body does not arrive.
         StorageFull: if the file cannot be spooled.
     """
-    media = _media_type(request)
-    if media == FORM:
-        return await receive_form(request, file_fields, max_files=1)
-    if media not in RAW and not media.startswith("audio/"):
+    media_type, parameters = _content_type(request)
+    if media_type == FORM:
+        return await _receive_form(request, parameters, file_fields, max_files=1)
+    if media_type not in RAW and not media_type.startswith("audio/"):
         raise UnsupportedMediaType(
             f"The body must be {FORM} with a part named {file_fields[0]}, or the audio itself under a content type "
             "such as audio/wav or application/octet-stream."
@@ -176,9 +183,10 @@ class _WholeFormParser(MultiPartParser):
             raise MultiPartException("The form is cut off.")  # raised inside the parser, which then closes its files
 
 
-def _media_type(request: Request) -> str:
-    """The content type without parameters, in lower case; empty if there is none."""
-    return parse_options_header(request.headers.get("content-type"))[0].decode("latin-1")
+def _content_type(request: Request) -> tuple[str, Mapping[bytes, bytes]]:
+    """The media type of the body in lower case, empty if none is given, and its parameters."""
+    media_type, parameters = parse_options_header(request.headers.get("content-type"))
+    return media_type.decode("latin-1"), parameters
 
 
 async def _read_raw(request: Request) -> _Body:
@@ -196,14 +204,15 @@ async def _read_raw(request: Request) -> _Body:
     return deque([file]), []
 
 
-async def _read_form(request: Request, file_fields: Sequence[str], max_files: int) -> _Body:
-    """Read a multipart form; arguments as of `receive_form`.
+async def _read_form(
+    request: Request, parameters: Mapping[bytes, bytes], file_fields: Sequence[str], max_files: int
+) -> _Body:
+    """Read a multipart form; `parameters` are those of its content type, other arguments as of `receive_form`.
 
     Raises:
         MalformedBody: if the body is not a form, has too many or too long fields, or an unsupported charset.
         InvalidOptions: if a file has another field name or is sent as text, or if there is none or too many.
     """
-    _, parameters = parse_options_header(request.headers.get("content-type"))
     if parameters.get(b"charset", b"utf-8").decode("latin-1").lower() not in _CHARSETS:
         # Some of Python's charsets (punycode) take seconds to decode, which would block the event loop.
         raise MalformedBody("The form's charset must be UTF-8.")
