@@ -24,7 +24,7 @@ import service
 ROOT = Path(__file__).resolve().parent.parent
 REPOSITORY = "https://git.example.org/emotion/service"
 
-MAKE = ["make", "--assume-old", ".venv/.dev", "release"]
+MAKE = ["make", "--no-print-directory", "--assume-old", ".venv/.dev", "release"]
 """`make release` in the environment that runs the tests, without installing it again."""
 
 

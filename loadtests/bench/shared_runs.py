@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     manifest = Manifest.read(options.directory)
     alone, together = (
-        OnnxBackend(options.directory, manifest, dtype="fp32", threads=0, sharing_below=below)
+        OnnxBackend(options.directory, manifest, dtype="fp32", threads=0, sharing_up_to=below)
         for below in (0.0, SHARED_SECONDS)
     )
     print("| clips | one by one, ms | together, ms | times as fast |\n|---|---|---|---|")

@@ -207,7 +207,7 @@ async def _read_raw(request: Request) -> _Body:
 async def _read_form(
     request: Request, parameters: Mapping[bytes, bytes], file_fields: Sequence[str], max_files: int
 ) -> _Body:
-    """Read a multipart form; `parameters` are those of its content type, other arguments as of `receive_form`.
+    """Read a multipart form; `parameters` are those of its content type, see `receive_form` for the others.
 
     Raises:
         MalformedBody: if the body is not a form, has too many or too long fields, or an unsupported charset.

@@ -1,8 +1,8 @@
-"""A file of rows that stays valid however the process ends: every row is complete, and no file has two.
+"""A file of rows that stays valid however the process ends: every row is complete, and no audio file has two.
 
 A second file contains the parameters of the run: the model, the options and the directory of the files. A run with
-other parameters needs another journal. Rows are appended one by one. Outdated rows are removed before, all at once, by
-replacing the file.
+other parameters needs another journal. Rows are appended one by one. Outdated rows are removed at the start of a run,
+all at once, by replacing the file.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Journal:
         parameters: the parameters of the run, as JSON values.
 
     Raises:
-        SetupError: if the file is not a journal, belongs to a run with other parameters, is damaged other than at its
-            end, or is in use by another process.
+        SetupError: if the file is not a journal, belongs to a run with other parameters, is damaged anywhere but in
+            its last line, or is in use by another process.
         OSError: if a file cannot be read or written.
     """
 

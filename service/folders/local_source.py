@@ -1,4 +1,4 @@
-"""Recognise the files of a run in this process, by the same engine and core as the server's."""
+"""Recognise the files of a run in this process, with the engine and the core of the server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from service.recognition.result_types import FileResult, Segment, SegmentedResul
 from service.results import SAMPLING_RATE, Clip
 
 _THREADS = 256
-"""Most threads that decode; as many are started as files are recognised at a time."""
+"""Upper limit of decoding threads; one is started for each file that is recognised at a time."""
 
 _GPU_FILES = 32
 """Files at a time if the model runs on a GPU, enough for a batch of the torch backend."""
@@ -104,7 +104,7 @@ class LocalSource:
                 return {"model": self.model, **self._run(self._recognize(path))}
             except QueueFull as error:  # too many long files are open
                 time.sleep(error.retry_after)
-            except ModelLoading:  # again, after the worker died while it ran other files
+            except ModelLoading:  # it is loaded again, because the worker died while it ran other files
                 self._run(self._engine.wait_ready())
             except WorkerDead as error:
                 self._run(self._check_model())

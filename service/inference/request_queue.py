@@ -21,7 +21,7 @@ _BYTES_PER_SECOND = 48_000 * 4
 """Clips wait as float32 at their original rate. Above 48 kHz (some files have 768) the bytes limit the queue."""
 
 _DECAY = 0.9
-_SHORTEST, _LONGEST = 1.0, 60.0
+_MIN_RETRY_AFTER, _MAX_RETRY_AFTER = 1.0, 60.0
 
 ClipAnswer = tuple[ClipOutput, Timings]
 """The output of the model for a clip, and the seconds of the stages of the engine."""
@@ -85,7 +85,7 @@ def select(waiting: Iterable[Entry], limits: BatchLimits, now: float) -> tuple[l
         now: a time of `time.monotonic`.
 
     Returns:
-        The batch, and the entries before its last one whose callers no longer wait. Together they are the beginning of
+        The batch, and the entries passed over because their callers no longer wait. Together they are the beginning of
         `waiting`. The batch is empty only if no entry is wanted.
     """
     batch: list[Entry] = []
@@ -253,4 +253,4 @@ class Throughput:
 
     def retry_after(self, queued: float) -> float:
         """As `expected`, but between 1 and 60; 1 before the first run."""
-        return min(max(self.expected(queued) or 0.0, _SHORTEST), _LONGEST)
+        return min(max(self.expected(queued) or 0.0, _MIN_RETRY_AFTER), _MAX_RETRY_AFTER)

@@ -1,4 +1,4 @@
-"""Converts a checkpoint in hub layout into a prepared model, whose files the service memory-maps.
+"""Converts a checkpoint, as downloaded from a model hub, into a prepared model, whose files the service memory-maps.
 
 A prepared model is a directory with the weights as safetensors, the graphs for ONNX Runtime, which have been checked
 against the encoder, and a manifest. The manifest is written last, so a directory with a manifest is complete.

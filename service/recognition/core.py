@@ -68,7 +68,7 @@ class Progress:
         segments: number of recognised utterances; None unless the granularity is segment.
         segments_until: end of the last of them, in seconds of the file.
         waiting: the clips that the recognizer has, queued or running, by their `id`.
-        answered: whether the recognizer has returned from any clip.
+        answered: whether the recognizer has finished with any clip, also by an error.
     """
 
     def __init__(self) -> None:

@@ -33,7 +33,8 @@ NO_FLAG = frozenset({"api_keys"})
 """Settings that hold secrets and have no flag, because every user of the machine can read command lines."""
 
 _NEVER_EMPTY = frozenset({"api_keys", "api_keys_file"})
-"""Settings whose variable must not be empty: a lost secret would open the service. Others count as absent if empty."""
+"""Settings whose variable must not be empty: if the secret were lost, the service would run without keys. Other
+settings count as absent if they are empty."""
 
 
 def load_settings(config: Path | None = None, **flags: Any) -> Settings:
@@ -52,7 +53,7 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
 
 
 def load_settings_and_sources(config: Path | None = None, **flags: Any) -> tuple[Settings, dict[str, str]]:
-    """Merge them for a server; also return the source of each value by field name, without defaults.
+    """Merge as `load_settings`, for a server; also return the source of each value by field name, without defaults.
 
     Here `SER_API_KEY` is an unknown name: as a misspelt `SER_API_KEYS` it would leave the server open to everybody.
 

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from loadtests.common.process_resources import children
 from service.api.app import create_app
-from service.api.server.http_protocol import AnswerTimeoutProtocol
+from service.api.server.http_protocol import UnreadResponseProtocol
 from service.commands.serve import engine_limits
 from service.errors import DeadlineExceeded, QueueFull
 from service.inference.backend import BatchLimits
@@ -168,8 +168,8 @@ async def test_a_disconnect_cancels_the_recognition(
 
 
 @pytest.fixture
-def _short_answer_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AnswerTimeoutProtocol, "answer_timeout", 0.3)
+def _short_unread_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(UnreadResponseProtocol, "unread_timeout", 0.3)
 
 
 async def test_a_disconnect_ends_the_decoder_process(
@@ -192,7 +192,7 @@ MANY = call(120.0, *[[(start, start + 2.0) for start in range(1, 116, 4)]] * 8, 
 """Eight channels with thirty utterances each."""
 
 
-@pytest.mark.usefixtures("_short_answer_timeout")
+@pytest.mark.usefixtures("_short_unread_timeout")
 async def test_a_client_that_reads_nothing_is_disconnected(
     new_app: Callable[..., FastAPI], recognizer: RecognizerDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.api.server.http_protocol import AnswerTimeoutProtocol
+from service.api.server.http_protocol import UnreadResponseProtocol
 from tests.api.sockets import head
 from tests.audio_samples import encode, speech
 from tests.faults.background_clients import BackgroundClients, ask
@@ -150,7 +150,7 @@ def test_answers_that_nobody_reads(tmp_path: Path, observe: Observe) -> None:
         began = time.monotonic()
         assert service.resources().files["socket"] >= before.files["socket"] + number, "the connections are still open"
         with BackgroundClients(service.url) as clients:
-            time.sleep(AnswerTimeoutProtocol.answer_timeout)
+            time.sleep(UnreadResponseProtocol.unread_timeout)
         clients.assert_undisturbed()
         resources = service.settled_resources(before)
         took = time.monotonic() - began

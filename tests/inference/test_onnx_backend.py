@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from service.data import EXAMPLES
 from service.errors import ModelNotFound
-from service.inference.backends.onnx_backend import SHARED_SECONDS, SHARING_BELOW, OnnxBackend, runs
+from service.inference.backends.onnx_backend import SHARED_SECONDS, SHARING_UP_TO, OnnxBackend, runs
 from service.model.manifest import WEIGHTS, Manifest
 from service.model.store import find
 from service.results import SAMPLING_RATE, Clip, ClipOutput, Floats
@@ -65,7 +65,7 @@ def test_clips_that_are_too_long_to_share_a_run_answer_exactly_as_alone(backend:
     together = backend.run(clips)
     assert together.padding_ratio == 0
     for clip, answer in zip(clips, together.clips, strict=True):
-        assert answer.scored.end - answer.scored.start > SHARING_BELOW
+        assert answer.scored.end - answer.scored.start > SHARING_UP_TO
         assert_same_values(answer, backend.run([clip]).clips[0])
 
 
@@ -95,15 +95,15 @@ def test_short_clips_of_a_batch_answer_as_alone(dtype: Literal["fp32", "int8"], 
 
 def test_which_clips_share_a_run() -> None:
     second = SAMPLING_RATE
-    assert runs([5 * second], SHARING_BELOW) == [[0]]
-    assert runs([second, 2 * second, second], SHARING_BELOW) == [[0, 2], [1]]
-    assert runs([second] * 8, SHARING_BELOW) == [[0, 1, 2, 3, 4], [5, 6, 7]]
+    assert runs([5 * second], SHARING_UP_TO) == [[0]]
+    assert runs([second, 2 * second, second], SHARING_UP_TO) == [[0, 2], [1]]
+    assert runs([second] * 8, SHARING_UP_TO) == [[0, 1, 2, 3, 4], [5, 6, 7]]
     assert runs([second, second], 0.0) == [[0], [1]]
     lengths = np.random.default_rng(0).integers(400, 2 * second, 100).tolist()
-    shared = [run for run in runs(lengths, SHARING_BELOW) if len(run) > 1]
+    shared = [run for run in runs(lengths, SHARING_UP_TO) if len(run) > 1]
     assert len(shared) < 20
     assert all(sum(lengths[index] for index in run) <= SHARED_SECONDS * second for run in shared)
-    assert sorted(index for run in runs(lengths, SHARING_BELOW) for index in run) == list(range(100))
+    assert sorted(index for run in runs(lengths, SHARING_UP_TO) for index in run) == list(range(100))
 
 
 def test_the_embedding_is_the_mean_of_frame_embeddings_which_come_only_when_asked_for(backend: OnnxBackend) -> None:

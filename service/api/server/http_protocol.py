@@ -17,14 +17,14 @@ _LINGER = 1.0
 """Seconds that a refused connection stays open: closing at once could destroy the response before it is read."""
 
 
-class AnswerTimeoutProtocol(HttpToolsProtocol):
-    """Aborts a connection whose client reads no byte of a response for `answer_timeout` seconds.
+class UnreadResponseProtocol(HttpToolsProtocol):
+    """Aborts a connection whose client reads no byte of a response for `unread_timeout` seconds.
 
     uvicorn would keep the unsent rest of the response (megabytes with frame scores) as long as the client keeps the
     connection, even past the keep-alive timeout, since closing waits for unsent data. Slow readers are not limited.
     """
 
-    answer_timeout = 30.0
+    unread_timeout = 30.0
 
     _unread_timer: asyncio.TimerHandle | None = None
     _unread = 0
@@ -59,7 +59,7 @@ class AnswerTimeoutProtocol(HttpToolsProtocol):
     def _start_unread_timer(self) -> None:
         if self._unread_timer is None and (unread := self.transport.get_write_buffer_size()):
             self._unread, self._resumed = unread, False
-            self._unread_timer = self.loop.call_later(self.answer_timeout, self._check_progress)
+            self._unread_timer = self.loop.call_later(self.unread_timeout, self._check_progress)
 
     def _check_progress(self) -> None:
         self._unread_timer = None
@@ -69,12 +69,13 @@ class AnswerTimeoutProtocol(HttpToolsProtocol):
             self.transport.abort()
 
 
-class LimitedProtocol(AnswerTimeoutProtocol):
+class LimitedProtocol(UnreadResponseProtocol):
     """Limits the time, the bytes and the number of the headers of a request. Use `limited_protocol`.
 
     uvicorn waits for headers without limit and keeps all of them, so a few thousand idle sockets, or a single fast one,
-    would exhaust the process. The time limit also holds for the rest of a body that was answered before it arrived, the
-    byte limit also for trailers, which are dropped. Bytes that cannot be parsed are answered with a problem document.
+    would exhaust the process. If a response is sent before the whole body has arrived, the time limit also holds for
+    the rest of the body; the byte limit holds for trailers too, which are dropped. Bytes that cannot be parsed are
+    answered with a problem document.
     """
 
     settings: Settings
@@ -83,7 +84,7 @@ class LimitedProtocol(AnswerTimeoutProtocol):
     _in_head = True
     _head_bytes = 0
     _buffered_bytes = 0
-    """Bytes received since the last byte of a body; the parser or the list of headers may hold them."""
+    """Bytes received since the last byte of a body, which may still be in memory."""
     _error: ServiceError | None = None
     """Why the request that is being parsed is refused."""
     _ignoring_input = False

@@ -1,7 +1,8 @@
 """One stream from its start message to its close: the order of messages, time limits, and errors.
 
-Three tasks serve it: one reads messages while recognition keeps up, one recognises what is due, one sends. They are
-connected by the schedule and the outbox, both bounded. A failure of one task cancels the others.
+One task reads messages and pauses when recognition falls behind, one recognises what is due, one sends; a fourth waits
+for the server to drain. They are connected by the schedule and the outbox, both bounded. A failure of one task cancels
+the others.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Session:
         self._outbox = Outbox(parts.settings.stream_idle_timeout)
         context.stream = self._counts = StreamCounts()
         self._receive_timeout: asyncio.Timeout | None = None
-        self._ended_by_draining = asyncio.Event()  # before the end message of the client
+        self._ended_by_draining = asyncio.Event()  # set if draining came before the end message of the client
 
     async def run(self) -> None:
         """Serve the stream to its end and close it; errors of the stream are sent to the client, not raised."""

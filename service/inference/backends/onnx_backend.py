@@ -29,7 +29,7 @@ from service.results import SAMPLING_RATE, BatchOutput, Clip, ClipOutput, Floats
 LIMITS = BatchLimits(clips=8, seconds=10.0)
 """Small, because a batch is answered when its last clip is done, and larger batches are no faster."""
 
-SHARING_BELOW = 1.5
+SHARING_UP_TO = 1.5
 """Seconds up to which clips share a run; longer ones gain nothing by it, as `loadtests.bench.shared_runs` shows."""
 
 SHARED_SECONDS = 5.0
@@ -49,12 +49,12 @@ class _Prepared:
     frame_embeddings: bool
 
 
-def runs(lengths: Sequence[int], sharing_below: float) -> list[list[int]]:
+def runs(lengths: Sequence[int], sharing_up_to: float) -> list[list[int]]:
     """Group clips into runs of the model.
 
     Args:
         lengths: of the clips, in samples at 16 kHz.
-        sharing_below: seconds up to which clips may share a run.
+        sharing_up_to: seconds up to which clips may share a run.
 
     Returns:
         For each run, the indices of its clips.
@@ -62,7 +62,7 @@ def runs(lengths: Sequence[int], sharing_below: float) -> list[list[int]]:
     shared: list[list[int]] = [[]]
     single, total = [], 0
     for index, length in enumerate(lengths):
-        if length > sharing_below * SAMPLING_RATE:
+        if length > sharing_up_to * SAMPLING_RATE:
             single.append([index])
             continue
         total += length
@@ -81,7 +81,7 @@ class OnnxBackend:
         manifest: its manifest.
         dtype: `fp32`, or `int8` where the model was prepared with it.
         threads: of one inference; 0 takes all cores that this process may use.
-        sharing_below: seconds up to which clips of a batch share a run, in FP32 and with packed weights.
+        sharing_up_to: seconds up to which clips of a batch share a run, in FP32 and with packed weights.
         few: whether only a few clips will be run. Weights are then not packed and the model is not warmed up, so
             that the start is faster and each run slower.
 
@@ -98,7 +98,7 @@ class OnnxBackend:
         *,
         dtype: Literal["fp32", "int8"],
         threads: int,
-        sharing_below: float = SHARING_BELOW,
+        sharing_up_to: float = SHARING_UP_TO,
         few: bool = False,
     ) -> None:
         path = directory / f"model.{dtype}.onnx"
@@ -109,7 +109,7 @@ class OnnxBackend:
         options.inter_op_num_threads = 1
         # Idle threads must not spin on cores that the event loop and the decoders need between two runs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        # Packing on all threads halves the time to load; it maps all weights, as file pages that can be reclaimed.
+        # Packing on all threads halves the time to load. It reads all weights, into pages that the kernel can free.
         options.add_session_config_entry(
             "session.disable_prepacking" if few else "session.prepack.enable_parallel", "1"
         )
@@ -119,12 +119,12 @@ class OnnxBackend:
         self._shrink.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._config = manifest.config
         # With unpacked weights the order of summation depends on the number of rows.
-        self._sharing_below = sharing_below if dtype == "fp32" and not few else 0.0
+        self._sharing_up_to = sharing_up_to if dtype == "fp32" and not few else 0.0
         self._few = few
         self.info = manifest.info(backend="onnx", device="cpu", dtype=dtype)
 
     def warm_up(self) -> None:
-        """Two runs: the first allocates memory, the second runs at full speed. None if few clips will be run."""
+        """Two runs: the first allocates memory, the second runs at full speed. Nothing if few clips will be run."""
         if self._few:
             return
         noise = np.random.default_rng(0).standard_normal(2 * SAMPLING_RATE).astype(np.float32)
@@ -137,7 +137,7 @@ class OnnxBackend:
         prepared = [self._prepare(clip) for clip in clips]
         ready = time.perf_counter()
         outputs: dict[int, ClipOutput] = {}
-        for indices in runs([each.samples.size for each in prepared], self._sharing_below):
+        for indices in runs([each.samples.size for each in prepared], self._sharing_up_to):
             outputs |= zip(indices, self._infer([prepared[index] for index in indices]), strict=True)
         inference = time.perf_counter() - ready
         return BatchOutput(tuple(outputs[index] for index in range(len(clips))), ready - began, inference)

@@ -17,7 +17,7 @@ class FileCut:
 
     Args:
         reader: an open file, at its beginning. It is read to its end, even past `end`, so that the same files are
-            rejected whatever the stretch.
+            rejected whatever the interval.
         channels: as for `service.preprocess.clips.make_clips`; a mix is channel 0.
         start: seconds at which to begin, 0 or more; None for the beginning.
         end: seconds at which to stop, more than `start`; None for the end, and past the end means the end.

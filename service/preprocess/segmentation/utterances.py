@@ -58,8 +58,8 @@ class UtteranceCutter:
     - Clicks and steady sounds are not utterances.
 
     An utterance is returned at the latest 0.11 s (`speech.LOOK_AHEAD`) after the pause that ends it: 0.61 s after
-    speech ends, 0.71 s if it is short. The result does not depend on how the samples are split into pushes. Memory is
-    that of about `LONGEST` + 10 seconds of samples, in addition to those of one push.
+    speech ends, 0.71 s if it is short. The result does not depend on how the samples are split into pushes. About
+    `LONGEST` + 10 seconds of samples are kept, in addition to those of one push.
 
     Args:
         sampling_rate: in Hz, at least 1000.
@@ -78,7 +78,7 @@ class UtteranceCutter:
 
     @property
     def settled(self) -> float:
-        """Seconds; no utterance that is returned later ends before this."""
+        """Seconds; all utterances that end before this have been returned."""
         # A split of the current utterance would not be earlier than this.
         half = _LONGEST_FRAMES // 2 - round(PAUSE_WHEN_SHORT * FRAMES_PER_SECOND)
         return self._sample(self._earliest(lambda current: min(current.end, current.start + half))) / self._rate
@@ -128,7 +128,7 @@ class UtteranceCutter:
         return utterances
 
     def _earliest(self, of_current: Callable[[Region], int]) -> int:
-        """Return a frame of the current utterance, or the first frame of a possible next one if that is earlier."""
+        """Return `of_current` of the current utterance, or the first frame of a possible next one if earlier."""
         frames = [of_current(self._current)] if self._current else []
         # An open region is part of the current utterance.
         return min(frames if self._regions.open else [*frames, self._regions.clear])

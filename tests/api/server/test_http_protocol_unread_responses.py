@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
 
-from service.api.server.http_protocol import AnswerTimeoutProtocol
+from service.api.server.http_protocol import UnreadResponseProtocol
 from tests.api.sockets import PATIENCE, listening
 from tests.inference.running import until
 
@@ -22,21 +22,21 @@ TIMEOUT = 0.3
 
 
 @pytest.fixture(autouse=True)
-def _short_answer_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AnswerTimeoutProtocol, "answer_timeout", TIMEOUT)
+def _short_unread_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(UnreadResponseProtocol, "unread_timeout", TIMEOUT)
 
 
 @pytest.fixture
 def ended(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The times at which the server lost connections, on the monotonic clock."""
     times: list[float] = []
-    connection_lost = AnswerTimeoutProtocol.connection_lost
+    connection_lost = UnreadResponseProtocol.connection_lost
 
-    def noted(protocol: AnswerTimeoutProtocol, error: Exception | None) -> None:
+    def noted(protocol: UnreadResponseProtocol, error: Exception | None) -> None:
         times.append(monotonic())
         connection_lost(protocol, error)
 
-    monkeypatch.setattr(AnswerTimeoutProtocol, "connection_lost", noted)
+    monkeypatch.setattr(UnreadResponseProtocol, "connection_lost", noted)
     return times
 
 
