@@ -35,5 +35,5 @@ def extra(name: str, needs: str) -> Iterator[None]:
         if module.partition(".")[0] not in _PACKAGES[name]:
             raise
         raise MissingExtra(
-            f"{needs} {module}, which is not installed: pip install 'emotion2vec-service[{name}]'"
+            f"{needs} {module}, which is not installed; in a checkout of the service: pip install ./client '.[{name}]'"
         ) from error

@@ -24,8 +24,8 @@ from service.extras import extra
 def test_the_message_names_the_missing_module_and_the_extra(name: str, module: str) -> None:
     with pytest.raises(MissingExtra) as caught, extra(name, "This needs"):
         raise ModuleNotFoundError(name=module)
-    expected = f"This needs {module}, which is not installed: pip install 'emotion2vec-service[{name}]'"
-    assert caught.value.detail == expected
+    command = f"in a checkout of the service: pip install ./client '.[{name}]'"
+    assert caught.value.detail == f"This needs {module}, which is not installed; {command}"
 
 
 def test_other_missing_modules_are_not_blamed_on_the_extra() -> None:

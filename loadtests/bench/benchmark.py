@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     chart = find_spec("matplotlib") is not None
     if not chart:
-        print("No chart is drawn: it needs pip install 'emotion2vec-service[bench]'", flush=True)
+        print("No chart is drawn: it needs pip install ./client '.[bench]'", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     plan = QUICK if options.quick else BenchPlan()
     if options.seconds:

@@ -212,4 +212,4 @@ def test_a_missing_microphone_is_an_error(
     assert "no default input device" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     assert run("mic", "--url", url) == 1
-    assert "emotion2vec-service[mic]" in capsys.readouterr().err
+    assert "pip install ./client '.[mic]'" in capsys.readouterr().err

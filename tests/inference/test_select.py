@@ -71,7 +71,7 @@ def test_torch_is_asked_for_and_not_installed(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "service.inference.backends.torch_backend", raising=False)
-    with pytest.raises(MissingExtra, match=r"torch.*emotion2vec-service\[torch\]"):
+    with pytest.raises(MissingExtra, match=r"torch.*'\.\[torch\]'"):
         open_tiny(tiny, **choices)
 
 

@@ -111,7 +111,7 @@ def test_preparing_without_the_extra_says_what_to_install(tmp_path: Path, monkey
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "service.model.prepare", raising=False)
     monkeypatch.delitem(sys.modules, "service.model.checkpoint", raising=False)
-    with pytest.raises(MissingExtra, match=r"emotion2vec-service\[torch\]"):
+    with pytest.raises(MissingExtra, match=r"'\.\[torch\]'"):
         store.find(str(tmp_path), cache=tmp_path / "cache")
 
 
