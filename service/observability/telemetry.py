@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 
 from opentelemetry.trace import NoOpTracer, Status, StatusCode, TracerProvider, get_current_span
 
@@ -16,6 +15,7 @@ from service.results import ModelInfo, Timings
 
 _NAME = "emotion2vec-service"
 _ENGINE_STAGES = ("queue", "preprocess", "inference")
+_IDENTITY = ("id", "revision", "backend", "device", "dtype")
 
 
 class Telemetry(Observer):
@@ -37,8 +37,7 @@ class Telemetry(Observer):
     def model_loaded(self, model: ModelInfo, seconds: float) -> None:
         """Set identity and load time, and create the series of its labels."""
         self._metrics.model_load_seconds.set(seconds)
-        identity = asdict(model)
-        self._metrics.model_info.info({key: identity[key] for key in ("id", "revision", "backend", "device", "dtype")})
+        self._metrics.model_info.info({key: getattr(model, key) for key in _IDENTITY})
         for index, label in enumerate(model.labels):
             if index not in model.masked:
                 self._metrics.predictions.labels(label.en)
