@@ -13,6 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.api.answers import check_problem
+from tests.api.asgi import upload_scope
 from tests.api.conftest import serving
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import listening
@@ -38,17 +39,7 @@ async def test_cancelled_requests_are_answered_at_shutdown(
         sent.append(message)
 
     receiving: list[bool] = []
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "path": "/recognize",
-        "raw_path": b"/recognize",
-        "query_string": b"",
-        "headers": [(b"content-type", b"audio/wav"), (b"content-length", str(len(wav())).encode())],
-    }
-    request = asyncio.create_task(app(scope, receive, send))
+    request = asyncio.create_task(app(upload_scope(wav()), receive, send))
     await until(lambda: recognizer.waiting == 1)
     request.cancel()
     with pytest.raises(asyncio.CancelledError):

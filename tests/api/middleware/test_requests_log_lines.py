@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.errors import QueueFull
+from tests.api.asgi import upload_scope
 from tests.api.conftest import serving
 from tests.api.double import RecognizerDouble
 from tests.api.sounds import wav
@@ -125,19 +126,8 @@ async def test_a_client_that_disconnects(
     async def send(message: dict[str, Any]) -> None:
         raise AssertionError("the client has disconnected")
 
-    headers = [(b"content-type", b"audio/wav"), (b"content-length", str(len(body)).encode())]
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "path": "/recognize",
-        "raw_path": b"/recognize",
-        "query_string": b"",
-        "headers": headers,
-    }
     async with asyncio.timeout(10):
-        await app(scope, receive, send)
+        await app(upload_scope(body), receive, send)
     (line,) = lines(caplog)
     assert line.keys() == ALWAYS | {"files", "audio_seconds", "decode_seconds"}
     assert line["status"] == 499
