@@ -138,7 +138,12 @@ def _folder(checkout: Path, files: list[Path], options: dict[str, str]) -> dict[
 
 
 def _command(checkout: Path, *arguments: str) -> list[str]:
-    program = "import sys; from service.cli import main; sys.exit(main(sys.argv[1:]))"
+    # Without the check, a checkout without the package would be compared as the installed one, which is this checkout.
+    package = str(checkout / "service" / "__init__.py")
+    program = (
+        f"import sys, service; service.__file__ == {package!r} or sys.exit('another checkout was imported'); "
+        "from service.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
     return [sys.executable, "-P", "-c", program, *arguments, "--threads", "2", "--dtype", "fp32"]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,13 @@ def test_a_checkout_has_the_answers_of_itself(tmp_path: Path, monkeypatch: pytes
     assert first["HTTP, clip.wav, {'channels': '7'}"][0] == 422
     assert first["stream, clip.wav, {}"][-1]["type"] == "result"
     assert "scores" in first["folder, {}"]["clip.wav"]
+
+
+def test_a_directory_without_the_package_is_not_compared_as_this_checkout(tmp_path: Path) -> None:
+    command = revisions._command(tmp_path, "models", "list")
+    run = subprocess.run(command, env=revisions._environment(tmp_path), capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "another checkout was imported" in run.stderr
 
 
 @pytest.mark.parametrize(("theirs", "status"), [({"a": 1}, 0), ({"a": 2}, 1), ({"b": 1}, 1)])
