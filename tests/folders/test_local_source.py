@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from service.errors import BackendBroken, InvalidOptions, SetupError
+from service.folders import local_source
 from service.folders.local_source import LocalSource
 from service.folders.source import FileOutcome
 from service.folders.thread_pool import map_in_threads
@@ -195,3 +196,9 @@ def test_an_interrupt_waits_for_nothing(tmp_path: Path, control: FakeControl) ->
         control.run_gate.set()
         assert "label" in outcome.result(10)
         source._close(10.0)
+
+
+@pytest.mark.torch
+def test_the_files_at_a_time_fill_a_batch_on_a_gpu() -> None:
+    torch_backend = pytest.importorskip("service.inference.backends.torch_backend")
+    assert torch_backend.CUDA_LIMITS.clips <= local_source._GPU_FILES

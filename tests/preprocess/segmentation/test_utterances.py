@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.preprocess import resample_trim
+from service.preprocess.segmentation import utterances
 from service.preprocess.segmentation.speech import LOOK_AHEAD
 from service.preprocess.segmentation.utterances import CONTEXT, LONGEST, PAUSE, SHORTEST, UtteranceCutter
 from service.results import SAMPLING_RATE, Floats, Utterance
@@ -257,3 +258,8 @@ def test_no_or_hardly_any_samples() -> None:
     assert cut(np.empty(0, np.float32)) == []
     assert cut(np.empty(0, np.float32), sizes=[0, 0]) == []
     assert cut(np.zeros(3, np.float32)) == []
+
+
+def test_lengths_and_pauses_are_those_of_the_documents() -> None:
+    assert (utterances.SHORTEST, utterances.LONGEST) == (2.0, 15.0)
+    assert (utterances.PAUSE, utterances.PAUSE_WHEN_SHORT, utterances.PAUSE_WHEN_LONG) == (0.5, 0.6, 0.3)
