@@ -186,11 +186,38 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
+class Int8Error:
+    """How far a model's answers in INT8 are from those in FP32, over bundled recordings.
+
+    Attributes:
+        score_difference: the largest difference of a score.
+        equal_labels: the share of clips with the same label, 0 to 1.
+        clips: how many were compared.
+    """
+
+    score_difference: float
+    equal_labels: float
+    clips: int
+
+    @property
+    def is_large(self) -> bool:
+        """Whether users should choose FP32 instead: scores differ by more than 0.02, or more than 1 % of labels do."""
+        return self.score_difference > 0.02 or self.equal_labels < 0.99
+
+    def __str__(self) -> str:
+        return (
+            f"scores differ from FP32 by up to {self.score_difference:.4f}, "
+            f"{self.equal_labels:.0%} of {self.clips} labels are the same"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """The loaded model: its identity, where and how it runs, and its labels in the order of the logits.
 
     `demonstration` is true for the embedded model, which is not accurate enough for real use.
     `masked` contains the indices of labels that the model never answers (`unuse…`).
+    `int8_error` is known where the model runs in INT8.
     """
 
     id: str
@@ -202,6 +229,7 @@ class ModelInfo:
     masked: frozenset[int]
     embedding_size: int
     demonstration: bool = False
+    int8_error: Int8Error | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from service.errors import CheckpointInvalid
 from service.model.config import ModelConfig
 from service.model.labels import check_labels, masked_labels, to_label
-from service.results import ModelInfo
+from service.results import Int8Error, ModelInfo
 
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
@@ -22,8 +22,8 @@ ONNX_FP32 = "model.fp32.onnx"
 ONNX_INT8 = "model.int8.onnx"
 CARD = "CARD.md"
 
-SCHEMA = 2
-"""Version of the format of prepared models; since 2 the graphs take several clips."""
+SCHEMA = 3
+"""Version of the format of prepared models; since 3 the INT8 graph computes the same on every processor."""
 
 _MAX_BYTES = 256 * 1024
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -60,6 +60,7 @@ class Manifest:
         files: by name, all in the directory of the manifest.
         tools: versions of the packages that prepared the model.
         demonstration: whether the model is for demonstration only; every answer then says so.
+        int8_error: how far the INT8 graph's answers are from FP32, if there is that graph.
         created: when it was prepared, ISO 8601 in UTC.
         schema: version of this format.
 
@@ -77,12 +78,15 @@ class Manifest:
     tools: dict[_ShortText, _ShortText]
     created: _ShortText
     demonstration: bool = False
+    int8_error: Int8Error | None = None
     schema: Annotated[int, Field(ge=SCHEMA, le=SCHEMA)] = field(default=SCHEMA)
 
     def __post_init__(self) -> None:
         check_labels(self.labels)
         if WEIGHTS not in self.files:
             raise CheckpointInvalid(f"the manifest names no {WEIGHTS}")
+        if (ONNX_INT8 in self.files) != (self.int8_error is not None):
+            raise CheckpointInvalid(f"the manifest has {ONNX_INT8} without its error, or the error without the file")
 
     @property
     def revision(self) -> str:
@@ -101,6 +105,7 @@ class Manifest:
             masked=masked_labels(self.labels),
             embedding_size=self.config.embed_dim,
             demonstration=self.demonstration,
+            int8_error=self.int8_error if dtype == "int8" else None,
         )
 
     def write(self, directory: Path) -> None:

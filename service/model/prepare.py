@@ -11,6 +11,7 @@ import errno
 import logging
 import shutil
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from itertools import count
@@ -24,16 +25,20 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from service import __version__
+from service.data import EXAMPLES, SPEECH
 from service.errors import CheckpointInvalid, SettingsInvalid
 from service.model.checkpoint import Checkpoint, load_hub_directory
 from service.model.config import ModelConfig
+from service.model.labels import masked_labels
 from service.model.manifest import CARD, MANIFEST, MODEL_ID, ONNX_FP32, ONNX_INT8, WEIGHTS, FileEntry, Manifest
 from service.model.network.encoder import Encoder
+from service.model.network.input_means import input_means
 from service.model.normalize import normalized
 from service.model.onnx.graph import write_onnx
 from service.model.onnx.inputs import lay_out
+from service.model.speech_clips import speech_clips
 from service.model.synthetic_speech import speech_like
-from service.results import SAMPLING_RATE, Floats
+from service.results import SAMPLING_RATE, Floats, Int8Error
 
 logger = logging.getLogger(__name__)
 
@@ -44,18 +49,27 @@ _INT8_SIMILARITY = 0.9
 """The smallest accepted cosine of the INT8 graph's embeddings and the encoder's."""
 
 _CHECK_CLIPS = ((0, 400), (1, 401), (2, 16_000), (3, 50_123))
-"""Seeds and lengths in samples of the waveforms on which the graphs are checked."""
+"""Seeds and lengths in samples of the waveforms on which the graphs the FP32 graph is checked."""
 
 _PUBLISH_ATTEMPTS = 20
 _TOOLS = ("torch", "onnx", "onnxruntime", "safetensors", "numpy")
 
 
 class _Expected(NamedTuple):
-    """A check clip, and the encoder's results for it."""
+    """A check clip as the encoder takes it, and the encoder's results for it."""
 
     waveform: Floats
     embedding: Floats
     scores: NDArray[np.float64]
+
+
+class Difference(NamedTuple):
+    """How far a graph is from the encoder: largest differences, smallest cosine of embeddings, share of same labels."""
+
+    score: float
+    embedding: float
+    cosine: float
+    equal_labels: float
 
 
 def prepare(
@@ -96,7 +110,7 @@ def prepare(
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
         directory = Path(scratch) / "new"
         directory.mkdir()
-        _write(directory, checkpoint, int8=int8)
+        int8_error = _write(directory, checkpoint, int8=int8)
         if (source / CARD).is_file():
             shutil.copyfile(source / CARD, directory / CARD)
         manifest = Manifest(
@@ -108,6 +122,7 @@ def prepare(
             tools={"emotion2vec-service": __version__, **{name: metadata.version(name) for name in _TOOLS}},
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             demonstration=demonstration,
+            int8_error=int8_error,
         )
         manifest.write(directory)
         _publish(directory, target, Path(scratch))
@@ -115,7 +130,7 @@ def prepare(
     return manifest
 
 
-def _write(directory: Path, checkpoint: Checkpoint, *, int8: bool) -> None:
+def _write(directory: Path, checkpoint: Checkpoint, *, int8: bool) -> Int8Error | None:
     """Write weights and graphs, and check the graphs against an encoder with the weights as written."""
     config, path = checkpoint.config, directory / WEIGHTS
     dtype = np.float16 if checkpoint.half else np.float32
@@ -125,53 +140,61 @@ def _write(directory: Path, checkpoint: Checkpoint, *, int8: bool) -> None:
     encoder = Encoder.from_weights(config, weights, device=torch.device("cpu"), dtype=torch.float32)
 
     write_onnx(config, checkpoint.weights, directory / ONNX_FP32)
-    expected = _expected_results(encoder)
-    score, embedding, _ = _compare(expected, directory / ONNX_FP32, config, together=True)
-    logger.info("the FP32 graph differs by %.1e in scores and %.1e in embeddings", score, embedding)
-    if not (score <= TOLERANCE and embedding <= TOLERANCE):  # so that NaN fails
+    synthetic = [speech_like(samples / SAMPLING_RATE, seed) for seed, samples in _CHECK_CLIPS]
+    found = _compare(directory / ONNX_FP32, encoder, checkpoint, synthetic)
+    logger.info("the FP32 graph differs by %.1e in scores and %.1e in embeddings", found.score, found.embedding)
+    if not (found.score <= TOLERANCE and found.embedding <= TOLERANCE):  # so that NaN fails
         raise CheckpointInvalid(
-            f"the ONNX graph disagrees with the encoder by {score:.1e} in scores and {embedding:.1e} in embeddings"
+            f"the ONNX graph disagrees with the encoder by {found.score:.1e} in scores "
+            f"and {found.embedding:.1e} in embeddings"
         )
-    if int8:
-        write_onnx(config, checkpoint.weights, directory / ONNX_INT8, precision="int8")
-        score, _, cosine = _compare(expected, directory / ONNX_INT8, config, together=False)
-        logger.info("the INT8 graph differs by %.1e in scores, the cosine of embeddings is %.3f", score, cosine)
-        if not cosine >= _INT8_SIMILARITY:
-            raise CheckpointInvalid(f"INT8 changes the embeddings of this model too much (cosine {cosine:.2f})")
+    return _write_int8(directory, checkpoint, encoder) if int8 else None
 
 
-def _expected_results(encoder: Encoder) -> list[_Expected]:
+def _write_int8(directory: Path, checkpoint: Checkpoint, encoder: Encoder) -> Int8Error:
+    """Write the INT8 graph, calibrated with the bundled examples, and measure its error on clips of other speakers."""
+    means = input_means(encoder, [_encoder_input(clip, checkpoint.config) for clip in speech_clips(EXAMPLES)])
+    write_onnx(checkpoint.config, checkpoint.weights, directory / ONNX_INT8, means)
+    clips = speech_clips(SPEECH)
+    found = _compare(directory / ONNX_INT8, encoder, checkpoint, clips)
+    if not found.cosine >= _INT8_SIMILARITY:
+        raise CheckpointInvalid(f"INT8 changes the embeddings of this model too much (cosine {found.cosine:.2f})")
+    error = Int8Error(round(found.score, 6), round(found.equal_labels, 6), len(clips))
+    logger.log(logging.WARNING if error.is_large else logging.INFO, "the INT8 graph: %s", error)
+    return error
+
+
+def _encoder_input(clip: Floats, config: ModelConfig) -> Floats:
+    return normalized(clip) if config.normalize else clip
+
+
+def _compare(graph: Path, encoder: Encoder, checkpoint: Checkpoint, clips: Sequence[Floats]) -> Difference:
+    """Compare a graph with the encoder on clips (time,) at 16 kHz, each of them alone and all in one run."""
+    masked = masked_labels(checkpoint.labels)
+    answered = [index for index in range(len(checkpoint.labels)) if index not in masked]
     expected = []
-    for seed, samples in _CHECK_CLIPS:
-        waveform = normalized(speech_like(samples / SAMPLING_RATE, seed))
+    for clip in clips:
+        waveform = _encoder_input(clip, checkpoint.config)
         with torch.inference_mode():
             features, logits = encoder(torch.from_numpy(waveform)[None])
-        expected.append(_Expected(waveform, features[0].mean(dim=0).numpy(), _softmax(logits[0].numpy())))
-    return expected
-
-
-def _compare(
-    expected: list[_Expected], graph: Path, config: ModelConfig, *, together: bool
-) -> tuple[float, float, float]:
-    """Compare a graph with the encoder: largest difference in scores and in embeddings, smallest cosine of embeddings.
-
-    Every check clip is run alone and, with `together`, also all of them in one run.
-    """
+        expected.append(_Expected(waveform, features[0].mean(dim=0).numpy(), _softmax(logits[0].numpy()[:, answered])))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     score = embedding = 0.0
-    cosine = 1.0
-    for run in [*([each] for each in expected), *([expected] if together else [])]:
-        inputs = lay_out([each.waveform for each in run], config)
+    cosine, same, compared = 1.0, 0, 0
+    for run in [*([each] for each in expected), expected]:
+        inputs = lay_out([each.waveform for each in run], checkpoint.config)
         features, logits = session.run(["features", "logits"], inputs.tensors)
         for (_, ours, scores), frames in zip(run, inputs.frames, strict=True):
-            theirs = features[frames].mean(axis=0)
+            theirs, their_scores = features[frames].mean(axis=0), _softmax(logits[frames][:, answered])
             # `max` could drop a NaN, which the caller must see.
-            score = float(np.maximum(score, np.abs(scores - _softmax(logits[frames])).max()))
+            score = float(np.maximum(score, np.abs(scores - their_scores).max()))
             embedding = float(np.maximum(embedding, np.abs(ours - theirs).max()))
             cosine = float(np.minimum(cosine, ours @ theirs / (np.linalg.norm(ours) * np.linalg.norm(theirs))))
-    return score, embedding, cosine
+            same += int(scores.argmax() == their_scores.argmax())
+            compared += 1
+    return Difference(score, embedding, cosine, same / compared)
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -11,21 +11,24 @@ from loadtests.common.hub_checkpoints import LABELS, model_conf
 from service.errors import CheckpointInvalid
 from service.model.config import ModelConfig
 from service.model.manifest import MANIFEST, WEIGHTS, FileEntry, Manifest
+from service.results import Int8Error
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> Manifest:
     (tmp_path / WEIGHTS).write_bytes(b"weights")
     (tmp_path / "model.fp32.onnx").write_bytes(b"graph")
+    (tmp_path / "model.int8.onnx").write_bytes(b"bytes")
     manifest = Manifest(
         id="iic/emotion2vec_plus_large",
         source="modelscope:iic/emotion2vec_plus_large",
         config=ModelConfig.from_hub(model_conf(scale_per_layer=True)),
         labels=LABELS,
-        files={name: FileEntry.of(tmp_path / name) for name in (WEIGHTS, "model.fp32.onnx")},
+        files={name: FileEntry.of(tmp_path / name) for name in (WEIGHTS, "model.fp32.onnx", "model.int8.onnx")},
         tools={"torch": "2.14.1"},
         created="2026-11-23T12:00:00+00:00",
         demonstration=True,
+        int8_error=Int8Error(score_difference=0.005, equal_labels=1.0, clips=24),
     )
     manifest.write(tmp_path)
     return manifest
@@ -47,7 +50,9 @@ def test_equal_weights_have_equal_revisions(tmp_path: Path, written: Manifest) -
 
 
 def test_info(written: Manifest) -> None:
+    assert written.info(backend="onnx", device="cpu", dtype="fp32").int8_error is None
     info = written.info(backend="onnx", device="cpu", dtype="int8")
+    assert info.int8_error == Int8Error(0.005, 1.0, 24)
     assert (info.id, info.revision, info.backend, info.dtype) == (written.id, written.revision, "onnx", "int8")
     assert info.demonstration
     assert info.embedding_size == 64
@@ -61,8 +66,8 @@ def test_info(written: Manifest) -> None:
     [
         ({"surprise": 1}, "surprise"),
         ({"schema": "2"}, "another version"),
-        ({"schema": 1}, "another version .* prepare the model again"),
-        ({"schema": 3, "config": {}}, "another version"),
+        ({"schema": 2}, "another version .* prepare the model again"),
+        ({"schema": 4, "config": {}}, "another version"),
         ({"id": "../../etc"}, "id"),
         ({"id": 5}, "id"),
         ({"demonstration": "yes"}, "demonstration"),
@@ -75,6 +80,8 @@ def test_info(written: Manifest) -> None:
         ({"files": {"../x": {"sha256": "0" * 64, "size": 7}}}, "x"),
         ({"config": {}}, "conv_layers"),
         ({"tools": {"torch": 2}}, "torch"),
+        ({"int8_error": None}, "without its error"),
+        ({"int8_error": {"score_difference": "small", "equal_labels": 1.0, "clips": 24}}, "score_difference"),
     ],
 )
 def test_invalid_manifests_are_refused(

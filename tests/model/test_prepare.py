@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from loadtests.common.hub_checkpoints import LABELS, make_weights, model_conf, write_hub_directory
+from service.data import SPEECH
 from service.errors import CheckpointInvalid, ModelNotFound, SettingsInvalid
 from service.model.config import ModelConfig
 from service.model.manifest import Manifest
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.torch
 
 from service.model import prepare as module  # noqa: E402
 from service.model.onnx.graph import write_onnx  # noqa: E402
-from service.model.prepare import prepare  # noqa: E402
+from service.model.prepare import Difference, prepare  # noqa: E402
 
 CONF = model_conf(prenet_depth=1, depth=1)
 CONFIG = ModelConfig.from_hub(CONF)
@@ -104,7 +105,7 @@ def test_a_failure_leaves_no_files_and_keeps_the_earlier_model(
     before = prepare(hub, tmp_path / "model", id="old", int8=False)
     with pytest.raises(ModelNotFound):
         prepare(tmp_path, tmp_path / "model", id="new")
-    monkeypatch.setattr(module, "_compare", lambda *_, together: (0.0, 1e-3, 1.0))
+    monkeypatch.setattr(module, "_compare", lambda *_: Difference(0.0, 1e-3, 1.0, 1.0))
     with pytest.raises(CheckpointInvalid, match="disagrees with the encoder"):
         prepare(hub, tmp_path / "model", id="new")
     assert Manifest.read(tmp_path / "model") == before
@@ -135,15 +136,32 @@ def test_a_graph_that_mixes_up_clips_is_refused(hub: Path, tmp_path: Path, monke
 def test_results_that_are_nan_are_refused(
     hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: tuple[float, float, float]
 ) -> None:
-    monkeypatch.setattr(module, "_compare", lambda *_, together: result)
+    monkeypatch.setattr(module, "_compare", lambda *_: Difference(*result, 1.0))
     with pytest.raises(CheckpointInvalid, match="disagrees with the encoder"):
         prepare(hub, tmp_path / "model", id="small", int8=False)
 
 
 def test_an_inaccurate_int8_graph_is_refused(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_compare", lambda *_, together: (0.0, 0.0, 0.5))
+    monkeypatch.setattr(module, "_compare", lambda *_: Difference(0.0, 0.0, 0.5, 1.0))
     with pytest.raises(CheckpointInvalid, match="INT8"):
         prepare(hub, tmp_path / "model", id="small")
+
+
+def test_the_error_of_int8_is_measured_on_real_speech(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = prepare(hub, tmp_path / "model", id="small").int8_error
+    assert error is not None
+    assert error.clips == len(list(SPEECH.glob("*.opus"))) == 24
+    assert 0 < error.score_difference < 0.05
+    assert error.equal_labels > 0.8
+    assert prepare(hub, tmp_path / "model", id="small", int8=False).int8_error is None
+    monkeypatch.setattr(module, "_compare", lambda *_: Difference(0.00002, 0.0, 1.0, 0.96))
+    caplog.clear()
+    prepare(hub, tmp_path / "model", id="small")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "the INT8 graph: scores differ from FP32 by up to 0.0000, 96% of 24 labels are the same"
+    ]
 
 
 def test_preparing_concurrently_leaves_one_complete_model(hub: Path, tmp_path: Path) -> None:

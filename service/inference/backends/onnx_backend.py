@@ -1,13 +1,14 @@
 """The CPU backend: ONNX Runtime on a prepared model. It does not import torch.
 
-A clip of two seconds already keeps every core busy, so it runs alone. In FP32 shorter clips share a run, laid one after
+A clip of two seconds already keeps every core busy, so it runs alone. Shorter clips share a run, laid one after
 another: padding them to one length would cost more than it saves. Sharing changes no answer by more than rounding; on
 x86-64 it changes no bit, since the kernels there add up a row's products with packed weights in an order that does not
-depend on the number of rows. In INT8 every clip runs alone, because quantisation scales are those of a whole run.
+depend on the number of rows. In INT8 each row has its own scale, so that no clip changes how another one is rounded.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,8 @@ from service.model.normalize import normalized
 from service.model.onnx.inputs import lay_out
 from service.preprocess import resample_trim
 from service.results import SAMPLING_RATE, BatchOutput, Clip, ClipOutput, Floats, Span
+
+logger = logging.getLogger(__name__)
 
 LIMITS = BatchLimits(clips=8, seconds=10.0)
 """Small, because a batch is answered when its last clip is done, and larger batches are no faster."""
@@ -81,7 +84,7 @@ class OnnxBackend:
         manifest: its manifest.
         dtype: `fp32`, or `int8` where the model was prepared with it.
         threads: of one inference; 0 takes all cores that this process may use.
-        sharing_up_to: seconds up to which clips of a batch share a run, in FP32 and with packed weights.
+        sharing_up_to: seconds up to which clips of a batch share a run, with packed weights.
         few: whether only a few clips will be run. Weights are then not packed and the model is not warmed up, so
             that the start is faster and each run slower.
 
@@ -119,9 +122,11 @@ class OnnxBackend:
         self._shrink.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._config = manifest.config
         # With unpacked weights the order of summation depends on the number of rows.
-        self._sharing_up_to = sharing_up_to if dtype == "fp32" and not few else 0.0
+        self._sharing_up_to = 0.0 if few else sharing_up_to
         self._few = few
         self.info = manifest.info(backend="onnx", device="cpu", dtype=dtype)
+        if (error := self.info.int8_error) is not None:
+            logger.log(logging.WARNING if error.is_large else logging.INFO, "%s in INT8: %s", manifest.id, error)
 
     def warm_up(self) -> None:
         """Two runs: the first allocates memory, the second runs at full speed. Nothing if few clips will be run."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import soundfile
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -26,8 +25,8 @@ from service.model.config import ModelConfig
 from service.model.labels import masked_labels
 from service.model.manifest import Manifest
 from service.model.network.encoder import Encoder
+from service.model.speech_clips import speech_clips
 from service.model.synthetic_speech import speech_like
-from service.preprocess.resample_trim import resample
 from service.results import SAMPLING_RATE, Floats
 
 logger = logging.getLogger(__name__)
@@ -81,12 +80,8 @@ def load_encoder(path: Path, manifest: Manifest, device: torch.device, dtype: Dt
 
 @cache
 def short_clips() -> tuple[Floats, ...]:
-    """The bundled recordings and four synthetic voices: float32 (time,) at 16 kHz, some seconds each."""
-    real = []
-    for path in sorted(path for path in EXAMPLES.iterdir() if path.suffix in (".flac", ".wav")):
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        real.append(resample(samples.mean(axis=1), rate))
-    return (*real, *(speech_like(4.0, seed) for seed in range(4)))
+    """The bundled examples and four synthetic voices: float32 (time,) at 16 kHz, some seconds each."""
+    return (*speech_clips(EXAMPLES), *(speech_like(4.0, seed) for seed in range(4)))
 
 
 def long_clip(seconds: float, seed: int = 0) -> Floats:

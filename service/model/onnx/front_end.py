@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.model.config import ConvLayer, ModelConfig
-from service.model.onnx.operators import AUDIO, Graph, Weights, layer_norm, linear
+from service.model.onnx.linear import linear
+from service.model.onnx.operators import AUDIO, Graph, Weights, layer_norm
 
 FRAMES = 32
 """Frames of a chunk; the second layer's input is then 4 MiB."""
@@ -45,7 +46,7 @@ def front_end(graph: Graph, config: ModelConfig, weights: Weights) -> str:
         x = body.slice(x, body.ints(0), size) if layers[-1].surplus else x
         x = layer_norm(body, x, "project.norm", 1e-5, weights, AUDIO + "project_features.1")
         name = AUDIO + "project_features.2"
-        return linear(body, "fp32", x, "project", weights[name + ".weight"].T, weights[name + ".bias"])
+        return linear(body, None, x, "project", weights[name + ".weight"].T, weights[name + ".bias"])
 
     x = graph.loop(steps, "front_end", chunk)  # (step, frame, width)
     x = graph.op("Reshape", x, graph.ints(-1, config.embed_dim))

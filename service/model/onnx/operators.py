@@ -7,14 +7,13 @@ types it does not know, and names values uniquely within one graph only, not ove
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-Precision = Literal["fp32", "int8"]
 Weights = Mapping[str, NDArray[np.float32]]
 
 AUDIO = "modality_encoders.AUDIO."
@@ -115,33 +114,6 @@ class Graph:
         graph = helper.make_graph(inner.nodes, name, inputs, outputs)
         count = self.op("Squeeze", steps)
         return self.op("Loop", count, self.weight("true", np.array(True)), *carried, body=graph)
-
-
-def linear(
-    graph: Graph,
-    precision: Precision,
-    x: str,
-    name: str,
-    matrix: NDArray[np.float32],
-    bias: NDArray[np.float32] | None = None,
-) -> str:
-    """`x` (row, in) times a constant `matrix` (in, out), plus `bias` (out,).
-
-    `int8` stores the matrix as signed bytes with a scale for each output, and quantises `x` to unsigned bytes at run
-    time.
-    """
-    if precision == "fp32":
-        weight = graph.weight(name, matrix)
-        if bias is None:
-            return graph.op("MatMul", x, weight)
-        return graph.op("Gemm", x, weight, graph.weight(name + ".bias", bias))
-    scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12) / 127
-    values = np.clip(np.rint(matrix / scale), -127, 127).astype(np.int8)
-    x8, x_scale, x_zero = graph.ops("DynamicQuantizeLinear", x, outputs=3)
-    inputs = [x8, graph.weight(name, values), x_scale, graph.weight(name + ".scale", scale.astype(np.float32)), x_zero]
-    if bias is not None:
-        inputs += ["", graph.weight(name + ".bias", bias)]
-    return graph.op("MatMulIntegerToFloat", *inputs, domain=MICROSOFT)
 
 
 def layer_norm(graph: Graph, x: str, name: str, eps: float, weights: Weights, prefix: str) -> str:

@@ -15,6 +15,7 @@ from tests.rounding import feature_tolerance, logit_tolerance, product_tolerance
 onnx_graph = pytest.importorskip("service.model.onnx.graph")
 onnx_front_end = pytest.importorskip("service.model.onnx.front_end")
 encoder = pytest.importorskip("service.model.network.encoder")
+input_means = pytest.importorskip("service.model.network.input_means")
 pytestmark = pytest.mark.torch  # onnx comes with that extra
 
 LABELS = 5
@@ -93,7 +94,11 @@ def test_chunks_change_nothing_but_rounding(tmp_path: Path, frames: int, request
 
 def test_int8_is_close_to_fp32_and_smaller(tmp_path: Path, waveform: NDArray[np.float32]) -> None:
     onnx_graph.write_onnx(CONFIG, WEIGHTS, tmp_path / "fp32.onnx")
-    onnx_graph.write_onnx(CONFIG, WEIGHTS, tmp_path / "int8.onnx", "int8")
+    torch = encoder.torch
+    weights = {name: torch.from_numpy(values) for name, values in WEIGHTS.items()}
+    reference = encoder.Encoder.from_weights(CONFIG, weights, device=torch.device("cpu"), dtype=torch.float32)
+    means = input_means.input_means(reference, [waveform])
+    onnx_graph.write_onnx(CONFIG, WEIGHTS, tmp_path / "int8.onnx", means)
     fp32, int8 = run(tmp_path / "fp32.onnx", waveform)[0], run(tmp_path / "int8.onnx", waveform)[0]
     cosine = (fp32 * int8).sum(1) / np.linalg.norm(fp32, axis=1) / np.linalg.norm(int8, axis=1)
     assert 0.99 < cosine.min() < 0.999999
