@@ -66,11 +66,20 @@ class LabelNames(TypedDict):
     native: str
 
 
+class Int8Difference(TypedDict):
+    """How far answers in INT8 are from those in FP32, as measured on `clips` recordings."""
+
+    score_difference: float
+    equal_labels: float
+    clips: int
+
+
 class ModelDetails(ModelSummary):
-    """A model that the service has loaded; `labels` are in the order of scores."""
+    """A model that the service has loaded; `labels` are in the order of scores. `int8_error` only in INT8."""
 
     labels: list[LabelNames]
     embedding_size: int
+    int8_error: NotRequired[Int8Difference]
 
 
 class TimeRange(TypedDict):

@@ -99,3 +99,5 @@ def _prepare(options: argparse.Namespace) -> int:
 
 def _print_model(manifest: Manifest, directory: Path, note: str = "") -> None:
     print(f"{manifest.id}  {manifest.revision}  {directory}{note}")
+    if manifest.int8_error is not None:
+        print(f"    INT8: {manifest.int8_error}")

@@ -176,8 +176,18 @@ class LabelNames(TypedDict):
     native: str
 
 
+class Int8Difference(TypedDict):
+    """How far answers in INT8 are from those in FP32, measured on bundled recordings when the model was prepared."""
+
+    score_difference: Annotated[float, Field(description="The largest difference of a score")]
+    equal_labels: Annotated[float, Field(description="Share of the recordings with the same label, 0 to 1")]
+    clips: Annotated[int, Field(description="How many recordings were compared")]
+
+
 class ModelDetails(ModelSummary):
     """A model that this service answers with."""
+
+    int8_error: NotRequired[Annotated[Int8Difference, Field(description="Only where the model runs in INT8")]]
 
     labels: Annotated[list[LabelNames], Field(description="In the order of scores, without those never answered")]
     embedding_size: int

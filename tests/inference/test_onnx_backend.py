@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from service.errors import ModelNotFound
 from service.inference.backends.onnx_backend import SHARED_SECONDS, SHARING_UP_TO, OnnxBackend, runs
 from service.model.manifest import WEIGHTS, Manifest
 from service.model.store import find
-from service.results import SAMPLING_RATE, Clip, ClipOutput, Floats
+from service.results import SAMPLING_RATE, Clip, ClipOutput, Floats, Int8Error
 from tests.rounding import embedding_tolerance, logit_tolerance
 
 
@@ -71,7 +72,7 @@ def test_clips_that_are_too_long_to_share_a_run_answer_exactly_as_alone(backend:
 
 @pytest.mark.parametrize("dtype", ["fp32", "int8"])
 def test_short_clips_of_a_batch_answer_as_alone(dtype: Literal["fp32", "int8"], tmp_path: Path) -> None:
-    """Exactly in INT8, where no clips share a run, and on x86-64, whose kernels sum in an order independent of rows."""
+    """Exactly on x86-64, whose kernels sum in an order independent of rows."""
     stored = find("tiny", cache=tmp_path, offline=True)
     backend = OnnxBackend(stored.directory, stored.manifest, dtype=dtype, threads=2)
     speech = np.concatenate([clip_of(name).samples for name in ("happy.wav", "angry.flac", "fearful.flac")])
@@ -85,9 +86,10 @@ def test_short_clips_of_a_batch_answer_as_alone(dtype: Literal["fp32", "int8"], 
     assert sizes == [round(seconds * SAMPLING_RATE) for seconds in lengths]
     for index, (clip, answer) in enumerate(zip(clips, backend.run(clips).clips, strict=True)):
         alone = backend.run([clip]).clips[0]
-        if dtype == "int8" or platform.machine() == "x86_64":
+        if platform.machine() == "x86_64":
             assert_same_values(answer, alone)
-        assert_same_but_for_rounding(answer, alone, stored.directory)
+        elif dtype == "fp32":  # in INT8 a rounding error can move an input to the next byte
+            assert_same_but_for_rounding(answer, alone, stored.directory)
         assert (answer.speech, answer.scored) == (alone.speech, alone.scored)
         assert (answer.frame_embeddings is not None) == (index == 3)
     backend.close()
@@ -156,6 +158,26 @@ def test_a_precision_that_was_not_prepared_is_named(tmp_path: Path) -> None:
     stored = find("tiny", cache=tmp_path, offline=True)
     with pytest.raises(ModelNotFound, match="int8"):
         OnnxBackend(tmp_path, stored.manifest, dtype="int8", threads=1)
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        (Int8Error(0.02, 0.99, 100), "INFO"),
+        (Int8Error(0.021, 1.0, 24), "WARNING"),
+        (Int8Error(0.001, 23 / 24, 24), "WARNING"),
+    ],
+)
+def test_int8_tells_its_error_and_warns_of_a_large_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Int8Error, level: str
+) -> None:
+    stored = find("tiny", cache=tmp_path, offline=True)
+    manifest = replace(stored.manifest, int8_error=error)
+    caplog.set_level("INFO")
+    OnnxBackend(stored.directory, manifest, dtype="fp32", threads=1)
+    assert not caplog.records
+    OnnxBackend(stored.directory, manifest, dtype="int8", threads=1)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [(level, f"tiny in INT8: {error}")]
 
 
 def test_a_backend_for_a_few_clips_is_not_warmed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from service.inference.backend import BatchLimits
 from service.inference.engine import Engine
 from service.observability.metrics import Metrics
 from service.observability.telemetry import Telemetry
+from service.results import Int8Error
 from service.settings.settings import Settings
 from tests.api.answers import problem
 from tests.api.conftest import serving
@@ -42,6 +44,10 @@ async def test_models(client: httpx.AsyncClient, recognizer: RecognizerDouble) -
             }
         ]
     }
+    assert recognizer.model is not None
+    recognizer.model = replace(recognizer.model, dtype="int8", int8_error=Int8Error(0.004, 0.96, 24))
+    (model,) = (await client.get("/models")).json()["models"]
+    assert model["int8_error"] == {"score_difference": 0.004, "equal_labels": 0.96, "clips": 24}
     recognizer.model = None
     problem(await client.get("/models"), 503, "model_loading")
 
