@@ -40,6 +40,9 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.upper().startswith("SER_")}
 
 
+_INSTRUCTION_SETS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8")
+
+
 def _versions() -> Iterator[str]:
     for name in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):
@@ -47,8 +50,12 @@ def _versions() -> Iterator[str]:
 
 
 def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    """The processor's name, and those of its instruction sets that decide about kernels for bytes and halves."""
+    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    found = {name.strip(): value.strip() for name, _, value in lines}
+    flags = found.get("flags", "").split()
+    sets = [flag for flag in _INSTRUCTION_SETS if flag in flags]
+    return f"{found.get('model name', platform.machine())} ({', '.join(sets) or 'no AVX2'})"
 
 
 def _revision() -> str:

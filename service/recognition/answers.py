@@ -43,11 +43,15 @@ def model_summary(model: ModelInfo) -> ModelSummary:
 def model_details(model: ModelInfo) -> ModelDetails:
     """A model with its labels, as `GET /models` shows it."""
     answerable = [label for index, label in enumerate(model.labels) if index not in model.masked]
-    details: ModelDetails = {
-        **model_summary(model),
-        "labels": [{"en": label.en, "zh": label.zh, "native": label.native} for label in answerable],
-        "embedding_size": model.embedding_size,
-    }
+    # mypy cannot know that a ModelSummary has no key `int8_error`.
+    details = cast(
+        ModelDetails,
+        {
+            **model_summary(model),
+            "labels": [{"en": label.en, "zh": label.zh, "native": label.native} for label in answerable],
+            "embedding_size": model.embedding_size,
+        },
+    )
     if (error := model.int8_error) is not None:
         details["int8_error"] = {
             "score_difference": error.score_difference,
