@@ -40,7 +40,7 @@ def _agreement(report: Report) -> list[Goal]:
         _at_most(report, "large-difference", "fp32", "largest difference of a score", 1e-4),
         _at_least(report, "large-kappa", "fp32", "kappa of the labels", 1.0),
         _at_least(report, "large-frames", "fp32", "correlation of the frame scores", 0.992),
-        _at_most(report, "tiny-difference", "int8", "largest difference of a score, embedded model", 0.02),
+        _at_most(report, "tiny-difference", "int8", "largest difference of a score, embedded model", 0.01),
         _at_least(report, "tiny-same", "int8", "share of clips with the same label, embedded model", 0.99),
     ]
 
