@@ -59,10 +59,17 @@ class MalformedBody(InvalidRequest):
 
 
 class UnsupportedMediaType(InvalidRequest):
-    """The body's content type is neither multipart/form-data nor audio."""
+    """The body's content type is that of text or of another form, or not multipart/form-data where that is needed."""
 
     code = "unsupported_media_type"
     title = "The content type is not supported"
+
+
+class UnsupportedContentEncoding(InvalidRequest):
+    """The body is compressed: it has a Content-Encoding other than identity."""
+
+    code = "unsupported_content_encoding"
+    title = "The content encoding is not supported"
 
 
 class InvalidOptions(InvalidRequest):

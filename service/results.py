@@ -69,8 +69,8 @@ class Clip:
 class DecodedFile:
     """A decoded file: the clips to score, and what it was.
 
-    `duration` is in seconds, `sampling_rate` in Hz; `narrow_band` says whether nothing is heard above the band of
-    telephones.
+    `duration` is in seconds, `sampling_rate` in Hz; `narrow_band` says whether nothing is above 4.5 kHz, as on
+    the telephone.
     """
 
     clips: tuple[Clip, ...]

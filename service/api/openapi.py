@@ -24,6 +24,7 @@ REQUEST_ERRORS: tuple[type[ServiceError], ...] = (
     errors.UploadTimeout,
     errors.BodyTooLarge,
     errors.UnsupportedMediaType,
+    errors.UnsupportedContentEncoding,
     errors.InvalidOptions,
     errors.QueueFull,
     errors.ModelLoading,

@@ -43,6 +43,7 @@ STATUSES: Mapping[type[ServiceError], int] = {
     errors.AudioTooLong: 413,
     errors.NotDecodable: 415,
     errors.UnsupportedMediaType: 415,
+    errors.UnsupportedContentEncoding: 415,
     errors.InvalidRequest: 422,
     errors.QueueFull: 429,
     errors.RateLimited: 429,
@@ -93,8 +94,14 @@ def problem_of(error: ServiceError, request_id: str) -> Problem:
 
 
 def problem_response(error: ServiceError, request_id: str, headers: Mapping[str, str] | None = None) -> ProblemResponse:
-    """The response for `error`: `headers`, and `Retry-After` in whole seconds, at least one, if a retry can succeed."""
+    """The response for `error`.
+
+    It has `headers`, `Retry-After` in whole seconds, at least one, if a retry can succeed, and `Accept-Encoding` if the
+    body was compressed (RFC 9110, section 15.5.16).
+    """
     headers = dict(headers or {})
+    if isinstance(error, errors.UnsupportedContentEncoding):
+        headers["Accept-Encoding"] = "identity"
     if isinstance(error, Refused):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     return ProblemResponse(problem_of(error, request_id), headers)
@@ -159,6 +166,13 @@ def documented(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
         examples = response["content"][PROBLEM_MEDIA_TYPE]["examples"]
         examples[error.code] = {"summary": error.title, "value": example}
         response["description"] = ", ".join(f"`{code}`" for code in examples)
+        if issubclass(error, errors.UnsupportedContentEncoding):
+            response["headers"] = {
+                "Accept-Encoding": {
+                    "description": f"With `{error.code}`",
+                    "schema": {"type": "string", "const": "identity"},
+                }
+            }
         if issubclass(error, Refused):
             response["headers"] = {
                 "Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}

@@ -19,7 +19,14 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from service.api.request_context import request_context, services
-from service.errors import FieldError, InvalidOptions, MalformedBody, StorageFull, UnsupportedMediaType
+from service.errors import (
+    FieldError,
+    InvalidOptions,
+    MalformedBody,
+    StorageFull,
+    UnsupportedContentEncoding,
+    UnsupportedMediaType,
+)
 from service.recognition.cache import CacheControl
 from service.recognition.concurrency import within
 from service.recognition.options import MAX_FIELDS, Options, invalid_options, parse_options, unknown_field
@@ -27,13 +34,14 @@ from service.recognition.options import MAX_FIELDS, Options, invalid_options, pa
 logger = logging.getLogger(__name__)
 
 FORM = "multipart/form-data"
-RAW = ("audio/*", "application/octet-stream", "video/mp4", "video/webm", "video/3gpp")
-"""Content types of raw bodies. Browsers and phones declare audio-only recordings as video."""
+RAW = ("audio/*", "video/*", "application/octet-stream", "application/ogg")
+"""Documented content types of raw bodies. Others are taken too, except those of `_is_text_or_form`."""
 
 _RETRY_AFTER = 10.0
 _MAX_BYTES_IN_MEMORY = 1024 * 1024
 _MAX_LOGGED_NAME = 255
 _MAX_FIELD_BYTES = 16 * 1024
+_MAX_SHOWN_HEADER = 100
 _CHARSETS = ("utf-8", "utf8", "us-ascii", "iso-8859-1")
 
 _Body = tuple[deque[UploadFile], list[tuple[str, str]]]
@@ -78,7 +86,8 @@ async def receive_form(request: Request, file_fields: Sequence[str], max_files: 
     """
     media_type, parameters = _content_type(request)
     if media_type != FORM:
-        raise UnsupportedMediaType(f"The body must be {FORM}.")
+        sent = media_type[:_MAX_SHOWN_HEADER] or "a body without a content type"
+        raise UnsupportedMediaType(f"The body must be {FORM}, not {sent}.")
     return await _receive_form(request, parameters, file_fields, max_files)
 
 
@@ -112,10 +121,10 @@ async def receive_file(request: Request, file_fields: Sequence[str]) -> Received
     media_type, parameters = _content_type(request)
     if media_type == FORM:
         return await _receive_form(request, parameters, file_fields, max_files=1)
-    if media_type not in RAW and not media_type.startswith("audio/"):
+    if _is_text_or_form(media_type):
         raise UnsupportedMediaType(
             f"The body must be {FORM} with a part named {file_fields[0]}, or the audio itself under a content type "
-            "such as audio/wav or application/octet-stream."
+            f"such as audio/wav or application/octet-stream, not {media_type[:_MAX_SHOWN_HEADER]}."
         )
     options = parse_options(request.query_params.multi_items())
     files, _ = await _receive(request, _deadline(request, options), _read_raw(request))
@@ -184,9 +193,27 @@ class _WholeFormParser(MultiPartParser):
 
 
 def _content_type(request: Request) -> tuple[str, Mapping[bytes, bytes]]:
-    """The media type of the body in lower case, empty if none is given, and its parameters."""
+    """The media type of the body in lower case, empty if none is given, and its parameters.
+
+    Raises:
+        UnsupportedContentEncoding: if the body is compressed. Decoding it would need limits of its own, and formats
+            such as FLAC make audio smaller than gzip does.
+    """
+    codings = [coding.strip() for coding in ",".join(request.headers.getlist("content-encoding")).split(",")]
+    if any(coding.lower() not in ("", "identity") for coding in codings):
+        shown = ", ".join(filter(None, codings))[:_MAX_SHOWN_HEADER]
+        raise UnsupportedContentEncoding(f"The content encoding {shown} is not supported. Send the body uncompressed.")
     media_type, parameters = parse_options_header(request.headers.get("content-type"))
     return media_type.decode("latin-1"), parameters
+
+
+def _is_text_or_form(media_type: str) -> bool:
+    """Whether a body of this type was surely not meant as audio. Clients give audio many types, or none."""
+    return (
+        media_type.startswith(("text/", "multipart/"))
+        or media_type.endswith(("json", "xml"))
+        or media_type == "application/x-www-form-urlencoded"
+    )
 
 
 async def _read_raw(request: Request) -> _Body:

@@ -9,12 +9,20 @@ from pathlib import Path
 
 # fmt: off
 AUDIO_SUFFIXES = frozenset({
-    ".3g2", ".3gp", ".aac", ".aif", ".aifc", ".aiff", ".amr", ".asf", ".au", ".awb", ".caf", ".flac", ".gsm", ".m4a",
-    ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".snd", ".w64", ".wav", ".wave", ".weba", ".webm",
-    ".wma",
+    ".3g2", ".3ga", ".3gp", ".3gp2", ".3gpp", ".3gpp2", ".aac", ".adts", ".aif", ".aifc", ".aiff", ".amr", ".asf",
+    ".au", ".awb", ".bwf", ".caf", ".f4a", ".f4v", ".flac", ".gsm", ".m2ts", ".m4a", ".m4b", ".m4r", ".m4v", ".mka",
+    ".mkv", ".mov", ".mp1", ".mp2", ".mp3", ".mp4", ".mpa", ".mpga", ".oga", ".ogg", ".ogv", ".ogx", ".opus", ".qt",
+    ".rf64", ".snd", ".spx", ".w64", ".wav", ".wave", ".weba", ".webm", ".wma", ".wmv",
 })
 # fmt: on
-"""Suffixes of audio files that are looked for in directories; files named as arguments may have any name."""
+"""Suffixes of the formats that are decoded, for directories; files named as arguments may have any name."""
+
+_AMBIGUOUS_SUFFIXES = frozenset({".mts", ".ts"})
+"""Suffixes of MPEG transport streams, but also of TypeScript: in directories, their first bytes are looked at."""
+
+_TS_SYNC = b"G"
+_TS_PACKETS = ((0, 188), (4, 192))
+"""Where the first packet of a transport stream has its sync byte, and the size of packets; cameras prepend a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +96,29 @@ def _walk(directory: Path, unreadable: list[str]) -> Iterator[Path]:
                 continue
             if _is_directory(entry):
                 below.append(Path(entry))
-            elif Path(entry.name).suffix.lower() in AUDIO_SUFFIXES and (entry.is_symlink() or entry.is_file()):
-                yield Path(entry)  # a broken link is reported as an unreadable file
+            elif _may_be_audio(entry):
+                yield Path(entry)
         waiting.extend(reversed(below))
+
+
+def _may_be_audio(entry: os.DirEntry[str]) -> bool:
+    suffix = Path(entry.name).suffix.lower()
+    if suffix in _AMBIGUOUS_SUFFIXES:
+        return _is_transport_stream(entry)
+    # A broken link is reported as an unreadable file.
+    return suffix in AUDIO_SUFFIXES and (entry.is_symlink() or entry.is_file())
+
+
+def _is_transport_stream(entry: os.DirEntry[str]) -> bool:
+    """Whether the first two packets of a file begin as those of an MPEG transport stream; false if it is unreadable."""
+    try:
+        if not entry.is_file():  # opening a pipe would wait for a writer
+            return False
+        with Path(entry).open("rb") as file:
+            head = file.read(256)
+    except OSError:
+        return False
+    return any(head[at : at + 1] == head[at + size : at + size + 1] == _TS_SYNC for at, size in _TS_PACKETS)
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:

@@ -6,8 +6,9 @@ import numpy as np
 
 from service.results import Floats
 
-_EDGE = 4_500
-"""Hz. Telephones end at 3,400 and 8 kHz audio at 4,000; up to here resamplers leave some of the mirror image."""
+EDGE = 4_500
+"""Hz. Narrow-band audio has nothing above it. Telephones end at 3,400 and 8 kHz audio at 4,000; up to here resamplers
+leave some of the mirror image."""
 
 _TOP = 8_000
 """Hz. Power above says little about speech, and may be noise of converters."""
@@ -47,7 +48,7 @@ def is_narrow(samples: Floats, sampling_rate: int) -> bool:
         False if in any channel the loudest tenth of the frames has a mean power above 4.5 kHz of more than -30 dB
         relative to the voice.
     """
-    if sampling_rate <= 2 * _EDGE:
+    if sampling_rate <= 2 * EDGE:
         return True
     frames = _frames(samples, sampling_rate)
     length = frames.shape[2]
@@ -59,7 +60,7 @@ def is_narrow(samples: Floats, sampling_rate: int) -> bool:
         power *= np.float32(2 / (length * np.square(window).sum()))
         bin_width = sampling_rate / length
         voice = power[:, :, round(_VOICE[0] / bin_width) : round(_VOICE[1] / bin_width)].sum(axis=2)
-        above = power[:, :, round(_EDGE / bin_width) : round(_TOP / bin_width)].sum(axis=2)
+        above = power[:, :, round(EDGE / bin_width) : round(_TOP / bin_width)].sum(axis=2)
         loudest = max(1, above.shape[1] // _LOUDEST)
         above_edge = np.partition(above, -loudest, axis=1)[:, -loudest:].mean(axis=1)
         return not bool(np.any(above_edge > np.maximum(_RATIO * voice.mean(axis=1), _FLOOR)))

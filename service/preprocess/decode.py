@@ -8,13 +8,16 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Protocol
 
-from service.errors import AudioEmpty, AudioTruncated
+from service.errors import AudioEmpty, AudioTruncated, NotDecodable
 from service.preprocess import libsndfile
 from service.preprocess.byte_source import ByteSource, Data
 from service.preprocess.declared_length import read_header
 from service.preprocess.decoding_limits import DecodingLimits
 from service.preprocess.ffmpeg import sandbox
 from service.results import Floats, Waveform
+
+_ARCHIVES = {b"\x1f\x8b\x08": "gzip", b"PK\x03\x04": "ZIP"}
+"""The first bytes of compressed files, which are refused with the name of their format."""
 
 
 class AudioFile(Protocol):
@@ -64,6 +67,10 @@ def open_audio_file(source: ByteSource, limits: DecodingLimits) -> AudioFile:
     source.check()
     if source.size == 0:
         raise AudioEmpty("The file has no bytes.")
+    head = source.at(0, 4)
+    for signature, archive in _ARCHIVES.items():
+        if head.startswith(signature):
+            raise NotDecodable(f"The file is compressed with {archive}. Send the audio file in it.")
     header = read_header(source)
     if header.truncated:
         raise AudioTruncated("The file ends before the length that its header declares.")

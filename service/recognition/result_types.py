@@ -12,12 +12,14 @@ import numpy as np
 from pydantic import ConfigDict, Field, WithJsonSchema, with_config
 from typing_extensions import TypedDict
 
+from service.preprocess.bandwidth import EDGE
 from service.recognition.json_encoding import Base64
 from service.results import Floats
 
 Numbers = Annotated[Floats, WithJsonSchema({"type": "array", "items": {"type": "number"}})]
 Rows = Annotated[Floats, WithJsonSchema({"type": "array", "items": {"type": "array", "items": {"type": "number"}}})]
 Score = Annotated[np.float32, WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
+NarrowBand = Annotated[bool, Field(description=f"Nothing is above {EDGE / 1000} kHz, as on the telephone")]
 
 with_arrays = with_config(ConfigDict(arbitrary_types_allowed=True))
 """For types with numpy arrays, which pydantic cannot validate; they are used for the OpenAPI document only."""
@@ -47,7 +49,7 @@ class Audio(TypedDict):
     duration: Annotated[float, Field(description="Seconds")]
     sampling_rate: Annotated[int, Field(description="Hz")]
     channels: int
-    narrow_band: Annotated[bool, Field(description="True where nothing is heard above 4.5 kHz, as after a telephone")]
+    narrow_band: NarrowBand
     speech: NotRequired[
         Annotated[Stretch | None, Field(description="What is loud enough to be speech; null where the clip is silent")]
     ]
@@ -132,7 +134,7 @@ class SegmentedAudio(TypedDict):
     duration: Annotated[float, Field(description="Seconds")]
     sampling_rate: Annotated[int, Field(description="Hz")]
     channels: int
-    narrow_band: Annotated[bool, Field(description="Nothing is above 4 kHz, as on the telephone")]
+    narrow_band: NarrowBand
     speech_seconds: NotRequired[Annotated[float, Field(description="All segments together; without channels=split")]]
 
 

@@ -67,6 +67,7 @@ def test_every_error_is_a_problem_with_examples(document: dict[str, Any]) -> Non
         "408 upload_timeout",
         "413 body_too_large",
         "415 unsupported_media_type",
+        "415 unsupported_content_encoding",
         "422 invalid_options",
         "429 queue_full",
         "500 internal_error",

@@ -36,6 +36,7 @@ STATUSES = {
     errors.MessageTooLarge: 413,
     errors.NotDecodable: 415,
     errors.UnsupportedMediaType: 415,
+    errors.UnsupportedContentEncoding: 415,
     errors.InvalidRequest: 422,
     errors.InvalidMessage: 422,
     errors.InvalidOptions: 422,

@@ -7,7 +7,39 @@ from pathlib import Path
 
 import pytest
 
-from service.folders.finding import find_files
+from service.folders.finding import AUDIO_SUFFIXES, find_files
+from service.preprocess.decode import decode
+from tests.audio_samples import AMR, AMR_WB, encode, encode_av, speech
+
+FORMATS_OF_SUFFIXES = {
+    "wav-s16": ".wav .wave .bwf",
+    "rf64": ".rf64",
+    "w64": ".w64",
+    "aiff": ".aif .aifc .aiff",
+    "au": ".au .snd",
+    "caf": ".caf",
+    "flac": ".flac",
+    "ogg-vorbis": ".oga .ogg .ogv .ogx",
+    "ogg-opus": ".opus",
+    "gsm": ".gsm",
+    "mp3": ".mp3 .mpga",
+    "m4a": ".m4a .m4b .m4r",
+    "mp4": ".mp4 .m4v .f4a .f4v",
+    "mov": ".mov .qt",
+    "aac": ".aac .adts",
+    "mpegts": ".m2ts .mts .ts",
+    "webm": ".weba .webm",
+    "matroska": ".mka .mkv",
+    "3gp": ".3ga .3gp .3gpp",
+    "wma": ".asf .wma .wmv",
+    "3g2": ".3g2 .3gp2 .3gpp2",
+    "mp2": ".mp2 .mpa",
+    "spx": ".spx",
+    "amr": ".amr",
+    "awb": ".awb",
+}
+OTHER_MUXERS = {"3g2": "aac", "mp2": "mp2", "spx": "libspeex"}
+UNTESTED_SUFFIXES = {".mp1"}  # nothing here encodes MPEG layer I
 
 
 def make(root: Path, *names: str) -> None:
@@ -29,6 +61,52 @@ def test_audio_files_of_a_directory_are_found_in_the_order_of_names(tmp_path: Pa
     assert (listing.files[0].path, listing.files[0].size) == (tmp_path / "b.WAV", 5)
     assert listing.files[0].modified == pytest.approx((tmp_path / "b.WAV").stat().st_mtime)
     assert listing.unreadable == ()
+
+
+@pytest.mark.parametrize("form", FORMATS_OF_SUFFIXES)
+def test_the_suffixes_of_a_format_that_is_decoded_are_found(tmp_path: Path, form: str) -> None:
+    data = encoded(form)
+    assert decode(data, max_duration=30).samples.size
+    suffixes = FORMATS_OF_SUFFIXES[form].split()
+    for suffix in suffixes:
+        (tmp_path / f"a{suffix}").write_bytes(data)
+    assert sorted(names(tmp_path)) == sorted(f"a{suffix}" for suffix in suffixes)
+
+
+def encoded(form: str) -> bytes:
+    if form in ("amr", "awb"):
+        return (AMR if form == "amr" else AMR_WB).read_bytes()
+    rate = 8_000 if form == "gsm" else 16_000
+    samples = speech(rate)
+    return encode_av(samples, rate, form, OTHER_MUXERS[form]) if form in OTHER_MUXERS else encode(form, samples, rate)
+
+
+def test_every_suffix_has_a_format() -> None:
+    tested = {suffix for suffixes in FORMATS_OF_SUFFIXES.values() for suffix in suffixes.split()}
+    assert tested | UNTESTED_SUFFIXES == AUDIO_SUFFIXES | {".ts", ".mts"}
+
+
+def test_the_page_offers_the_same_suffixes() -> None:
+    page = Path(__file__).parents[2] / "service" / "page" / "index.html"
+    accept = page.read_text(encoding="utf-8").partition('accept="')[2].partition('"')[0]
+    assert accept.split(",") == ["audio/*", "video/*", *sorted(AUDIO_SUFFIXES)]
+
+
+def test_transport_streams_are_told_from_source_code(tmp_path: Path) -> None:
+    stream = encoded("mpegts")
+    with_times = b"".join(b"\0\0\0\0" + stream[at : at + 188] for at in range(0, len(stream), 188))
+    assert decode(with_times, max_duration=30).samples.size
+    (tmp_path / "camera.MTS").write_bytes(with_times)
+    (tmp_path / "stream.ts").write_bytes(stream)
+    (tmp_path / "module.mts").write_text("export const a = 1;\n" * 20)
+    (tmp_path / "source.ts").write_text("GET(" + "a" * 300)
+    (tmp_path / "texts.ts").write_text('<?xml version="1.0"?><TS></TS>')
+    (tmp_path / "short.ts").write_text("G")
+    (tmp_path / "empty.ts").write_bytes(b"")
+    (tmp_path / "gone.ts").symlink_to("nowhere.ts")
+    os.mkfifo(tmp_path / "pipe.ts")
+    assert names(tmp_path) == ["camera.MTS", "stream.ts"]
+    assert names(tmp_path / "source.ts") == ["source.ts"]
 
 
 def test_files_given_as_arguments_may_have_any_name_and_are_listed_once(tmp_path: Path) -> None:

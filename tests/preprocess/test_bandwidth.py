@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soxr
 
-from service.preprocess.bandwidth import is_narrow
+from service.preprocess.bandwidth import EDGE, is_narrow
 from service.preprocess.decode import decode
 from service.results import Floats
 from tests.audio_samples import AMR, AMR_WB, CLIPS, encode, encode_soundfile, speech
@@ -98,3 +101,26 @@ def test_any_rate_and_number_of_channels() -> None:
     for rate in (1_000, 8_001, 8_601, 9_999, 192_000, 768_000):
         for channels in (1, 32):
             assert is_narrow(np.zeros((channels, rate // 10), np.float32), rate)
+
+
+@pytest.mark.parametrize(("frequency", "narrow"), [(4_300, True), (4_700, False)])
+def test_the_edge(frequency: int, narrow: bool) -> None:
+    times = np.arange(16_000) / 16_000  # in frames of 16 ms a tone is about 125 Hz wide to each side
+    tones = np.sin(2 * np.pi * 1_000 * times) + np.sin(2 * np.pi * frequency * times)
+    samples: Floats = (tones[None] / 4).astype(np.float32)
+    assert is_narrow(samples, 16_000) == narrow
+
+
+TEXTS = {
+    "service/page/i18n/en.js": r"nothing above (\S+) kHz",
+    "service/page/i18n/zh.js": r"([0-9.]+) kHz 以上没有内容",
+    "service/results.py": r"nothing is above (\S+) kHz",
+    "docs/api.md": r"nothing is above (\S+) kHz",
+    "tests/api/openapi.json": r"Nothing is above (\S+) kHz",
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts_name_the_same_edge(name: str) -> None:
+    text = (Path(__file__).parents[2] / name).read_text(encoding="utf-8")
+    assert set(re.findall(TEXTS[name], text)) == {f"{EDGE / 1000}"}

@@ -256,3 +256,9 @@ def test_empty_wav() -> None:
 def test_no_bytes() -> None:
     with pytest.raises(AudioEmpty):
         decode(b"", max_duration=10)
+
+
+@pytest.mark.parametrize(("head", "name"), [(b"\x1f\x8b\x08\x00", "gzip"), (b"PK\x03\x04", "ZIP")])
+def test_compressed_files_are_named(head: bytes, name: str) -> None:
+    with pytest.raises(NotDecodable, match=name):
+        decode(head + encode("wav-s16", speech(seconds=0.1), 16_000), max_duration=30)

@@ -125,7 +125,9 @@ async def test_errors_of_the_whole_batch(client: httpx.AsyncClient, recognizer: 
     bad_label = await client.post("/recognize/batch", files=files(wav()), data={"labels": "joy"})
     assert fields(problem(bad_label, 422, "invalid_options")) == {"labels": "unknown_label"}
     raw = await client.post("/recognize/batch", content=wav(), headers={"content-type": "audio/wav"})
-    problem(raw, 415, "unsupported_media_type")
+    assert "audio/wav" in problem(raw, 415, "unsupported_media_type")["detail"]
+    untyped = await client.post("/recognize/batch", content=wav())
+    assert "without a content type" in problem(untyped, 415, "unsupported_media_type")["detail"]
     broken = await client.post(
         "/recognize/batch", content=b"--x", headers={"content-type": "multipart/form-data; boundary=x"}
     )

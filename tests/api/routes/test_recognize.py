@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,10 +12,12 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from service.api.request_body import RAW
+from service.results import SAMPLING_RATE
 from tests.api.answers import fields, problem
 from tests.api.conftest import serving
 from tests.api.double import RecognizerDouble
 from tests.api.sounds import AS_WAV, CLIP, as_wav, wav
+from tests.audio_samples import encode, speech
 from tests.inference.fake_backend import LABELS, WIDTH
 
 
@@ -77,11 +80,66 @@ async def test_raw_bodies(client: httpx.AsyncClient, media: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "media", ["", "text/plain", "application/json", "application/x-www-form-urlencoded", "multipart/mixed; boundary=x"]
+    "media",
+    [
+        "",
+        "application/ogg",
+        "application/mp4",
+        "application/x-matroska",
+        "application/x-download",
+        "binary/octet-stream",
+        "video/3gpp2",
+        "video/mp2t",
+        "video/ogg",
+        "video/quicktime",
+        "video/x-matroska",
+        "video/x-ms-asf",
+    ],
+)
+async def test_the_content_says_what_it_is(client: httpx.AsyncClient, media: str) -> None:
+    opus = encode("ogg-opus", speech(seconds=0.5), SAMPLING_RATE)
+    response = await client.post("/recognize", content=opus, headers={"content-type": media} if media else {})
+    assert response.status_code == 200
+
+
+async def test_a_request_without_a_body(client: httpx.AsyncClient) -> None:
+    problem(await client.post("/recognize"), 422, "audio_empty")
+
+
+@pytest.mark.parametrize(
+    "media",
+    [
+        "text/plain",
+        "application/json",
+        "application/problem+json",
+        "application/x-ndjson",
+        "application/xml",
+        "application/x-www-form-urlencoded",
+        "multipart/mixed; boundary=x",
+    ],
 )
 async def test_other_bodies(client: httpx.AsyncClient, media: str) -> None:
-    response = await client.post("/recognize", content=CLIP, headers={"content-type": media} if media else {})
-    assert "audio/wav" in problem(response, 415, "unsupported_media_type")["detail"]
+    response = await client.post("/recognize", content=CLIP, headers={"content-type": media})
+    detail = problem(response, 415, "unsupported_media_type")["detail"]
+    assert "audio/wav" in detail
+    assert media.partition(";")[0] in detail
+
+
+@pytest.mark.parametrize("path", ["/recognize", "/recognize/batch"])
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "br", "zstd", "identity, GZIP", "gzip, br", "unknown"])
+@pytest.mark.parametrize("form", [False, True])
+async def test_compressed_bodies(client: httpx.AsyncClient, path: str, coding: str, form: bool) -> None:
+    body: dict[str, Any] = {"files": {"file": ("a", CLIP)}} if form else {"content": gzip.compress(CLIP)}
+    response = await client.post(path, **body, headers={"content-encoding": coding})
+    assert coding in problem(response, 415, "unsupported_content_encoding")["detail"]
+    assert response.headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("coding", ["", "identity", "Identity, identity"])
+async def test_bodies_that_are_not_compressed(client: httpx.AsyncClient, coding: str) -> None:
+    response = await client.post("/recognize", content=CLIP, headers=AS_WAV | {"content-encoding": coding})
+    assert response.status_code == 200
+    assert "accept-encoding" not in response.headers
 
 
 async def test_large_uploads_are_spooled_to_disk(client: httpx.AsyncClient) -> None:
