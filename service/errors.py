@@ -154,10 +154,10 @@ class AudioTooShort(AudioError):
 
 
 class AudioTruncated(AudioError):
-    """The audio ends before the length that its header declares."""
+    """The audio is damaged, or the file ends before anything that can be decoded."""
 
     code = "audio_truncated"
-    title = "The audio is cut off"
+    title = "The audio is damaged or cut off"
 
 
 class AudioNotFinite(AudioError):

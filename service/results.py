@@ -33,11 +33,14 @@ MIN_SAMPLES = 400
 class Waveform:
     """Decoded audio: `samples` is float32 of shape (channel, time), `sampling_rate` in Hz.
 
-    Full scale is [-1, 1]; float files may exceed it.
+    Full scale is [-1, 1]; float files may exceed it. `truncated` says whether the file ends before its declared end;
+    `unread_bytes` follow behind its audio and were not decoded.
     """
 
     samples: Floats
     sampling_rate: int
+    truncated: bool = False
+    unread_bytes: int = 0
 
     @property
     def duration(self) -> float:
@@ -70,7 +73,7 @@ class DecodedFile:
     """A decoded file: the clips to score, and what it was.
 
     `duration` is in seconds, `sampling_rate` in Hz; `narrow_band` says whether nothing is above 4.5 kHz, as on
-    the telephone.
+    the telephone. `truncated` and `unread_bytes` are those of the waveform.
     """
 
     clips: tuple[Clip, ...]
@@ -78,6 +81,8 @@ class DecodedFile:
     sampling_rate: int
     channels: int
     narrow_band: bool
+    truncated: bool
+    unread_bytes: int
 
     @property
     def seconds(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -10,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service.data import EXAMPLES
 from service.inference.backends.onnx_backend import OnnxBackend
 from service.model.store import find
 from service.recognition.file import decode_clips
 from service.recognition.options import Options
 from service.recognition.scores import recognition
 from service.results import SAMPLING_RATE, Floats
-from tests.audio_samples import AMR, AMR_WB, CLIPS, FORMATS, Format, encode, speech
+from tests.audio_samples import AMR, AMR_WB, CLIPS, FORMATS, Format, encode, encode_av, speech
 
 RATES = (16_000, 22_050, 44_100, 48_000)
 NARROW = ("wav-gsm", "wav-g726", "gsm")
@@ -91,3 +93,37 @@ def test_mobile_formats_are_answered(backend: OnnxBackend, path: Path) -> None:
 @pytest.mark.parametrize("name", ["wav-alaw", "wav-ulaw"])
 def test_g711_at_eight_kilohertz_is_answered(backend: OnnxBackend, name: str) -> None:
     assert scores(backend, encode(name, speech(8_000), 8_000)).sum() == pytest.approx(1, abs=1e-5)
+
+
+def happy_with_size(size: int) -> bytes:
+    """The example with another size of its samples, in its chunk and in RIFF."""
+    data = bytearray((EXAMPLES / "happy.wav").read_bytes())
+    struct.pack_into("<I", data, data.index(b"data") + 4, size)
+    struct.pack_into("<I", data, 4, min(size + 36, 0xFFFFFFFF))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("size", [10**9, 2 * 10**9, 0x7FFE0000, 0xFFFFFFFF])
+def test_what_live_writers_declare_is_not_believed(backend: OnnxBackend, size: int) -> None:
+    data = happy_with_size(size)
+    assert np.array_equal(scores(backend, data), scores(backend, happy_with_size(99_158)))
+    decoded = decode_clips(io.BytesIO(data), Options(), 30.0, 30.0)
+    assert (round(decoded.duration, 6), decoded.truncated, decoded.unread_bytes) == (3.098688, False, 0)
+
+
+def test_a_chunk_without_its_pad_byte(backend: OnnxBackend) -> None:
+    happy = (EXAMPLES / "happy.wav").read_bytes()
+    data = happy[:36] + b"LIST" + struct.pack("<I", 13) + b"INFOISFT" + struct.pack("<I", 1) + b"x" + happy[36:]
+    found = scores(backend, data)
+    assert np.array_equal(found, scores(backend, happy))
+    assert found.max() == pytest.approx(0.712, abs=5e-4)
+
+
+@pytest.mark.parametrize("codec", ["libopus", "libvorbis", "flac", "libspeex"])
+def test_ogg_that_ends_within_a_page(codec: str) -> None:
+    rate = 48_000 if codec == "libopus" else 16_000
+    data = encode_av(np.tile(speech(rate), 2), rate, "ogg", codec)
+    whole, cut = (decode_clips(io.BytesIO(part), Options(), 30.0, 30.0) for part in (data, data[: len(data) * 9 // 10]))
+    assert not whole.truncated
+    assert cut.truncated
+    assert 0.5 < cut.duration < whole.duration

@@ -90,7 +90,10 @@ class TimeRange(TypedDict):
 
 
 class Audio(TypedDict):
-    """The decoded file: duration in seconds, sampling rate in Hz, and the range with speech (null if there is none)."""
+    """The decoded file: duration in seconds, sampling rate in Hz, and the range with speech (null if there is none).
+
+    `truncated` says whether the file ends before its declared end; `unread_bytes` behind the audio were not decoded.
+    """
 
     duration: float
     sampling_rate: int
@@ -98,6 +101,8 @@ class Audio(TypedDict):
     speech: NotRequired[TimeRange | None]
     speech_seconds: NotRequired[float]
     narrow_band: NotRequired[bool]
+    truncated: NotRequired[bool]
+    unread_bytes: NotRequired[int]
 
 
 class LabelScore(TypedDict):

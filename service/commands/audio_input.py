@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from service.commands.printing import length_notes
 from service.errors import MissingExtra, SetupError
 from service.extras import extra
 from service.preprocess.reader import open_reader
@@ -57,6 +58,8 @@ async def file_input(path: str, *, realtime: bool) -> AsyncIterator[AudioInput]:
         blocks = _blocks(reader.blocks())
         pieces = _in_real_time(blocks, reader.sampling_rate) if realtime else _at_full_speed(blocks)
         yield AudioInput(reader.sampling_rate, reader.channels, "f32le", pieces)
+        for note in length_notes(truncated=reader.truncated, unread_bytes=reader.unread_bytes):
+            print(f"{path}: {note}", file=sys.stderr)
 
 
 @asynccontextmanager

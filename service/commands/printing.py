@@ -16,7 +16,10 @@ _BAR_WIDTH = 30
 def print_result(path: Path, result: Mapping[str, object], options: Options) -> None:
     """Print the result of one file, recognised with these options."""
     file_result = cast("FileResult", result)
-    print(f"{path} ({file_result['audio']['duration']:.2f} s)")
+    audio = file_result["audio"]
+    seconds = f"{audio['duration']:.2f} s"
+    notes = length_notes(truncated=audio.get("truncated", False), unread_bytes=audio.get("unread_bytes", 0))
+    print(f"{path} ({'; '.join([seconds, *notes])})")
     if options.granularity == "segment":
         print(*_segment_lines(cast("SegmentedResult", result)), sep="\n")
         return
@@ -24,6 +27,12 @@ def print_result(path: Path, result: Mapping[str, object], options: Options) -> 
         print(f"  channel {channel['channel']}: {_scored(channel)}")
     for row in sorted(file_result.get("scores", []), key=lambda row: -row["score"]):
         print(f"  {_scored(row, width=10)} {_bar(float(row['score']))}")
+
+
+def length_notes(*, truncated: bool, unread_bytes: int) -> list[str]:
+    """What to say of a file that ends before its declared end, or of bytes behind its audio that were not decoded."""
+    notes = ["the file ends early"] if truncated else []
+    return notes + ([f"{unread_bytes} bytes behind the audio were not read"] if unread_bytes else [])
 
 
 def print_event(event: Any) -> None:

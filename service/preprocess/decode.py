@@ -11,7 +11,7 @@ from typing import Protocol
 from service.errors import AudioEmpty, AudioTruncated, NotDecodable
 from service.preprocess import libsndfile
 from service.preprocess.byte_source import ByteSource, Data
-from service.preprocess.declared_length import read_header
+from service.preprocess.declared_length import Header, read_header
 from service.preprocess.decoding_limits import DecodingLimits
 from service.preprocess.ffmpeg import sandbox
 from service.results import Floats, Waveform
@@ -25,10 +25,16 @@ class AudioFile(Protocol):
 
     Some formats declare no length (ADTS, AMR, GSM, MPEG-TS, MP3 without a Xing tag, anything written to a pipe). Such a
     file that was cut off cannot be told from a complete one.
+
+    Attributes:
+        sampling_rate: in Hz.
+        channels: number of channels.
+        ended_early: whether there were fewer samples than the file declares; known after the last block.
     """
 
     sampling_rate: int
     channels: int
+    ended_early: bool
 
     def read(self) -> Floats | None:
         """Decode the next block: float32 (channel, time), up to `block_frames` long; None after the last.
@@ -39,7 +45,7 @@ class AudioFile(Protocol):
             NotDecodable: the file turns out not to be audio, or it breaks the decoder.
             AudioEmpty: the file contains no samples.
             AudioTooLong: the audio exceeds the limits.
-            AudioTruncated: the audio is damaged, or ends before the length that its header declares.
+            AudioTruncated: the audio is damaged.
         """
 
     def read_all(self) -> Floats:
@@ -49,8 +55,8 @@ class AudioFile(Protocol):
         """Release the decoder. May be called more than once."""
 
 
-def open_audio_file(source: ByteSource, limits: DecodingLimits) -> AudioFile:
-    """Detect the format of a file and open it with its decoder.
+def open_audio_file(source: ByteSource, limits: DecodingLimits) -> tuple[AudioFile, Header]:
+    """Detect the format of a file and open it with its decoder; also returns what the file says about its length.
 
     Args:
         source: the file.
@@ -60,7 +66,7 @@ def open_audio_file(source: ByteSource, limits: DecodingLimits) -> AudioFile:
         NotDecodable: not audio in a supported format, no audio stream, or rate or channels out of bounds.
         AudioEmpty: no bytes or no samples.
         AudioTooLong: the audio is known to exceed the limits.
-        AudioTruncated: the file ends before the length that its header declares.
+        AudioTruncated: the file ends before its declared end, and nothing that is there can be decoded.
         QueueFull: too many files are being decoded block by block.
         ServiceError: the upload cannot be read back or no decoder can be started; not the client's fault.
     """
@@ -72,11 +78,22 @@ def open_audio_file(source: ByteSource, limits: DecodingLimits) -> AudioFile:
         if head.startswith(signature):
             raise NotDecodable(f"The file is compressed with {archive}. Send the audio file in it.")
     header = read_header(source)
-    if header.truncated:
-        raise AudioTruncated("The file ends before the length that its header declares.")
-    if header.kind in libsndfile.KINDS and (file := libsndfile.try_open(source, limits)):
-        return file
-    return sandbox.FFmpegFile(source, limits)
+    source = header.joined or source
+    try:
+        file: AudioFile | None = None
+        if header.kind in libsndfile.KINDS:
+            file = libsndfile.try_open(source, limits)
+        return file or sandbox.FFmpegFile(source, limits), header
+    except (NotDecodable, AudioEmpty) as error:
+        if header.index_missing:
+            raise AudioTruncated(
+                "The file has no index (the box moov), which recorders write last; without it no audio can be found."
+            ) from error
+        if header.truncated:
+            raise AudioTruncated(
+                f"The file ends before its declared end, and nothing that is there can be decoded. {error.detail}"
+            ) from error
+        raise
 
 
 def decode(data: Data, *, max_duration: float) -> Waveform:
@@ -94,13 +111,16 @@ def decode(data: Data, *, max_duration: float) -> Waveform:
         NotDecodable: not audio in a supported format, no audio stream, or rate or channels out of bounds.
         AudioEmpty: no bytes or no samples.
         AudioTooLong: longer than `max_duration`, or more samples over all channels than fit into memory.
-        AudioTruncated: the audio is damaged, or ends before the length that its header declares.
+        AudioTruncated: the audio is damaged, or the file ends early and nothing that is there can be decoded.
         ServiceError: the upload cannot be read back or no decoder can be started; not the client's fault.
     """
     source = ByteSource(data)
     try:
-        with closing(open_audio_file(source, DecodingLimits(max_duration, whole=True))) as file:
-            return Waveform(file.read_all(), file.sampling_rate)
+        file, header = open_audio_file(source, DecodingLimits(max_duration, whole=True))
+        with closing(file):
+            samples = file.read_all()
+        truncated = header.truncated or file.ended_early
+        return Waveform(samples, file.sampling_rate, truncated=truncated, unread_bytes=header.unread_bytes)
     finally:
         # If the upload itself could not be read, that is the error, whatever the decoder made of it.
         source.check()

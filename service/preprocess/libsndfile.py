@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+import numpy as np
 import soundfile
 
 from service.errors import AudioEmpty, AudioTruncated
@@ -23,7 +24,7 @@ _UNKNOWN_LENGTH = 1 << 60
 """The number of frames that libsndfile reports from here on means that the file declares no length."""
 
 _TOLERANCE = 0.05
-"""Seconds that may be missing before a file counts as truncated."""
+"""Seconds that may be missing before a file counts as truncated or damaged."""
 
 
 class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc] # soundfile has no types that mypy follows
@@ -41,15 +42,19 @@ class LibsndfileFile:
     """A file opened with libsndfile; see `service.preprocess.decode.AudioFile`.
 
     Args:
-        file: at its beginning, with a known length of at least one frame.
+        file: at its beginning.
+        source: its bytes.
+        frames: how many it has per channel at most, at least one.
     """
 
-    def __init__(self, file: _SequentialFile) -> None:
+    def __init__(self, file: _SequentialFile, source: ByteSource, frames: int) -> None:
         self._file = file
+        self._source = source
         self.sampling_rate: int = file.samplerate
         self.channels: int = file.channels
-        self._declared: int = file.frames
-        self._left = self._declared
+        self.ended_early = False
+        self._frames = frames
+        self._left = frames
 
     def read(self) -> Floats | None:
         """Decode the next block; None after the last. For the errors see `service.preprocess.decode.AudioFile`."""
@@ -61,7 +66,7 @@ class LibsndfileFile:
     def read_all(self) -> Floats:
         """Decode everything at once; raises as `read` does."""
         # The array occupies memory only where libsndfile writes samples, whatever length the header declares.
-        return self._read(self._declared)
+        return self._read(self._frames)
 
     def close(self) -> None:
         """Close the file."""
@@ -69,25 +74,30 @@ class LibsndfileFile:
 
     def _read(self, frames: int) -> Floats:
         wanted = min(frames, self._left)
+        begin = self._frames - self._left
+        samples: Floats = np.empty((wanted, self.channels), np.float32)
         try:
-            samples: Floats = self._file.read(wanted, dtype="float32", always_2d=True)
+            samples = self._file.read(out=samples)
         except soundfile.SoundFileError as error:
-            raise AudioTruncated("The audio is damaged or ends early.") from error
+            # An error may also mean that the file ends within a frame; the frames before it have been decoded.
+            if self._source.tell() < self._source.size:
+                raise AudioTruncated("The audio is damaged.") from error
+            samples = samples[: self._file.tell() - begin]
         self._left -= len(samples)
         if len(samples) < wanted:
             self._check_early_end()
         return samples.T
 
     def _check_early_end(self) -> None:
-        """Accept an end before the declared one where hardly anything is missing."""
-        decoded = self._declared - self._left
-        if self._left > _TOLERANCE * self.sampling_rate:
-            raise AudioTruncated(
-                f"The header declares {self._declared / self.sampling_rate:.2f} s of audio, "
-                f"but it ends after {decoded / self.sampling_rate:.2f} s."
-            )
+        """Accept an early end where the header may declare more than there is, or hardly anything is missing."""
+        decoded = self._frames - self._left
         if not decoded:
             raise AudioEmpty("The file contains no samples.")
+        if self._left > _TOLERANCE * self.sampling_rate:
+            if self._file.format != "FLAC":  # all others declare the length that is there
+                seconds = f"{decoded / self.sampling_rate:.2f} of {self._frames / self.sampling_rate:.2f} s"
+                raise AudioTruncated(f"The audio is damaged: only {seconds} can be decoded.")
+            self.ended_early = True
         self._left = 0
 
 
@@ -99,20 +109,40 @@ def try_open(source: ByteSource, limits: DecodingLimits) -> LibsndfileFile | Non
         limits: how much audio may be decoded.
 
     Raises:
-        AudioTooLong: the header declares more than the limits allow; the file would be too long or truncated.
+        AudioTooLong: there is more than the limits allow.
         NotDecodable: the sampling rate or the number of channels is out of bounds.
     """
-    source.seek(0)
-    try:
-        file = _SequentialFile(source)
-    except (soundfile.LibsndfileError, TypeError):
+    file = _open(source)
+    if file is None:
         return None
     with ExitStack() as stack:
         stack.callback(file.close)
         budget = limits.frames(file.samplerate, file.channels)
-        if not 0 < file.frames < _UNKNOWN_LENGTH:
+        frames: int = file.frames
+        if not 0 < frames < _UNKNOWN_LENGTH:
             return None
-        if file.frames > budget:
+        if frames > budget and _has_frame(file, budget):
             raise limits.too_long(file.samplerate, file.channels)
-        stack.pop_all()
-    return LibsndfileFile(file)
+        if frames <= budget:
+            stack.pop_all()
+            return LibsndfileFile(file, source, frames)
+    # The header declares more than there is, and more than the limits allow. The search has moved the decoder.
+    file = _open(source)
+    return None if file is None else LibsndfileFile(file, source, budget)
+
+
+def _open(source: ByteSource) -> _SequentialFile | None:
+    source.seek(0)
+    try:
+        return _SequentialFile(source)
+    except (soundfile.LibsndfileError, TypeError):
+        return None
+
+
+def _has_frame(file: _SequentialFile, frame: int) -> bool:
+    """Whether there is a sample with this number, whatever the header declares."""
+    try:
+        file.seek(frame)
+        return bool(len(file.read(1)))
+    except soundfile.SoundFileError:
+        return False

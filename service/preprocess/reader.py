@@ -8,6 +8,7 @@ from typing import Self
 
 from service.errors import ServiceError
 from service.preprocess.byte_source import ByteSource, Data
+from service.preprocess.declared_length import Header
 from service.preprocess.decode import AudioFile, open_audio_file
 from service.preprocess.decoding_limits import DecodingLimits
 from service.results import Floats
@@ -19,15 +20,23 @@ class AudioReader:
     Attributes:
         sampling_rate: in Hz.
         channels: number of channels.
+        unread_bytes: behind the audio, which are not decoded.
     """
 
-    def __init__(self, source: ByteSource, file: AudioFile) -> None:
+    def __init__(self, source: ByteSource, file: AudioFile, header: Header) -> None:
         self.sampling_rate = file.sampling_rate
         self.channels = file.channels
+        self.unread_bytes = header.unread_bytes
+        self._header = header
         self._source = source
         self._file = file
         self._closed = False
         self._lock = Lock()
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the file ends before its declared end; of some formats known only after the last block."""
+        return self._header.truncated or self._file.ended_early
 
     def blocks(self) -> Iterator[Floats]:
         """Decode block by block, at most about one block ahead of the caller.
@@ -85,8 +94,8 @@ def open_reader(data: Data, *, max_duration: float) -> AudioReader:
     """
     source = ByteSource(data)
     try:
-        file = open_audio_file(source, DecodingLimits(max_duration, whole=False))
+        file, header = open_audio_file(source, DecodingLimits(max_duration, whole=False))
     except ServiceError:
         source.check()
         raise
-    return AudioReader(source, file)
+    return AudioReader(source, file, header)

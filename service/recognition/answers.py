@@ -68,7 +68,10 @@ def file_result(file: DecodedFile, recognitions: Sequence[Recognition], options:
         "sampling_rate": file.sampling_rate,
         "channels": file.channels,
         "narrow_band": file.narrow_band,
+        "truncated": file.truncated,
     }
+    if file.unread_bytes:
+        audio["unread_bytes"] = file.unread_bytes
     results = [result_of(recognition, options) for recognition in recognitions]
     stretches = [_stretch(recognition.speech) for recognition in recognitions]
     if options.channels == "split":

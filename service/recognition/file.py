@@ -174,4 +174,12 @@ def decode_clips(file: BinaryIO, options: Options, longest_clip: float, max_dura
         frame_embeddings=options.embedding == "frame",
     )
     narrow = is_narrow(waveform.samples, waveform.sampling_rate)
-    return DecodedFile(tuple(clips), waveform.duration, waveform.sampling_rate, waveform.channels, narrow)
+    return DecodedFile(
+        tuple(clips),
+        waveform.duration,
+        waveform.sampling_rate,
+        waveform.channels,
+        narrow,
+        waveform.truncated,
+        waveform.unread_bytes,
+    )

@@ -182,7 +182,10 @@ class SegmentTotals:
             "sampling_rate": self._recording.sampling_rate,
             "channels": self._recording.channels,
             "narrow_band": self._recording.narrow_band,
+            "truncated": self._recording.truncated,
         }
+        if self._recording.unread_bytes:
+            audio["unread_bytes"] = self._recording.unread_bytes
         if self._split:
             channels = [
                 {"channel": channel, "speech_seconds": self._seconds(channel), **self._overall(channel, segments)}

@@ -26,6 +26,7 @@ class Recording:
     Attributes:
         sampling_rate: in Hz.
         channels: number of channels.
+        unread_bytes: behind the audio, which are not decoded.
 
     Raises:
         AudioError: if the beginning of the audio is not usable.
@@ -37,6 +38,7 @@ class Recording:
         self._reader = open_reader(file, max_duration=max_duration)
         self.sampling_rate = self._reader.sampling_rate
         self.channels = self._reader.channels
+        self.unread_bytes = self._reader.unread_bytes
         self._trim = options.trim
         try:
             self._cut = FileCut(self._reader, channels=options.channels, start=options.start, end=options.end)
@@ -54,6 +56,11 @@ class Recording:
     def narrow_band(self) -> bool:
         """Whether the audio read so far has no sound above the telephone band."""
         return self._cut.narrow_band
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the file ends before its declared end; after the last step."""
+        return self._reader.truncated
 
     def step(self) -> Sequence[ChannelUtterance] | None:
         """Read some more seconds; returns the utterances that are complete now, or None at the end of the file.

@@ -24,6 +24,9 @@ NarrowBand = Annotated[bool, Field(description=f"Nothing is above {EDGE / 1000} 
 with_arrays = with_config(ConfigDict(arbitrary_types_allowed=True))
 """For types with numpy arrays, which pydantic cannot validate; they are used for the OpenAPI document only."""
 
+Truncated = Annotated[bool, Field(description="True if the file ends before its declared end; the rest is answered")]
+UnreadBytes = Annotated[int, Field(description="Bytes behind the audio that were not decoded; only if there are any")]
+
 
 class ModelSummary(TypedDict):
     """The model that answered."""
@@ -50,6 +53,8 @@ class Audio(TypedDict):
     sampling_rate: Annotated[int, Field(description="Hz")]
     channels: int
     narrow_band: NarrowBand
+    truncated: Truncated
+    unread_bytes: NotRequired[UnreadBytes]
     speech: NotRequired[
         Annotated[Stretch | None, Field(description="What is loud enough to be speech; null where the clip is silent")]
     ]
@@ -135,6 +140,8 @@ class SegmentedAudio(TypedDict):
     sampling_rate: Annotated[int, Field(description="Hz")]
     channels: int
     narrow_band: NarrowBand
+    truncated: Truncated
+    unread_bytes: NotRequired[UnreadBytes]
     speech_seconds: NotRequired[Annotated[float, Field(description="All segments together; without channels=split")]]
 
 

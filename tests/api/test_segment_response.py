@@ -18,11 +18,13 @@ from tests.api.conftest import serving
 from tests.api.double import RecognizerDouble
 from tests.api.segment_lines import NDJSON, ask, parsed, problem_at_the_end, streamed, whole
 from tests.api.sounds import call, wav
+from tests.audio_samples import encode, speech
 from tests.inference.fake_backend import WIDTH
 
 AGENT = [(1.0, 4.0), (9.0, 13.0)]
 CUSTOMER = [(5.0, 8.0)]
 CALL = call(15.0, AGENT, CUSTOMER)
+M4A = encode("m4a", speech(), 16_000)
 TIMES = [(1.0, 4.0), (5.0, 8.0), (9.0, 13.0)]
 SILENCE = call(15.0, [], [])
 
@@ -49,7 +51,7 @@ async def test_a_mix(client: httpx.AsyncClient, recognizer: RecognizerDouble) ->
     answer = await whole(client, CALL)
     assert set(answer) == {"id", "model", "audio", "label", "score", "scores", "segments"}
     audio = answer["audio"]
-    assert set(audio) == {"duration", "sampling_rate", "channels", "narrow_band", "speech_seconds"}
+    assert set(audio) == {"duration", "sampling_rate", "channels", "narrow_band", "truncated", "speech_seconds"}
     assert (audio["duration"], audio["sampling_rate"], audio["channels"]) == (15.0, 8000, 2)
     assert audio["speech_seconds"] == pytest.approx(10, abs=0.5)
     segments = answer["segments"]
@@ -60,6 +62,22 @@ async def test_a_mix(client: httpx.AsyncClient, recognizer: RecognizerDouble) ->
     check_overall(answer, segments)
     assert [clip.sampling_rate for clip in recognizer.clips] == [8000] * 3
     assert all(clip.trim for clip in recognizer.clips)
+
+
+async def test_a_file_that_ends_early(client: httpx.AsyncClient) -> None:
+    cut = CALL[: len(CALL) * 2 // 3]
+    answer = await whole(client, cut)
+    assert answer["audio"]["truncated"]
+    assert answer["audio"]["duration"] == pytest.approx(10, abs=0.1)
+    assert len(answer["segments"]) == 3
+    assert (await streamed(client, cut))[-1]["audio"] == answer["audio"]
+    flac = call(60.0, AGENT, CUSTOMER, container="FLAC")  # which shows only at its end that it ends early
+    assert (await streamed(client, flac[: len(flac) * 2 // 3]))[-1]["audio"]["truncated"]
+    assert not (await streamed(client, flac))[-1]["audio"]["truncated"]
+
+
+async def test_bytes_behind_the_audio_are_mentioned(client: httpx.AsyncClient) -> None:
+    assert (await whole(client, CALL + b"behind" * 100))["audio"]["unread_bytes"] == 600
 
 
 async def test_split_channels(client: httpx.AsyncClient) -> None:
@@ -206,7 +224,7 @@ async def test_invalid_options(
 
 @pytest.mark.parametrize(
     ("sound", "status", "code"),
-    [(b"no audio", 415, "audio_not_decodable"), (b"", 422, "audio_empty"), (CALL[:5000], 422, "audio_truncated")],
+    [(b"no audio", 415, "audio_not_decodable"), (b"", 422, "audio_empty"), (M4A[:-4000], 422, "audio_truncated")],
 )
 @pytest.mark.parametrize("accept", ["*/*", NDJSON])
 async def test_invalid_audio_is_refused_before_the_response_begins(

@@ -37,6 +37,12 @@ def test_scores_are_sorted_and_shown_as_bars(capsys: pytest.CaptureFixture[str])
     )
 
 
+def test_an_early_end_and_unread_bytes_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    audio = {"duration": 2.5, "truncated": True, "unread_bytes": 1234}
+    (line,) = printed(capsys, {"audio": audio}, {})
+    assert line == "a.wav (2.50 s; the file ends early; 1234 bytes behind the audio were not read)"
+
+
 def test_segments_have_their_times_and_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
     result = {
         "audio": {"duration": 70.0, "speech_seconds": 6.25},

@@ -24,7 +24,7 @@ from service.settings.settings import Settings
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import listening
 from tests.api.stream.talking import RATE, words
-from tests.audio_samples import AMR
+from tests.audio_samples import AMR, encode
 
 KEY = "0123456789abcdef-first"
 
@@ -146,12 +146,24 @@ def test_invalid_channels(channels: str, capsys: pytest.CaptureFixture[str]) -> 
     assert "must be mix, split, or the index" in capsys.readouterr().err
 
 
-def test_a_truncated_file_ends_the_stream(url: str, call: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_file_ends_the_stream(url: str, call: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command ends immediately, without waiting for the idle timeout of the service."""
+    samples, rate = soundfile.read(call, dtype="float32", always_2d=True)
+    data = encode("flac", samples.T, rate)
+    call.write_bytes(data[: len(data) // 2] + bytes(len(data) // 2))
+    assert run(call, "--url", url) == 1
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_a_file_that_ends_early_is_sent_as_far_as_it_goes(
+    url: str, call: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = call.read_bytes()
     call.write_bytes(data[: len(data) // 2])
-    assert run(call, "--url", url) == 1
-    assert "ends before" in capsys.readouterr().err
+    assert run(call, "--url", url) == 0
+    printed = capsys.readouterr()
+    assert "result over" in printed.out
+    assert "ends early" in printed.err
 
 
 class Microphone:

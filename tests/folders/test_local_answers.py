@@ -74,7 +74,19 @@ def test_limits(open_model: Callable[[], Backend], tmp_path: Path) -> None:
     assert code_of(recognize(open_model, path, SEGMENTS, 2)) == "audio_too_long"
 
 
-def test_a_file_that_ends_early_is_an_error(open_model: Callable[[], Backend], tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [Options(), SEGMENTS])
+def test_a_file_that_ends_early_is_answered(
+    open_model: Callable[[], Backend], tmp_path: Path, options: Options
+) -> None:
+    path = tmp_path / "talk.wav"
+    whole = call(10.0, [(1.0, 4.0)])
+    path.write_bytes(whole[: len(whole) // 2])
+    audio = recognize(open_model, path, options)["audio"]
+    assert audio["truncated"]
+    assert audio["duration"] == pytest.approx(5, abs=0.01)
+
+
+def test_a_damaged_file_is_an_error(open_model: Callable[[], Backend], tmp_path: Path) -> None:
     path = tmp_path / "talk.flac"
     whole = call(40.0, [(1.0, 4.0), (20.0, 30.0)], container="FLAC")
     path.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) // 2))

@@ -207,7 +207,8 @@ def test_too_long_audio_can_be_analysed_in_segments(
 
 
 def test_an_hour_is_neither_decoded_nor_drawn_in_full(page: Page, call: Path) -> None:
-    audio = {"duration": 3600.0, "sampling_rate": 44100, "channels": 2, "narrow_band": True, "speech_seconds": 2700.0}
+    audio = {"duration": 3600.0, "sampling_rate": 44100, "channels": 2, "narrow_band": True}
+    audio |= {"truncated": True, "unread_bytes": 1234, "speech_seconds": 2700.0}
     lines: Lines = [{"type": "start", "id": "1", "model": MODEL, "audio": {"sampling_rate": 44100, "channels": 2}}]
     lines += [segment(2.4 * number, 2.4 * number + 2) for number in range(1200)]
     timings = {"decode": 1.0, "queue": 1.0, "preprocess": 1.0, "inference": 9.0}
@@ -221,6 +222,8 @@ def test_an_hour_is_neither_decoded_nor_drawn_in_full(page: Page, call: Path) ->
     expect(page.locator("#segments tr")).to_have_count(1000)
     expect(page.locator("#segments-more")).to_have_text("And 200 more; segments.csv has all.")
     expect(page.locator("#details")).to_contain_text("Narrow")
+    expect(page.locator("#details")).to_contain_text("The file ends early")
+    expect(page.locator("#details")).to_contain_text("1234 bytes behind the audio")
     expect(page.locator("#clock")).to_have_text("0:00.0 / 1:00:00.0")
     page.get_by_role("button", name="Zoom in").click()
     whole, box = (page.locator(part).bounding_box() for part in ("#tracks", "#tracks-scroll"))

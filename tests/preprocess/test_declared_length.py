@@ -69,6 +69,75 @@ def test_a_few_missing_bytes_are_accepted(name: str) -> None:
     assert not header_of(made(name)[:-44]).truncated
 
 
+@pytest.mark.parametrize("size", [200_000, 10**9 + 5_000, 1_234_567_890, 0x7FFD0000])
+@pytest.mark.parametrize(("name", "tag", "order"), [("wav-s16", b"data", "<"), ("aiff", b"SSND", ">")])
+def test_other_sizes_are_declared(name: str, tag: bytes, order: str, size: int) -> None:
+    data = made(name)
+    struct.pack_into(f"{order}I", data, data.index(tag) + 4, size)
+    assert header_of(data).truncated
+
+
+@pytest.mark.parametrize("name", ["au", "caf", "flac", "m4a", "wma"])
+def test_a_second_file_is_unread(name: str) -> None:
+    data = made(name)
+    assert header_of(data + data).unread_bytes == len(data)
+
+
+@pytest.mark.parametrize("name", sorted(set(KINDS) - {"w64", *UNDECLARED}))
+@pytest.mark.parametrize("behind", [b"", b"TAG" + bytes(range(125)), bytes(5_000), b"\r\n"])
+def test_tags_and_zeros_are_not_unread_audio(name: str, behind: bytes) -> None:
+    assert header_of(made(name) + behind).unread_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("tag", "size"),
+    [
+        (b"ID3\3\0\0\0\0\1\x7f", 10 + 255),
+        (b"APETAGEX" + struct.pack("<IIII8x", 2000, 300, 1, 0xA0000000), 32 + 300),
+        (b"TAG", 128),
+    ],
+)
+def test_what_follows_a_tag_is_unread(tag: bytes, size: int) -> None:
+    data = made("wav-s16") + tag.ljust(size, b"\1")
+    assert header_of(data).unread_bytes == 0
+    assert header_of(data + b"\1" * 1000).unread_bytes == 1000
+
+
+def test_the_first_buffer_alone_is_declared() -> None:
+    """A recorder that stopped before it could correct its header."""
+    data = made("wav-s16")
+    struct.pack_into("<I", data, data.index(b"data") + 4, 4096)
+    assert header_of(data).unread_bytes == len(data) - 44 - 4096
+
+
+def test_fragments_are_read_with_the_first_index() -> None:
+    box = struct.Struct(">I4s")
+    mp4 = b"".join(box.pack(size + 8, name) + bytes(size) for size, name in ((16, b"ftyp"), (99, b"moov")))
+    fragment = box.pack(108, b"moof") + bytes(100) + box.pack(1008, b"mdat") + bytes(1000)
+    assert header_of(mp4 + fragment + mp4 + fragment) == Header("mp4")
+    assert header_of(mp4 + fragment + mp4[:24] + mp4[24:] + box.pack(1008, b"mdat") + b"\1" * 1000).unread_bytes > 1000
+    assert header_of(mp4 + fragment + fragment[:900]).truncated
+
+
+def test_an_mp4_without_index() -> None:
+    data = made("m4a")
+    assert not header_of(data).index_missing
+    assert header_of(data[:-2000]).index_missing
+    struct.pack_into(">I", data, data.index(b"mdat") - 4, 0)
+    assert header_of(data[: data.index(b"moov") - 4]).index_missing
+
+
+def test_a_picture_is_no_audio_without_index() -> None:
+    box = struct.Struct(">I4s4x")
+    heic = box.pack(12, b"ftyp") + box.pack(12, b"meta") + box.pack(12, b"mdat")
+    assert not header_of(heic + bytes(20)).index_missing
+
+
+def test_an_ogg_packet_that_continues_on_a_missing_page() -> None:
+    page = b"OggS" + bytes(22) + b"\2" + b"\xff\xff" + bytes(510)
+    assert header_of(made("ogg-opus") + page).truncated
+
+
 def test_an_ogg_page_that_lacks_a_byte_is_missing() -> None:
     data = made("ogg-opus")
     assert header_of(data[:-1]).truncated
@@ -77,7 +146,9 @@ def test_an_ogg_page_that_lacks_a_byte_is_missing() -> None:
     assert not header_of(data[:last]).truncated  # a live recording without a last page
 
 
-@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF])
+@pytest.mark.parametrize(
+    "size", [0, 10**9, 2 * 10**9, 2 * 10**9 - 36, 1 << 30, 0x7FFE0000, 0x7FFFF000, 0x7FFFFFFF, 0x80000024, 0xFFFFFFFF]
+)
 @pytest.mark.parametrize(("name", "tag", "order"), [("wav-s16", b"data", "<"), ("aiff", b"SSND", ">")])
 def test_sizes_that_mean_unknown(name: str, tag: bytes, order: str, size: int) -> None:
     data = made(name)
@@ -99,7 +170,9 @@ def test_unknown_sizes_of_other_formats() -> None:
     struct.pack_into("<QQ", rf64, rf64.index(b"ds64") + 8, 0, 0)
     for data in (au, caf, webm, mp4, rf64):
         assert not header_of(data).truncated
+    for data in (au, caf, mp4, rf64):
         assert not header_of(data[: len(data) // 2]).truncated
+    assert header_of(webm[: len(webm) // 2]).truncated  # in a cluster, which declares its size
 
 
 def test_big_endian_wav() -> None:
@@ -145,6 +218,13 @@ def test_mp3_with_vbri() -> None:
         b"OggS",
         b"\x1a\x45\xdf\xa3",
         b"ID3",
+        b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0",
+        b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + bytes(16) + b"data",
+        b"FORM\0\0\0\0AIFFCOMM\0\0\0\x12" + bytes(18) + b"SSND",
+        b"\0\0\0\x08ftyp\0\0\0\x08moov\0\0\0\x08moov",
+        b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67\xff",
+        b"fLaC\0\0\0\x22" + bytes(13) + b"\1",
+        b".snd",
     ],
 )
 @given(rest=st.binary(max_size=80))

@@ -45,7 +45,7 @@ def answer_of(seed: int, seconds: float = 3.0, **options: Any) -> tuple[Key, Cac
     asked = parse_options(options.items())
     samples = np.random.default_rng(seed).uniform(-0.3, 0.3, round(16_000 * seconds)).astype(np.float32)
     clip = Clip(samples, 16_000, frame_embeddings=asked.embedding == "frame")
-    decoded = DecodedFile((clip,), seconds, 16_000, 1, narrow_band=False)
+    decoded = DecodedFile((clip,), seconds, 16_000, 1, narrow_band=False, truncated=False, unread_bytes=0)
     output = answer(clip, len(MODEL.labels))
     found = recognition(output, MODEL, granularity=asked.granularity, embedding=asked.embedding)
     cached = CachedFile(file_result(decoded, [found], asked), ("happy",), seconds)

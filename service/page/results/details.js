@@ -50,6 +50,12 @@ export function showDetails(job, { answer, timings, cached }, { speech, speechSe
   if (audio.narrow_band) {
     details.push(['details.band', { text: 'details.band.narrow' }]);
   }
+  if (audio.truncated) {
+    details.push(['details.length', { text: 'details.length.truncated' }]);
+  }
+  if (audio.unread_bytes) {
+    details.push(['details.length', { text: 'details.length.unread', values: { bytes: audio.unread_bytes } }]);
+  }
   const { id, dtype, device, backend, revision } = model;
   details.push(
     ['details.model', model.demonstration ? { text: 'details.model.demonstration', values: { id } } : id],

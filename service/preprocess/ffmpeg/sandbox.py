@@ -92,6 +92,9 @@ class FFmpegFile:
         ServiceError: no child can be started.
     """
 
+    ended_early = False
+    """FFmpeg reads what is there."""
+
     def __init__(self, source: ByteSource, limits: DecodingLimits) -> None:
         self._source = source
         self._limits = limits

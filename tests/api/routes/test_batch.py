@@ -54,6 +54,11 @@ async def test_each_file_has_a_result_or_a_problem_in_order(
     assert recognizer.permits == 0
 
 
+async def test_files_that_end_early_are_answered(client: httpx.AsyncClient) -> None:
+    items = (await ask(client, wav(), wav()[:-8_000]))["items"]
+    assert [item["result"]["audio"]["truncated"] for item in items] == [False, True]
+
+
 async def test_options_apply_to_all_files(client: httpx.AsyncClient) -> None:
     answer = await ask(
         client, wav(), wav(channels=2), channels="split", embedding="frame", encoding="base64", granularity="frame"

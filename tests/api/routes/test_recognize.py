@@ -52,6 +52,7 @@ async def test_the_answer_for_a_clip(client: httpx.AsyncClient) -> None:
             "sampling_rate": 16_000,
             "channels": 1,
             "narrow_band": False,
+            "truncated": False,
             "speech": {"start": 0.0, "end": 0.5},
         },
         "label": best["label"],
@@ -150,6 +151,7 @@ async def test_large_uploads_are_spooled_to_disk(client: httpx.AsyncClient) -> N
         "sampling_rate": 48_000,
         "channels": 1,
         "narrow_band": False,
+        "truncated": False,
         "speech": {"start": 0.0, "end": 20.0},
     }
     response = await client.post("/recognize", files={"file": ("a", clip)})
@@ -276,13 +278,27 @@ async def test_a_form_without_a_boundary(client: httpx.AsyncClient) -> None:
     problem(response, 400, "malformed_body")
 
 
+@pytest.mark.parametrize("options", [{}, {"granularity": "frame"}, {"channels": "split"}])
+async def test_a_file_that_ends_early_is_answered_for_what_is_there(
+    client: httpx.AsyncClient, options: dict[str, str]
+) -> None:
+    audio = (await ask(client, CLIP[:-8_000], **options))["audio"]
+    assert (audio["duration"], audio["truncated"]) == (0.375, True)
+    assert "unread_bytes" not in audio
+
+
+async def test_bytes_behind_the_audio_are_mentioned(client: httpx.AsyncClient) -> None:
+    audio = (await ask(client, CLIP + b"behind" * 100))["audio"]
+    assert (audio["duration"], audio["truncated"], audio["unread_bytes"]) == (0.5, False, 600)
+
+
 @pytest.mark.parametrize(
     ("audio", "status", "code"),
     [
         (b"", 422, "audio_empty"),
         (b"not audio at all, but long enough to be looked at" * 10, 415, "audio_not_decodable"),
         (wav(0.01), 422, "audio_too_short"),
-        (CLIP[:-4000], 422, "audio_truncated"),
+        (encode("m4a", speech(), 16_000)[:-4000], 422, "audio_truncated"),
         (as_wav(np.full((8000, 1), np.nan)), 422, "audio_not_finite"),
         (wav(2), 413, "audio_too_long"),
     ],
@@ -367,7 +383,8 @@ async def test_channels(client: httpx.AsyncClient, recognizer: RecognizerDouble)
     stereo = as_wav(noise)
     split = await ask(client, stereo, channels="split", embedding="utterance", granularity="frame")
     assert set(split) == {"id", "model", "audio", "channels"}
-    assert split["audio"] == {"duration": 0.5, "sampling_rate": 16_000, "channels": 2, "narrow_band": False}
+    facts = {"duration": 0.5, "sampling_rate": 16_000, "channels": 2, "narrow_band": False, "truncated": False}
+    assert split["audio"] == facts
     for index, channel in enumerate(split["channels"]):
         assert set(channel) == {"channel", "speech", "label", "score", "scores", "embedding", "frames"}
         assert channel["channel"] == index

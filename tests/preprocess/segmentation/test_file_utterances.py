@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from service.errors import AudioNotFinite, AudioTooShort, InvalidOptions
 from service.preprocess.byte_source import ByteSource
 from service.preprocess.clips import ChannelChoice
+from service.preprocess.declared_length import Header
 from service.preprocess.reader import AudioReader, open_reader
 from service.preprocess.segmentation.file_utterances import FileCut
 from service.results import SAMPLING_RATE, ChannelUtterance, Floats
@@ -23,6 +24,7 @@ class FakeAudioFile:
     def __init__(self, samples: Floats, sampling_rate: int, block: float) -> None:
         self.sampling_rate = sampling_rate
         self.channels = len(samples)
+        self.ended_early = False
         self._samples = samples
         self._block = round(block * sampling_rate)
         self._position = 0
@@ -40,7 +42,7 @@ class FakeAudioFile:
 
 
 def reader_of(samples: Floats, sampling_rate: int = RATE, block: float = 1.0) -> AudioReader:
-    return AudioReader(ByteSource(b""), FakeAudioFile(samples, sampling_rate, block))
+    return AudioReader(ByteSource(b""), FakeAudioFile(samples, sampling_rate, block), Header("wav"))
 
 
 def utterances_of(file: FileCut) -> list[ChannelUtterance]:
