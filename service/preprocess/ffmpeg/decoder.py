@@ -15,6 +15,7 @@ from av.audio.frame import AudioFrame
 from av.audio.plane import AudioPlane
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
 
 from service.errors import AudioEmpty, AudioTruncated, NotDecodable
 from service.preprocess.byte_source import ByteSource
@@ -126,7 +127,7 @@ def decode_blocks(source: ByteSource, limits: DecodingLimits) -> Iterator[RawBlo
     """
     try:
         with av.open(source, mode="r", options=_OPTIONS, **_TAGS) as container:
-            yield from _decode_stream(container, _first_audio_stream(container), limits)
+            yield from _decode_stream(container, _first_audio_stream(container), source, limits)
     except av.FFmpegError as error:
         raise NotDecodable("The file is not audio in a supported format.") from error
 
@@ -142,10 +143,21 @@ def _first_audio_stream(container: InputContainer) -> AudioStream:
     return stream
 
 
-def _decode_stream(container: InputContainer, stream: AudioStream, limits: DecodingLimits) -> Iterator[RawBlock]:
+def _packets(container: InputContainer, stream: AudioStream, source: ByteSource) -> Iterator[Packet[AudioStream]]:
+    """Read packets up to the end of the file, which may lie within the last one."""
+    try:
+        yield from container.demux(stream)
+    except av.FFmpegError:
+        if source.tell() < source.size:
+            raise
+
+
+def _decode_stream(
+    container: InputContainer, stream: AudioStream, source: ByteSource, limits: DecodingLimits
+) -> Iterator[RawBlock]:
     collector: _Collector | None = None
     packets = damaged = 0
-    for packet in container.demux(stream):
+    for packet in _packets(container, stream, source):
         try:
             frames = packet.decode()
         except av.FFmpegError:
