@@ -119,7 +119,7 @@ def _identify(head: bytes) -> Kind:
         return "caf" if head[28:32] in (b"lpcm", b"alaw", b"ulaw") else "caf-packed"
     if head.startswith(b"OggS"):
         return "ogg-opus" if head[28:36] == b"OpusHead" else "ogg"
-    if head[4:8] == b"ftyp":
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"styp", b"moof"):  # not all begin with a type
         return "mp4"
     starts: tuple[tuple[bytes, Kind], ...] = (
         (_W64_RIFF, "w64"),
@@ -232,7 +232,7 @@ def _mp4(source: ByteSource) -> _Extent:
         elif name == b"moov":
             if indexed and behind is None:
                 behind = start or position
-            indexed = end <= source.size
+            indexed = indexed or end <= source.size
         elif name == b"moof":  # which is decoded with the first index
             behind = None
         elif name == b"meta":  # the index of a picture, which has no audio

@@ -119,6 +119,14 @@ def test_fragments_are_read_with_the_first_index() -> None:
     assert header_of(mp4 + fragment + fragment[:900]).truncated
 
 
+def test_quicktime_without_a_type_and_fragments_alone() -> None:
+    mov = made("mov")
+    untyped = mov[int.from_bytes(mov[:4], "big") :]
+    assert header_of(untyped) == Header("mp4")
+    assert header_of(untyped[: len(untyped) // 2]).truncated
+    assert header_of(b"\0\0\0\x08moof\0\0\0\x10mdat" + bytes(8)).index_missing
+
+
 def test_an_mp4_without_index() -> None:
     data = made("m4a")
     assert not header_of(data).index_missing
