@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import soxr
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from service.results import SAMPLING_RATE, Floats
@@ -22,6 +23,17 @@ QUIET = 1e-4
 
 SILENCE = 1e-7
 """A clip is silent if the mean square of its loudest frame is below this (-70 dBFS)."""
+
+HELD = 12
+"""Frames without a break (0.12 s) over which a level is held. Clicks of up to 60 ms reach fewer frames."""
+
+CLICK = 10**1.8
+"""A frame that exceeds the highest level held by this factor (18 dB) is a click. Of 1,741 clean clips of EmoDB and
+RAVDESS, the loudest frame is 4 dB above it in the median and 15.2 dB at most."""
+
+OFFSET = 0.5
+"""The mean of a clip is an offset that matters if its energy in a frame exceeds this fraction of the threshold: far
+below, it cannot make a quiet frame loud. 2 of 1,741 clean clips have so large a mean."""
 
 
 def resample(samples: Floats, sampling_rate: int) -> Floats:
@@ -45,7 +57,12 @@ def speech_bounds(waveforms: Floats, lengths: NDArray[np.int64]) -> NDArray[np.i
     """Find where speech begins and ends, by comparing the energy of each frame with that of the loudest.
 
     Frames are centred as in `librosa.effects.trim(top_db=40, frame_length=512, hop_length=128)`, with zeros beyond both
-    ends; the bounds are those of librosa moved outwards by `MARGIN`.
+    ends; the bounds are those of librosa moved outwards by `MARGIN`, with two exceptions:
+
+    - If the clip has an offset that matters (`OFFSET`), its mean does not count as energy. Smaller means are those of
+      sounds below 30 Hz and of single frames, which count as they do in librosa.
+    - If the loudest frame is a click (`CLICK`), the highest level that is held (`HELD`) takes its place. Clips shorter
+      than that have no clicks.
 
     Args:
         waveforms: float32 of shape (clip, time) at 16 kHz, zero past the end of each clip.
@@ -54,27 +71,76 @@ def speech_bounds(waveforms: Floats, lengths: NDArray[np.int64]) -> NDArray[np.i
     Returns:
         First sample of speech and the one after the last, of shape (clip, 2); (0, 0) for a silent clip.
     """
-    energy = _frame_energy(waveforms)
-    frames = np.arange(energy.shape[1])
-    energy[frames > lengths[:, None] // HOP] = 0
-    loudest = energy.max(axis=1, keepdims=True)
-    loud = energy > QUIET * loudest
+    energy = _frame_energy(waveforms, lengths)
+    loudness = _loudness(energy, lengths)
+    offset = waveforms.sum(axis=1, dtype=np.float64) / lengths
+    shifted = FRAME * np.square(offset) > OFFSET * QUIET * loudness
+    if shifted.any():
+        without = np.minimum(energy, _frame_energy_without_offset(waveforms, lengths, offset))
+        energy = np.where(shifted[:, None], without, energy)
+        loudness = _loudness(energy, lengths)
+    loud = energy > QUIET * loudness[:, None]
     first = loud.argmax(axis=1)
-    last = frames[-1] - loud[:, ::-1].argmax(axis=1)
+    last = energy.shape[1] - 1 - loud[:, ::-1].argmax(axis=1)
     begin = np.maximum(first * HOP - MARGIN, 0)
     end = np.minimum((last + 1) * HOP + MARGIN, lengths)
-    silent = loudest[:, 0] < SILENCE * FRAME
+    silent = loudness < SILENCE * FRAME
     return np.where(silent[:, None], 0, np.stack([begin, end], axis=1)).astype(np.int64)
 
 
-def _frame_energy(waveforms: Floats) -> NDArray[np.float64]:
-    """Sum of squares of each frame, (clip, 1 + time // HOP), from the sums over hops: a frame is four hops."""
+def _loudness(energy: NDArray[np.float64], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Energy of the loudest frame of each clip that is not a click, of shape (clip,)."""
+    loudest: NDArray[np.float64] = energy.max(axis=1)
+    if energy.shape[1] < HELD:
+        return loudest
+    held = sliding_window_view(energy, HELD, axis=1).min(axis=2).max(axis=1)
+    click = (loudest > CLICK * held) & (lengths // HOP + 1 >= HELD)
+    loudest[click] = held[click]
+    return loudest
+
+
+def _frame_energy(waveforms: Floats, lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sum of squares of each frame, (clip, 1 + time // HOP), zero past the end of each clip."""
+    blocks, rest = _hops(waveforms)
+    squares = np.einsum("ckh,ckh->ck", blocks, blocks), np.einsum("ch,ch->c", rest, rest)
+    return _within(_frame_sums(*squares), lengths)
+
+
+def _frame_energy_without_offset(
+    waveforms: Floats, lengths: NDArray[np.int64], offset: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """As `_frame_energy`, without the offset of each clip, of shape (clip,).
+
+    Where the offset changes within a clip, the mean of a frame alone would still make it loud; such a frame has the
+    energy of its samples about their mean.
+    """
+    inside = np.arange(waveforms.shape[1]) < lengths[:, None]
+    blocks, rest = _hops(np.where(inside, waveforms - offset[:, None], 0))
+    energy = _within(_frame_sums(np.einsum("ckh,ckh->ck", blocks, blocks), np.einsum("ch,ch->c", rest, rest)), lengths)
+    begin = np.arange(energy.shape[1]) * HOP - FRAME // 2
+    counts = np.minimum(begin + FRAME, lengths[:, None]) - np.maximum(begin, 0)
+    of_mean = np.square(_frame_sums(blocks.sum(axis=2), rest.sum(axis=1))) / np.maximum(counts, 1)
+    loud_mean = of_mean > QUIET * _loudness(energy, lengths)[:, None]
+    return np.where(loud_mean, np.maximum(energy - of_mean, 0), energy)
+
+
+def _hops(waveforms: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Split into whole hops, (clip, hop, HOP), and the rest, (clip, time)."""
     clips, time = waveforms.shape
     whole = time // HOP
+    return waveforms[:, : whole * HOP].reshape(clips, whole, HOP), waveforms[:, whole * HOP :]
+
+
+def _frame_sums(hops: NDArray[np.floating], rest: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Sums over frames, (clip, 1 + hop), from those over hops and over the rest: a frame is four hops."""
+    clips, whole = hops.shape
     # Two hops of zeros before and one after the waveform, whose last hop may be incomplete.
-    hops = np.zeros((clips, whole + 4))
-    blocks = waveforms[:, : whole * HOP].reshape(clips, whole, HOP)
-    hops[:, 2 : 2 + whole] = np.einsum("ckh,ckh->ck", blocks, blocks)
-    rest = waveforms[:, whole * HOP :]
-    hops[:, 2 + whole] = np.einsum("ch,ch->c", rest, rest)
-    return hops[:, :-3] + hops[:, 1:-2] + hops[:, 2:-1] + hops[:, 3:]
+    padded = np.zeros((clips, whole + 4))
+    padded[:, 2 : 2 + whole] = hops
+    padded[:, 2 + whole] = rest
+    return padded[:, :-3] + padded[:, 1:-2] + padded[:, 2:-1] + padded[:, 3:]
+
+
+def _within(frames: NDArray[np.float64], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the frames with zeros past the end of each clip."""
+    return np.where(np.arange(frames.shape[1]) > lengths[:, None] // HOP, 0, frames)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchaudio.transforms import Resample
 
 from service.preprocess import resample_trim
-from service.preprocess.resample_trim import FRAME, HOP, MARGIN, QUIET, SILENCE
+from service.preprocess.resample_trim import CLICK, FRAME, HELD, HOP, MARGIN, OFFSET, QUIET, SILENCE
 from service.results import SAMPLING_RATE
 
 # Found by a search for the least difference from soxr's HQ filter: 60 to 73 dB below white noise at 8 to 48 kHz.
@@ -75,25 +75,49 @@ def speech_bounds(waveforms: Tensor, lengths: Tensor) -> Tensor:
     Returns:
         First sample of speech and the one after the last, int64 of shape (clip, 2); (0, 0) for a silent clip.
     """
-    energy = _frame_energy(waveforms)
-    frames = torch.arange(energy.shape[1], device=energy.device)
-    energy = energy.masked_fill(frames > lengths[:, None] // HOP, 0)
-    loudest = energy.amax(dim=1, keepdim=True)
-    loud = (energy > QUIET * loudest).int()
+    beyond = torch.arange(1 + waveforms.shape[1] // HOP, device=waveforms.device) > lengths[:, None] // HOP
+    energy = _frame_sums(waveforms.square()).masked_fill(beyond, 0)
+    offset = waveforms.sum(dim=1, keepdim=True) / lengths[:, None]
+    shifted = FRAME * offset.square() > OFFSET * QUIET * _loudness(energy, lengths)
+    without = torch.minimum(energy, _frame_energy_without_offset(waveforms, lengths, offset, beyond))
+    energy = torch.where(shifted, without, energy)
+    loudness = _loudness(energy, lengths)
+    loud = (energy > QUIET * loudness).int()
     first = loud.argmax(dim=1)
-    last = frames[-1] - loud.flip(1).argmax(dim=1)
+    last = energy.shape[1] - 1 - loud.flip(1).argmax(dim=1)
     begin = (first * HOP - MARGIN).clamp(min=0)
     end = torch.minimum((last + 1) * HOP + MARGIN, lengths)
-    silent = loudest < SILENCE * FRAME
-    return torch.stack([begin, end], dim=1).masked_fill(silent, 0)
+    return torch.stack([begin, end], dim=1).masked_fill(loudness < SILENCE * FRAME, 0)
 
 
-def _frame_energy(waveforms: Tensor) -> Tensor:
-    """Sum of squares of each frame, (clip, 1 + time // HOP), from the sums over hops: a frame is four hops."""
-    clips, time = waveforms.shape
+def _loudness(energy: Tensor, lengths: Tensor) -> Tensor:
+    """Energy of the loudest frame of each clip that is not a click, of shape (clip, 1)."""
+    loudest = energy.amax(dim=1, keepdim=True)
+    if energy.shape[1] < HELD:
+        return loudest
+    held = energy.unfold(1, HELD, 1).amin(dim=2).amax(dim=1, keepdim=True)
+    click = (loudest > CLICK * held) & (lengths[:, None] // HOP + 1 >= HELD)
+    return torch.where(click, held, loudest)
+
+
+def _frame_energy_without_offset(waveforms: Tensor, lengths: Tensor, offset: Tensor, beyond: Tensor) -> Tensor:
+    """Energy of each frame without the clip's offset (clip, 1), as in `resample_trim`; 0 in frames `beyond` the end."""
+    outside = torch.arange(waveforms.shape[1], device=waveforms.device) >= lengths[:, None]
+    centred = (waveforms - offset).masked_fill(outside, 0)
+    energy = _frame_sums(centred.square()).masked_fill(beyond, 0)
+    begin = torch.arange(energy.shape[1], device=waveforms.device) * HOP - FRAME // 2
+    counts = torch.minimum(begin + FRAME, lengths[:, None]) - begin.clamp(min=0)
+    of_mean = _frame_sums(centred).square() / counts.clamp(min=1)
+    loud_mean = of_mean > QUIET * _loudness(energy, lengths)
+    return torch.where(loud_mean, (energy - of_mean).clamp(min=0), energy)
+
+
+def _frame_sums(values: Tensor) -> Tensor:
+    """Sum of the values in each frame, (clip, 1 + time // HOP), from the sums over hops: a frame is four hops."""
+    clips, time = values.shape
     whole = time // HOP
     # Two hops of zeros before and one after the waveform, whose last hop may be incomplete.
-    hops = torch.zeros(clips, whole + 4, device=waveforms.device)
-    hops[:, 2 : 2 + whole] = waveforms[:, : whole * HOP].view(clips, whole, HOP).square().sum(dim=2)
-    hops[:, 2 + whole] = waveforms[:, whole * HOP :].square().sum(dim=1)
+    hops = torch.zeros(clips, whole + 4, device=values.device)
+    hops[:, 2 : 2 + whole] = values[:, : whole * HOP].view(clips, whole, HOP).sum(dim=2)
+    hops[:, 2 + whole] = values[:, whole * HOP :].sum(dim=1)
     return hops.unfold(1, FRAME // HOP, 1).sum(dim=2)

@@ -133,6 +133,11 @@ def bounds(implementation: Implementation, *waveforms: Floats) -> list[tuple[int
     return [(int(begin), int(end)) for begin, end in found]
 
 
+def steady(length: int, level: float) -> Floats:
+    """A sound of constant energy, without an offset."""
+    return np.where(np.arange(length) % 2, level, -level).astype(np.float32)
+
+
 def padded(samples: Floats, before: int, after: int, noise: float) -> Floats:
     """Speech between stretches of noise."""
     random = np.random.default_rng(before + after)
@@ -187,37 +192,41 @@ def test_the_definition_is_that_of_librosa(clip: int) -> None:
 
 def test_bounds_in_a_batch(implementation: Implementation) -> None:
     waveforms = [padded(speech(clip=number)[0], 999 * number, 4_000, 1e-4) for number in range(6)]
-    waveforms += [waveforms[0][:400], waveforms[1][:16_000], np.ones(401, np.float32)]
+    waveforms += [waveforms[0][:400], waveforms[1][:16_000], steady(401, 1)]
     expected = [*map(widened, waveforms), (0, 0)]
     assert bounds(implementation, *waveforms, np.zeros(3_000, np.float32)) == expected
 
 
 @pytest.mark.parametrize("length", [400, 511, 512, 513, 640, 128 * 50, 128 * 50 + 1, 128 * 50 - 1])
 def test_lengths_around_frames_and_hops(implementation: Implementation, length: int) -> None:
-    assert bounds(implementation, np.full(length, 0.1, np.float32)) == [(0, length)]
+    assert bounds(implementation, steady(length, 0.1)) == [(0, length)]
 
 
-def test_a_click_is_found_where_it_is(implementation: Implementation) -> None:
+def test_a_short_sound_is_found_where_it_is(implementation: Implementation) -> None:
     samples = np.zeros(32_000, np.float32)
-    samples[16_000] = 1
+    samples[16_000:17_600] = steady(1_600, 1)
     ((begin, end),) = bounds(implementation, samples)
-    # Every frame of 512 samples that contains the click is loud.
+    # Every frame of 512 samples that contains some of it is loud.
     assert 16_000 - 256 - 128 - MARGIN <= begin <= 16_000 - MARGIN
-    assert 16_000 + MARGIN <= end <= 16_000 + 256 + 128 + MARGIN
+    assert 17_600 + MARGIN <= end <= 17_600 + 256 + 128 + MARGIN
 
 
-@pytest.mark.parametrize("length", [400, 1_000, 5_000])
-def test_bounds_are_at_least_a_frame_of_the_model_apart(implementation: Implementation, length: int) -> None:
+@pytest.mark.parametrize(("length", "sound"), [(400, 1), (1_000, 1), (5_000, 1_600)])
+def test_bounds_are_at_least_a_frame_of_the_model_apart(
+    implementation: Implementation, length: int, sound: int
+) -> None:
     """For any short sound anywhere: the model needs 400 samples."""
-    clicks = np.zeros((length // 50, length), np.float32)
-    clicks[np.arange(len(clicks)), np.arange(len(clicks)) * 50] = 1
-    for begin, end in bounds(implementation, *clicks):
+    sounds = np.zeros((length // 50, length), np.float32)
+    for row, samples in enumerate(sounds):
+        begin = min(row * 50, length - sound)
+        samples[begin : begin + sound] = steady(sound, 1)
+    for begin, end in bounds(implementation, *sounds):
         assert 0 <= begin < end <= length
         assert end - begin >= MIN_SAMPLES
 
 
 def test_threshold_of_40_db(implementation: Implementation) -> None:
-    loud, quiet = np.full(16_000, 0.5, np.float32), np.full(16_000, 0.5, np.float32)
+    loud, quiet = steady(16_000, 0.5), steady(16_000, 0.5)
     ((begin, _),) = bounds(implementation, np.concatenate([quiet * 0.0105, loud]))
     assert begin == 0
     ((begin, _),) = bounds(implementation, np.concatenate([quiet * 0.0095, loud]))
@@ -226,7 +235,7 @@ def test_threshold_of_40_db(implementation: Implementation) -> None:
 
 @pytest.mark.parametrize(("level", "silent"), [(0.0, True), (2.5e-4, True), (4e-4, False)])
 def test_silence_is_below_minus_70_dbfs(implementation: Implementation, level: float, silent: bool) -> None:
-    samples = np.full(16_000, level, np.float32)
+    samples = steady(16_000, level)
     assert bounds(implementation, samples, speech()[0])[0] == ((0, 0) if silent else (0, 16_000))
 
 
@@ -234,6 +243,87 @@ def test_silence_is_below_minus_70_dbfs(implementation: Implementation, level: f
 def test_bounds_do_not_depend_on_scale(implementation: Implementation, scale: float) -> None:
     samples = padded(speech()[0], 8_000, 8_000, 1e-4)
     assert bounds(implementation, samples * np.float32(scale)) == [widened(samples)]
+
+
+@pytest.mark.parametrize("clip", range(len(CLIPS)))
+@pytest.mark.parametrize("offset", [1e-4, 0.005, -0.05, 0.5])
+def test_an_offset_does_not_count(implementation: Implementation, clip: int, offset: float) -> None:
+    """The bounds may be those of the next frame, since a clip has a small mean of its own."""
+    samples = padded(speech(clip=clip)[0], 8_000, 5_001, 1e-5)
+    begin, end = widened(samples)
+    assert begin > 0
+    longer = np.zeros(len(samples) + 20_000, np.float32)
+    (found_begin, found_end), silence, same = bounds(implementation, samples + np.float32(offset), longer, samples)
+    assert abs(found_begin - begin) <= resample_trim.HOP
+    assert abs(found_end - end) <= resample_trim.HOP
+    assert silence == (0, 0)
+    assert same == (begin, end)
+
+
+def test_an_offset_that_changes_does_not_count(implementation: Implementation) -> None:
+    samples = padded(speech()[0], 24_000, 24_000, 1e-5)
+    begin, end = widened(samples)
+    shifted = samples.copy()
+    shifted[(begin + end) // 2 :] += np.float32(0.02)
+    ((found_begin, found_end),) = bounds(implementation, shifted)
+    assert abs(found_begin - begin) <= 2 * resample_trim.HOP
+    assert abs(found_end - end) <= 2 * resample_trim.HOP
+
+
+@pytest.mark.parametrize("level", [-1 / 128, 0.3, 1.0])
+@pytest.mark.parametrize("length", [400, 1_000, 16_000, 47_777])
+def test_a_constant_is_silent(implementation: Implementation, level: float, length: int) -> None:
+    assert bounds(implementation, np.full(length, level, np.float32), speech()[0])[0] == (0, 0)
+
+
+def with_clicks(samples: Floats, *, count: int, seconds: float = 0.032, level: float = 1.0) -> Floats:
+    """Noise bursts at even distances."""
+    clicked = samples.copy()
+    length = round(seconds * SAMPLING_RATE)
+    random = np.random.default_rng(count)
+    for begin in np.linspace(0, len(samples) - length, count + 2).astype(int)[1:-1]:
+        clicked[begin : begin + length] += random.choice([-level, level], length).astype(np.float32)
+    return clicked
+
+
+@pytest.mark.parametrize("clip", range(len(CLIPS)))
+@pytest.mark.parametrize("count", [1, 3, 10])
+@pytest.mark.parametrize("seconds", [1 / SAMPLING_RATE, 0.01, 0.032, 0.05])
+def test_clicks_do_not_set_the_threshold(implementation: Implementation, clip: int, count: int, seconds: float) -> None:
+    """Some softer frames may be kept in addition, since the level that is held is below that of the loudest frame."""
+    samples = speech(clip=clip)[0]
+    samples = samples * np.float32(0.01 / np.abs(samples).max())
+    begin, end = widened(samples)
+    ((found_begin, found_end),) = bounds(implementation, with_clicks(samples, count=count, seconds=seconds))
+    assert found_begin <= begin
+    assert found_end >= end
+
+
+def test_silence_with_clicks_is_silent(implementation: Implementation) -> None:
+    samples = with_clicks(np.zeros(48_000, np.float32), count=3)
+    assert bounds(implementation, samples, speech()[0])[0] == (0, 0)
+
+
+@pytest.mark.parametrize("length", [400, 1_000, 1_400])
+def test_a_clip_no_longer_than_clicks_has_none(implementation: Implementation, length: int) -> None:
+    samples = with_clicks(np.zeros(length, np.float32), count=1, seconds=0.01)
+    assert bounds(implementation, samples, np.zeros(20_000, np.float32))[0] == (0, length)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_both_implementations_have_the_same_bounds(device: str) -> None:
+    """Of clips with offsets and clicks in one batch, and of each alone."""
+    clips = [padded(speech(clip=clip)[0], 3_000 * clip, 9_000, 1e-5) for clip in range(4)]
+    clips += [clip + np.float32(0.01 * number) for number, clip in enumerate(clips)]
+    clips += [with_clicks(clip * np.float32(0.003), count=number + 1) for number, clip in enumerate(clips)]
+    clips += [np.full(5_000, 0.3, np.float32), clips[0][:400], with_clicks(clips[1][:1_400], count=1)]
+    numpy = Implementation(resample_trim, resample_trim.resample, resample_trim.speech_bounds)
+    torch = torch_implementation(device)
+    expected = [bounds(numpy, clip)[0] for clip in clips]
+    assert bounds(numpy, *clips) == expected
+    assert bounds(torch, *clips) == expected
+    assert [bounds(torch, clip)[0] for clip in clips] == expected
 
 
 @pytest.mark.torch
