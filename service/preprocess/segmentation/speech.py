@@ -9,7 +9,8 @@ fits every recording, so thresholds adapt to the channel:
   is above the threshold but has hardly changed for a whole second, that was louder noise and not speech, and what came
   before is forgotten. Digital silence is ignored, since it does not predict the noise after it.
 - How far the *noise* reaches above the floor is measured where nothing nearby may be speech.
-- The *loudness* is that of the loudest block; it decays by 2 dB a second.
+- The *loudness* is that of the loudest block; it decays by 2 dB a second. A block that is louder than any level held
+  around it contains a click, and counts for itself only.
 
 A frame is loud if it exceeds noise and loudness by their thresholds. It is speech if it is loud, or if it is connected
 to loud frames without falling to the noise in between. Energy cannot tell speech from music, laughter or a barking dog,
@@ -23,6 +24,7 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from service.results import Floats
@@ -60,6 +62,10 @@ clothes are softer. The model's own trimming uses the same 40 dB (`service.prepr
 
 LOWEST = -70.0
 """Level in dBFS below which nothing is speech, as in `service.preprocess.resample_trim.SILENCE`."""
+
+_CLICK = 20.0
+"""A block whose mean level exceeds the highest level held around it by so many decibels contains a click. In speech it
+does so by less, since syllables last longer than a block."""
 
 _DECAY = 0.2
 """Decibels by which the loudness decays in each block."""
@@ -175,7 +181,9 @@ class _AdaptiveThresholds:
         self._noise: deque[float] = deque(maxlen=_MEMORY)  # levels of blocks that must be noise
         self._blocks_since_speech = 0
         self._recent: deque[float] = deque(maxlen=_STEADY_BLOCKS)
-        self._loudness = LOWEST
+        self._loudness = LOWEST  # without the last block
+        self._last_mean = LOWEST
+        self._last_levels: NDArray[np.float64] = np.empty(0)  # of the last two blocks
 
     def update(
         self, levels: NDArray[np.float64], silent: NDArray[np.bool_]
@@ -190,8 +198,12 @@ class _AdaptiveThresholds:
         sizes = np.diff(starts, append=levels.size)
         lows = np.minimum.reduceat(np.where(silent, np.inf, levels), starts)
         means = np.add.reduceat(levels, starts) / sizes
-        blocks = [self._update_block(low, mean) for low, mean in zip(lows.tolist(), means.tolist(), strict=True)]
-        learnt = np.array(blocks)
+        learnt = np.array(
+            [
+                self._update_block(low, mean, levels[start : start + BLOCK])
+                for low, mean, start in zip(lows.tolist(), means.tolist(), starts.tolist(), strict=True)
+            ]
+        )
         if not self.known:
             self.known = True
             learnt[:_STEADY_BLOCKS] = learnt[:_STEADY_BLOCKS][-1]
@@ -200,13 +212,16 @@ class _AdaptiveThresholds:
         off = np.maximum(np.maximum(noise - OFF_BELOW_ON, loudness - OFF_BELOW_LOUDNESS), LOWEST)
         return on, off
 
-    def _update_block(self, low: float, mean: float) -> tuple[float, float]:
-        """Take the lowest and the mean level of a block; return the level that noise stays below, and the loudness."""
+    def _update_block(self, low: float, mean: float, levels: NDArray[np.float64]) -> tuple[float, float]:
+        """Take a block: its lowest level, without digital silence, its mean level, and the levels of its frames.
+
+        Returns the level that noise stays below, and the loudness.
+        """
         number = self._blocks
         self._blocks += 1
-        self._loudness = max(mean, self._loudness - _DECAY)
+        loudness = self._update_loudness(mean, levels)
         if math.isinf(low):  # only digital silence
-            return self._threshold, self._loudness
+            return self._threshold, loudness
         minima, recent = self._minima, self._recent
         while minima and minima[-1][1] >= low:
             minima.pop()
@@ -225,7 +240,18 @@ class _AdaptiveThresholds:
             self._noise.append(mean)
         uneven = sorted(self._noise)[int(_NOISE_SHARE * len(self._noise))] + ON_ABOVE_NOISE if self._noise else floor
         self._threshold = min(max(uneven, floor + ON_ABOVE_FLOOR), floor + _NOISE_RANGE)
-        return self._threshold, self._loudness
+        return self._threshold, loudness
+
+    def _update_loudness(self, mean: float, levels: NDArray[np.float64]) -> float:
+        """Return the loudness in a block. Whether the block before it was a click is known only now."""
+        around = np.concatenate([self._last_levels, levels])
+        if around.size >= BLOCK:
+            held = float(sliding_window_view(around, BLOCK).min(axis=1).max())
+            if self._last_mean <= held + _CLICK:
+                self._loudness = max(self._last_mean, self._loudness)
+        self._loudness -= _DECAY
+        self._last_mean, self._last_levels = mean, around[-2 * BLOCK :]
+        return max(mean, self._loudness)
 
 
 @dataclass(slots=True)

@@ -46,6 +46,20 @@ def test_clicks_are_not_speech() -> None:
     assert bounds(cut(recording(2.0, talk(2), 0.3, click, 0.3, talk(2), 1.0))) == near((2.0, 4.0), (4.6, 6.6))
 
 
+@pytest.mark.parametrize("seconds", [0.01, 0.032, 0.05])
+@pytest.mark.parametrize("times", [(1.35,), (0.5, 2.0, 4.7), (0.99, 1.1, 1.2, 1.3)])
+def test_clicks_do_not_hide_soft_speech(seconds: float, times: tuple[float, ...]) -> None:
+    soft = recording(1.0, talk(3), 1.5, talk(3), 1.0, level=-90) * np.float32(10**-2.2)
+    clicked = soft.copy()
+    for time in times:
+        begin, size = round(time * RATE), round(seconds * RATE)
+        clicked[begin : begin + size] += np.where(np.arange(size) % 2, 1, -1).astype(np.float32)
+    found = bounds(cut(clicked))
+    assert found[0, 0] <= bounds(cut(soft))[0, 0]
+    assert found[:, 1] == pytest.approx(bounds(cut(soft))[:, 1])
+    assert np.array_equal(bounds(cut(clicked, sizes=[80] * 600)), found)
+
+
 @pytest.mark.parametrize("level", [-75.0, -60.0, -45.0, -30.0])
 def test_noise_is_not_speech(level: float) -> None:
     assert cut(noise(8.0, level)) == []
