@@ -74,6 +74,7 @@ class DecodedFile:
 
     `duration` is in seconds, `sampling_rate` in Hz; `narrow_band` says whether nothing is above 4.5 kHz, as on
     the telephone. `truncated` and `unread_bytes` are those of the waveform.
+    `taken_channel` is the channel that is scored because the mean of all channels cancels out.
     """
 
     clips: tuple[Clip, ...]
@@ -83,6 +84,7 @@ class DecodedFile:
     narrow_band: bool
     truncated: bool
     unread_bytes: int
+    taken_channel: int | None = None
 
     @property
     def seconds(self) -> float:
@@ -111,6 +113,8 @@ class ChannelUtterance:
 
     channel: int
     utterance: Utterance
+    taken_channel: int | None = None
+    """In a stream: the channel that was cut because the mean of all channels cancels out."""
 
 
 @dataclass(frozen=True, slots=True)

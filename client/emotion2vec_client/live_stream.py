@@ -55,16 +55,21 @@ class ReadyEvent(TypedDict):
 
 
 class WindowEvent(Segment):
-    """The scores of one window; the server skipped `skipped` windows before it."""
+    """The scores of one window; the server skipped `skipped` windows before it.
+
+    `taken_channel` is present if the mean of all channels cancels out: the loudest channel, which was taken instead.
+    """
 
     type: Literal["window"]
     skipped: int
+    taken_channel: NotRequired[int]
 
 
 class UtteranceEvent(Segment):
-    """The scores of one utterance, which ended with a pause."""
+    """The scores of one utterance, which ended with a pause; `taken_channel` as in a window."""
 
     type: Literal["utterance"]
+    taken_channel: NotRequired[int]
 
 
 class StreamOverall(TypedDict):
@@ -83,6 +88,7 @@ class StreamResultEvent(TypedDict):
 
     type: Literal["result"]
     duration: float
+    taken_channel: NotRequired[int]
     speech_seconds: NotRequired[float]
     label: NotRequired[str | None]
     score: NotRequired[float | None]

@@ -93,6 +93,7 @@ class Audio(TypedDict):
     """The decoded file: duration in seconds, sampling rate in Hz, and the range with speech (null if there is none).
 
     `truncated` says whether the file ends before its declared end; `unread_bytes` behind the audio were not decoded.
+    `taken_channel` is present if the mean of all channels cancels out: the loudest channel, which was taken instead.
     """
 
     duration: float
@@ -103,6 +104,7 @@ class Audio(TypedDict):
     narrow_band: NotRequired[bool]
     truncated: NotRequired[bool]
     unread_bytes: NotRequired[int]
+    taken_channel: NotRequired[int]
 
 
 class LabelScore(TypedDict):

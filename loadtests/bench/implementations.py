@@ -250,4 +250,4 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def _mixed(waveform: Waveform) -> Floats:
-    return make_clips(waveform, channels="mix", start=None, end=None, trim=True, frame_embeddings=False)[0].samples
+    return make_clips(waveform, channels="mix", start=None, end=None, trim=True, frame_embeddings=False)[0][0].samples

@@ -19,7 +19,7 @@ def print_result(path: Path, result: Mapping[str, object], options: Options) -> 
     audio = file_result["audio"]
     seconds = f"{audio['duration']:.2f} s"
     notes = length_notes(truncated=audio.get("truncated", False), unread_bytes=audio.get("unread_bytes", 0))
-    print(f"{path} ({'; '.join([seconds, *notes])})")
+    print(f"{path} ({'; '.join([seconds + _taken(audio), *notes])})")
     if options.granularity == "segment":
         print(*_segment_lines(cast("SegmentedResult", result)), sep="\n")
         return
@@ -38,7 +38,7 @@ def length_notes(*, truncated: bool, unread_bytes: int) -> list[str]:
 def print_event(event: Any) -> None:
     """Print an event of a stream, as the service sends it."""
     if event["type"] == "result":
-        print(f"result over {event['duration']:.1f} s")
+        print(f"result over {event['duration']:.1f} s{_taken(event)}")
         for overall in event.get("channels", [event]):
             channel = f"channel {overall['channel']}, " if "channel" in overall else ""
             print(f"  {channel}{_overall(overall['speech_seconds'], overall, width=10)}", flush=True)
@@ -73,6 +73,13 @@ def _scored(scored: Mapping[str, Any], width: int = 0) -> str:
     if scored.get("label") is None:
         return "none"
     return f"{scored['label']:<{width}} {scored['score']:.3f}"
+
+
+def _taken(values: Mapping[str, Any]) -> str:
+    """The channel that was taken because the mean of all channels cancels out, as a note; empty otherwise."""
+    if "taken_channel" not in values:
+        return ""
+    return f", channel {values['taken_channel']} because the mean of all cancels out"
 
 
 def _bar(score: float) -> str:

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from service.errors import AudioNotFinite, AudioTooShort, FieldError, InvalidOptions
+from service.preprocess.channel_mix import frame_energies, loudest_if_cancelled
 from service.results import MIN_SAMPLES, SAMPLING_RATE, Clip, Floats, Waveform
 
 ChannelChoice = Literal["mix", "split"] | int
@@ -24,12 +25,13 @@ def make_clips(
     end: float | None,
     trim: bool,
     frame_embeddings: bool,
-) -> list[Clip]:
+) -> tuple[list[Clip], int | None]:
     """Cut a stretch out of a waveform and make a clip of each channel chosen.
 
     Args:
         waveform: float32 samples of shape (channel, time).
-        channels: `mix` for the mean of all channels, `split` for a clip per channel, or the index of one channel.
+        channels: `mix` for the mean of all channels, or the loudest one if the mean cancels out; `split` for a clip per
+            channel; or the index of one channel.
         start: seconds at which the clip begins, 0 or more; None for the beginning.
         end: seconds at which it ends, more than `start`; None for the end, and past the end means the end.
         trim: passed on to the backend.
@@ -37,6 +39,7 @@ def make_clips(
 
     Returns:
         One clip, or one per channel for `split`: contiguous float32 samples of shape (time,) at the file's own rate.
+        And the channel that was taken because the mean cancels out, otherwise None.
 
     Raises:
         InvalidOptions: there is no such channel, or the audio ends before `start`.
@@ -49,7 +52,12 @@ def make_clips(
     last = None if end is None or end >= waveform.duration else round(end * rate)
     samples = waveform.samples[:, first:last]
     check_length(samples.shape[1], rate)
-    return [Clip(_own(channel), rate, trim, frame_embeddings) for channel in choose(samples, channels)]
+    chosen, taken = choose(samples, channels), None
+    if channels == "mix" and len(samples) > 1:
+        taken = loudest_if_cancelled(frame_energies(samples, rate), float(frame_energies(chosen[0][None], rate)[0]))
+        if taken is not None:
+            chosen = choose(samples, taken)
+    return [Clip(_own(channel), rate, trim, frame_embeddings) for channel in chosen], taken
 
 
 def check_options(channels: ChannelChoice, start: float | None, *, of_channels: int, duration: float) -> None:

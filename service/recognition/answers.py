@@ -72,6 +72,8 @@ def file_result(file: DecodedFile, recognitions: Sequence[Recognition], options:
     }
     if file.unread_bytes:
         audio["unread_bytes"] = file.unread_bytes
+    if file.taken_channel is not None:
+        audio["taken_channel"] = file.taken_channel
     results = [result_of(recognition, options) for recognition in recognitions]
     stretches = [_stretch(recognition.speech) for recognition in recognitions]
     if options.channels == "split":

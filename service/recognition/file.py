@@ -165,7 +165,7 @@ def decode_clips(file: BinaryIO, options: Options, longest_clip: float, max_dura
         if max_duration <= longest_clip:
             raise
         raise AudioTooLong(f"{error.detail} With granularity=segment it may last {max_duration:g} s.") from None
-    clips = make_clips(
+    clips, taken = make_clips(
         waveform,
         channels=options.channels,
         start=options.start,
@@ -182,4 +182,5 @@ def decode_clips(file: BinaryIO, options: Options, longest_clip: float, max_dura
         narrow,
         waveform.truncated,
         waveform.unread_bytes,
+        taken,
     )

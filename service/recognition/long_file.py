@@ -186,6 +186,8 @@ class SegmentTotals:
         }
         if self._recording.unread_bytes:
             audio["unread_bytes"] = self._recording.unread_bytes
+        if self._recording.taken_channel is not None:
+            audio["taken_channel"] = self._recording.taken_channel
         if self._split:
             channels = [
                 {"channel": channel, "speech_seconds": self._seconds(channel), **self._overall(channel, segments)}

@@ -62,6 +62,11 @@ class Recording:
         """Whether the file ends before its declared end; after the last step."""
         return self._reader.truncated
 
+    @property
+    def taken_channel(self) -> int | None:
+        """The channel that is cut because the mean of all cancels out; None if not, or not known yet."""
+        return self._cut.taken_channel
+
     def step(self) -> Sequence[ChannelUtterance] | None:
         """Read some more seconds; returns the utterances that are complete now, or None at the end of the file.
 

@@ -39,6 +39,11 @@ class ModelSummary(TypedDict):
     demonstration: Annotated[bool, Field(description="True for the embedded model, which shows the path only")]
 
 
+TakenChannel = Annotated[
+    int, Field(description="Only if the mean of all channels cancels out: the loudest channel, which was taken instead")
+]
+
+
 class Stretch(TypedDict):
     """A stretch of the uploaded file, in seconds."""
 
@@ -55,6 +60,7 @@ class Audio(TypedDict):
     narrow_band: NarrowBand
     truncated: Truncated
     unread_bytes: NotRequired[UnreadBytes]
+    taken_channel: NotRequired[TakenChannel]
     speech: NotRequired[
         Annotated[Stretch | None, Field(description="What is loud enough to be speech; null where the clip is silent")]
     ]
@@ -142,6 +148,7 @@ class SegmentedAudio(TypedDict):
     narrow_band: NarrowBand
     truncated: Truncated
     unread_bytes: NotRequired[UnreadBytes]
+    taken_channel: NotRequired[TakenChannel]
     speech_seconds: NotRequired[Annotated[float, Field(description="All segments together; without channels=split")]]
 
 

@@ -29,7 +29,7 @@ def clips(
 ) -> list[Clip]:
     return make_clips(
         Waveform(samples, rate), channels=channels, start=start, end=end, trim=True, frame_embeddings=False
-    )
+    )[0]
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -71,7 +71,7 @@ def test_a_clip_keeps_no_larger_array_in_memory() -> None:
 
 def test_options_are_passed_on() -> None:
     for trim, frame_embeddings in ((True, False), (False, True)):
-        made = make_clips(
+        made, _ = make_clips(
             Waveform(STEREO, RATE), channels="split", start=None, end=None, trim=trim, frame_embeddings=frame_embeddings
         )
         assert [(clip.trim, clip.frame_embeddings) for clip in made] == [(trim, frame_embeddings)] * 2
@@ -148,3 +148,31 @@ def test_the_shortest_clip_is_long_enough_for_the_model(rate: int) -> None:
 def test_the_shortest_clip_resampled(rate: int) -> None:
     (clip,) = clips(np.ones((1, -(-rate // 40)), np.float32), rate)
     assert len(resample_trim.resample(clip.samples, rate)) >= MIN_SAMPLES
+
+
+def test_a_mix_that_cancels_out_is_the_loudest_channel() -> None:
+    one = np.random.default_rng(0).normal(size=2000).astype(np.float32)
+    samples = np.stack([one, -np.float32(1.01) * one, 0 * one])
+    made, taken = make_clips(
+        Waveform(samples, RATE), channels="mix", start=0.5, end=1.5, trim=True, frame_embeddings=False
+    )
+    assert taken == 1
+    assert np.array_equal(made[0].samples, samples[1, 500:1500])
+    assert made[0].samples.base is None
+    for channels in ("split", 0):
+        assert (
+            make_clips(
+                Waveform(samples, RATE), channels=channels, start=None, end=None, trim=True, frame_embeddings=False
+            )[1]
+            is None
+        )  # type: ignore[arg-type]
+
+
+def test_only_the_interval_decides_whether_a_mix_cancels_out() -> None:
+    one = np.random.default_rng(0).normal(size=2000).astype(np.float32)
+    samples = np.stack([one, np.concatenate([one[:1000], -one[1000:]])])
+    for start, end, expected in ((None, None, None), (0, 1, None), (1, 2, 0)):
+        taken = make_clips(
+            Waveform(samples, RATE), channels="mix", start=start, end=end, trim=True, frame_embeddings=False
+        )[1]
+        assert taken == expected

@@ -101,7 +101,7 @@ def _conflicts(start: Start) -> list[FieldError]:
         errors.append(FieldError("select", f"there are {start.channels} channels, counted from 0", "out_of_range"))
     if start.hop_seconds > start.window:
         errors.append(FieldError("hop", "must not be longer than window", "conflict"))
-    channels = start.scored_channels
+    channels = start.kept_channels
     if start.window_samples * channels > _MAX_WINDOW_SAMPLES:
         longest = _MAX_WINDOW_SAMPLES / (channels * start.sampling_rate)
         errors.append(FieldError("window", f"must be at most {longest:g} s for so many samples", "conflict"))

@@ -13,7 +13,7 @@ import { Problem, readProblem } from './problem.js';
 /** @typedef {{start: number, end: number, channel?: number, label: string, score: number, scores: LabelScore[], embedding?: Embedding}} Segment */
 /** @typedef {Overall & {frames?: Frames, segments?: Segment[]}} Result */
 /** @typedef {Result & {channel: number, speech?: Interval | null, speech_seconds?: number}} ChannelResult */
-/** @typedef {{duration: number, sampling_rate: number, channels: number, narrow_band?: boolean, truncated?: boolean, unread_bytes?: number, speech?: Interval | null, speech_seconds?: number}} Audio */
+/** @typedef {{duration: number, sampling_rate: number, channels: number, narrow_band?: boolean, truncated?: boolean, unread_bytes?: number, taken_channel?: number, speech?: Interval | null, speech_seconds?: number}} Audio */
 /** @typedef {{id: string, model: Model, audio: Audio, channels?: ChannelResult[]} & Partial<Result>} Answer */
 /** @typedef {{state: 'receiving' | 'decoding' | 'queued' | 'running' | 'unknown', ahead?: {clips: number, audio_seconds: number, wait: number | null}}} RequestState */
 /** @typedef {{decode: number, queue: number, preprocess: number, inference: number}} Timings milliseconds */

@@ -201,6 +201,8 @@ export default {
   'details.factor.value': '{factor} ({times} times faster than real time)',
   'details.audio': 'Audio',
   'details.audio.value': '{duration}, {rate} Hz, channels: {channels}',
+  'details.taken_channel': 'Channel taken',
+  'details.taken_channel.value': '{channel}: the mean of all channels cancels out',
   'details.speech': 'Speech',
   'details.speech.value': '{start} to {end} s',
   'details.length': 'Completeness',

@@ -196,6 +196,8 @@ export default {
   'details.factor.value': '{factor}（比实时快 {times} 倍）',
   'details.audio': '音频',
   'details.audio.value': '{duration}，{rate} Hz，声道数 {channels}',
+  'details.taken_channel': '所用声道',
+  'details.taken_channel.value': '{channel}：全部声道的平均相互抵消',
   'details.speech': '语音',
   'details.speech.value': '{start} 至 {end} 秒',
   'details.length': '完整性',

@@ -40,6 +40,10 @@ export function showDetails(job, { answer, timings, cached }, { speech, speechSe
   const { duration, sampling_rate: rate, channels } = audio;
   const values = { duration: durationText(duration), rate, channels };
   details.push(['details.audio', { text: 'details.audio.value', values }]);
+  if (audio.taken_channel !== undefined) {
+    const channel = audio.taken_channel;
+    details.push(['details.taken_channel', { text: 'details.taken_channel.value', values: { channel } }]);
+  }
   if (speech) {
     const ends = { start: speech.start.toFixed(2), end: speech.end.toFixed(2) };
     details.push(['details.speech', { text: 'details.speech.value', values: ends }]);

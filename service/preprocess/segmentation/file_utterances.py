@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from service.preprocess.bandwidth import is_narrow
 from service.preprocess.clips import ChannelChoice, check_length, check_options, choose
 from service.preprocess.reader import AudioReader
+from service.preprocess.segmentation.mix_utterances import MixCutter
 from service.preprocess.segmentation.utterances import UtteranceCutter
 from service.results import ChannelUtterance, Utterance
 
@@ -18,7 +19,8 @@ class FileCut:
     Args:
         reader: an open file, at its beginning. It is read to its end, even past `end`, so that the same files are
             rejected whatever the interval.
-        channels: as for `service.preprocess.clips.make_clips`; a mix is channel 0.
+        channels: as for `service.preprocess.clips.make_clips`; a mix is channel 0. The first utterance decides whether
+            the mean cancels out, for the whole file.
         start: seconds at which to begin, 0 or more; None for the beginning.
         end: seconds at which to stop, more than `start`; None for the end, and past the end means the end.
 
@@ -39,6 +41,12 @@ class FileCut:
         self._channels = channels
         self._start = start
         self._end = end
+        self._mix = MixCutter(reader.sampling_rate, reader.channels) if channels == "mix" else None
+
+    @property
+    def taken_channel(self) -> int | None:
+        """The channel that is cut because the mean of all cancels out; None if not, or not known yet."""
+        return None if self._mix is None else self._mix.taken_channel
 
     def steps(self) -> Iterator[list[ChannelUtterance]]:
         """Read the file, which is possible once, in short steps: one for each block, and a last one.
@@ -57,7 +65,7 @@ class FileCut:
         rate = self._reader.sampling_rate
         first = round((self._start or 0.0) * rate)
         last = None if self._end is None else round(self._end * rate)
-        cutters = {index: UtteranceCutter(rate) for index in self._indices()}
+        cutters = {index: self._mix or UtteranceCutter(rate) for index in self._indices()}
         read = taken = 0
         waiting: list[ChannelUtterance] = []
         for block in self._reader.blocks():
@@ -69,7 +77,8 @@ class FileCut:
                 yield []
                 continue
             taken += stretch.shape[1]
-            for (index, cutter), samples in zip(cutters.items(), choose(stretch, self._channels), strict=True):
+            pieces = choose(stretch, self._channels) if self._mix is None else [stretch]
+            for (index, cutter), samples in zip(cutters.items(), pieces, strict=True):
                 waiting += [_placed(utterance, index, first / rate) for utterance in cutter.push(samples)]
             # No utterance that is still to come ends before this.
             settled = first / rate + min(cutter.settled for cutter in cutters.values())

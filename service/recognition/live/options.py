@@ -47,6 +47,11 @@ class StreamOptions(BaseModel):
         return self.channels if self.select == "split" else 1
 
     @property
+    def kept_channels(self) -> int:
+        """Number of channels whose samples are kept: a mix needs all, in case their mean cancels out."""
+        return 1 if isinstance(self.select, int) else self.channels
+
+    @property
     def sample_bytes(self) -> int:
         """Bytes of one sample of one channel."""
         return 2 if self.encoding == "s16le" else 4

@@ -22,7 +22,7 @@ def decode_samples(data: bytes, options: StreamOptions) -> Floats:
         options: of the stream.
 
     Returns:
-        float32 of shape (channel, time): the channels that are scored.
+        float32 of shape (channel, time): the channel that is selected, or all.
 
     Raises:
         InvalidMessage: if the last sample is incomplete.
@@ -39,11 +39,9 @@ def decode_samples(data: bytes, options: StreamOptions) -> Floats:
         samples = interleaved.T.astype(np.float32, order="C") / _FULL_SCALE
     else:
         samples = interleaved.T.astype(np.float32, order="C")
-    return (
-        np.stack(choose(samples, options.select))
-        if samples.size
-        else np.empty((options.scored_channels, 0), np.float32)
-    )
+    if not samples.size:
+        return np.empty((options.kept_channels, 0), np.float32)
+    return np.stack(choose(samples, "split" if options.select == "mix" else options.select))
 
 
 _SMALL = 4096

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from service.preprocess.clips import make_clips
+from service.preprocess.segmentation.mix_utterances import MixCutter
 from service.preprocess.segmentation.utterances import UtteranceCutter
 from service.recognition.live.options import StreamOptions
 from service.recognition.live.samples import SampleBuffer, decode_samples
 from service.recognition.live.windows import WindowCounter
-from service.results import ChannelUtterance, Clip, Floats, Utterance
+from service.results import ChannelUtterance, Clip, Floats, Utterance, Waveform
 
 MOST_WAITING = 60.0
 """Seconds of utterances that may be due; above, reading pauses, since utterances are not skipped."""
@@ -26,6 +28,7 @@ class DueClip:
     """One clip to score: `start` to `end` in seconds of the stream, without the context around an utterance.
 
     `due` is when its last sample was received, on the loop's clock; `skipped` windows were skipped before it.
+    `taken_channel` is the channel that was taken because the mean of all channels cancels out.
     """
 
     kind: Literal["window", "utterance"]
@@ -35,6 +38,7 @@ class DueClip:
     clip: Clip
     due: float
     skipped: int = 0
+    taken_channel: int | None = None
 
 
 class StreamDecoder:
@@ -46,7 +50,8 @@ class StreamDecoder:
 
     def __init__(self, options: StreamOptions) -> None:
         self._options = options
-        self._cutters = [UtteranceCutter(options.sampling_rate) for _ in range(options.scored_channels)]
+        self._mix = MixCutter(options.sampling_rate, options.channels) if options.select == "mix" else None
+        self._cutters = [UtteranceCutter(options.sampling_rate) for _ in range(options.kept_channels)]
 
     def decode(self, data: bytes) -> tuple[Floats, list[ChannelUtterance]]:
         """The samples (channel, time) of a binary message, and the utterances that it completes.
@@ -55,10 +60,14 @@ class StreamDecoder:
             InvalidMessage, AudioNotFinite: as `decode_samples` does.
         """
         samples = decode_samples(data, self._options)
+        if self._mix:
+            return samples, _of_mix(self._mix.push(samples), self._mix.taken_channel)
         return samples, _by_end(cutter.push(each) for cutter, each in zip(self._cutters, samples, strict=True))
 
     def finish(self) -> list[ChannelUtterance]:
         """The utterances that end with the stream."""
+        if self._mix:
+            return _of_mix(self._mix.finish(), self._mix.taken_channel)
         return _by_end(cutter.finish() for cutter in self._cutters)
 
 
@@ -81,7 +90,7 @@ class StreamSchedule:
             shortest=options.shortest_samples,
             skip=options.late == "skip",
         )
-        self._buffer = SampleBuffer(options.scored_channels)
+        self._buffer = SampleBuffer(options.kept_channels)
         self._utterances: deque[DueClip] = deque()
         self._utterance_seconds = 0.0  # over all of these
         self._windows_next = False
@@ -139,17 +148,27 @@ class StreamSchedule:
         self._buffer.drop(self._windows.needed)
         self.skipped += window.skipped
         skipped, self._unreported = window.skipped + self._unreported, 0
+        # A window is scored like a file, so it decides by itself whether the mean cancels out.
+        clips, taken = make_clips(
+            Waveform(samples, rate),
+            channels="mix" if self._options.select == "mix" else "split",
+            start=None,
+            end=None,
+            trim=self._options.trim,
+            frame_embeddings=False,
+        )
         self._channels.extend(
             DueClip(
                 kind="window",
                 channel=channel,
                 start=window.first / rate,
                 end=window.last / rate,
-                clip=Clip(each.copy() if len(samples) > 1 else each, rate, self._options.trim),
+                clip=clip,
                 due=self._due,
                 skipped=skipped,
+                taken_channel=taken,
             )
-            for channel, each in enumerate(samples)
+            for channel, clip in enumerate(clips)
         )
         return self._channels.popleft()
 
@@ -169,6 +188,7 @@ class StreamSchedule:
                 end=each.utterance.end,
                 clip=Clip(each.utterance.samples, rate, self._options.trim),
                 due=now,
+                taken_channel=each.taken_channel,
             )
             for each in utterances
         )
@@ -179,3 +199,7 @@ def _by_end(channels: Iterable[Iterable[Utterance]]) -> list[ChannelUtterance]:
     """The utterances of all channels in the order of their ends."""
     found = [ChannelUtterance(channel, each) for channel, utterances in enumerate(channels) for each in utterances]
     return sorted(found, key=lambda each: (each.utterance.end, each.channel))
+
+
+def _of_mix(utterances: Iterable[Utterance], taken: int | None) -> list[ChannelUtterance]:
+    return [ChannelUtterance(0, each, taken) for each in utterances]

@@ -17,19 +17,25 @@ from service.recognition.concurrency import within
 from service.recognition.core import ClipRecognition, Core, Progress
 from service.recognition.live.options import StreamOptions
 from service.recognition.live.schedule import DueClip, StreamSchedule
-from service.recognition.result_types import LabelScore, Numbers, Overall, Score, Segment
+from service.recognition.result_types import LabelScore, Numbers, Overall, Score, Segment, TakenChannel
 from service.recognition.scores import WeightedMean
 from service.results import ClipOutput, Recognition
 
 
-class WindowEvent(Segment):
+class TakenMember(TypedDict):
+    """The member of an event that says which channel was taken, if one was."""
+
+    taken_channel: NotRequired[TakenChannel]
+
+
+class WindowEvent(Segment, TakenMember):
     """The scores of one window; `skipped` windows were skipped before it."""
 
     type: Literal["window"]
     skipped: int
 
 
-class UtteranceEvent(Segment):
+class UtteranceEvent(Segment, TakenMember):
     """The scores of one utterance."""
 
     type: Literal["utterance"]
@@ -42,7 +48,7 @@ class ChannelOverall(Overall):
     speech_seconds: float
 
 
-class ResultEvent(TypedDict):
+class ResultEvent(TakenMember):
     """The mean of all utterances, weighted by their durations; by channel with `select=split`."""
 
     type: Literal["result"]
@@ -123,6 +129,7 @@ class StreamRecognition:
         self._emit = emit
         self._counts = counts
         self._means = [WeightedMean() for _ in range(options.scored_channels)]
+        self._taken: TakenMember = {}
         self._changed = asyncio.Event()
         self._scored = asyncio.Event()
 
@@ -172,10 +179,13 @@ class StreamRecognition:
             self._means[due.channel].add(answer, due.end - due.start)
             self._observer.label_predicted(answer.label.en)
             self._counts.utterances += 1
-            await self._send(UtteranceEvent(type="utterance", **self._segment(due, answer)))
+            self._taken = _taken(due)
+            await self._send(UtteranceEvent(type="utterance", **self._taken, **self._segment(due, answer)))
         else:
             self._counts.windows += 1
-            await self._send(WindowEvent(type="window", **self._segment(due, answer), skipped=due.skipped))
+            await self._send(
+                WindowEvent(type="window", **_taken(due), **self._segment(due, answer), skipped=due.skipped)
+            )
             if self._options.late == "skip":
                 self._observer.window_answered(loop.time() - due.due)
 
@@ -202,8 +212,12 @@ class StreamRecognition:
         if self._options.select == "split":
             event["channels"] = [{"channel": channel, **overall} for channel, overall in enumerate(channels)]
         else:
-            event |= channels[0]
+            event |= {**self._taken, **channels[0]}
         return cast(ResultEvent, event)
 
     def _overall(self, mean: WeightedMean) -> dict[str, object]:
         return {"speech_seconds": round(mean.seconds, DIGITS), **overall_of(mean, self._clip_options)}
+
+
+def _taken(due: DueClip) -> TakenMember:
+    return {} if due.taken_channel is None else {"taken_channel": due.taken_channel}

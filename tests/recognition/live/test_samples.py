@@ -32,7 +32,7 @@ def test_samples_are_those_of_a_file(select: str | int, encoding: str, subtype: 
     file = io.BytesIO()
     soundfile.write(file, values, 8000, format="WAV", subtype=subtype)
     waveform = decode(file.getvalue(), max_duration=10)
-    clips = make_clips(waveform, channels=select, start=None, end=None, trim=False, frame_embeddings=False)  # type: ignore[arg-type]
+    clips, _ = make_clips(waveform, channels=select, start=None, end=None, trim=False, frame_embeddings=False)  # type: ignore[arg-type]
     samples = decode_samples(values.tobytes(), start(encoding=encoding, channels=3, select=select))
     assert samples.dtype == np.float32
     assert np.array_equal(samples, np.stack([clip.samples for clip in clips]))
