@@ -11,8 +11,8 @@ CANCELLED = 0.1
 """The mean cancels out if the sum of all channels has less than this fraction (-10 dB) of the energy of the channels
 together. The fraction is 1 where channels are independent, or where only one has sound, and n for n equal channels; for
 two of equal energy it is 1 plus their correlation. The same speech in two channels, at any delay up to 50 ms, has at
-least 0.166 (291 clips of EmoDB and RAVDESS). An inverted channel has less than 0.1 if its gain is 0.63 to 1.6 times that
-of the other, or in half of these clips at a delay of 0.06 ms."""
+least 0.166 (291 clips of EmoDB and RAVDESS). An inverted channel has less than 0.1 if its gain is 0.63 to 1.58 times
+that of the other, or, in half of these clips, at a delay of 0.06 ms."""
 
 _FRAMES_PER_SECOND = 100
 _CHUNK = 1 << 20

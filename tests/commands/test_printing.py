@@ -43,6 +43,14 @@ def test_an_early_end_and_unread_bytes_are_shown(capsys: pytest.CaptureFixture[s
     assert line == "a.wav (2.50 s; the file ends early; 1234 bytes behind the audio were not read)"
 
 
+def test_the_channel_that_was_taken_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    audio = {"duration": 2.5, "taken_channel": 1}
+    note = "channel 1 because the mean of all cancels out"
+    assert printed(capsys, {"audio": audio}, {}) == (f"a.wav (2.50 s, {note})",)
+    print_event({"type": "result", "duration": 2.5, "taken_channel": 1, "speech_seconds": 0.0})
+    assert capsys.readouterr().out.splitlines()[0] == f"result over 2.5 s, {note}"
+
+
 def test_segments_have_their_times_and_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
     result = {
         "audio": {"duration": 70.0, "speech_seconds": 6.25},

@@ -17,11 +17,13 @@ def taken(*channels: Floats, rate: int = SAMPLING_RATE) -> int | None:
 
 
 def voice(clip: int = 0) -> Floats:
-    return speech(clip=clip)[0]
+    samples: Floats = speech(clip=clip)[0]
+    return samples
 
 
 def noise(size: int, seed: int, level: float = 0.1) -> Floats:
-    return np.random.default_rng(seed).normal(0, level, size).astype(np.float32)
+    values: Floats = np.random.default_rng(seed).normal(0, level, size).astype(np.float32)
+    return values
 
 
 def test_an_inverted_channel_is_noticed() -> None:

@@ -129,6 +129,28 @@ async def test_windows_and_utterances_equal_those_of_requests(tmp_path: Path) ->
     assert result["duration"] == whole["audio"]["duration"]
 
 
+async def test_a_mix_that_cancels_out_is_scored_as_its_loudest_channel(tmp_path: Path) -> None:
+    """Files, segments, windows and utterances have the scores of that channel, and name it."""
+    one, _ = call(clips=2)
+    both = np.stack([one // 5 * 4, -one, 0 * one], axis=1)
+    async with service(tmp_path) as it:
+        for granularity in ("utterance", "frame", "segment"):
+            mix = await it.post(both, 16_000, granularity=granularity)
+            assert mix["audio"].pop("taken_channel") == 1
+            alone = await it.post(both, 16_000, granularity=granularity, channels="1")
+            assert {**mix, "id": alone["id"]} == alone
+            assert "taken_channel" not in (await it.post(both[:, :1], 16_000, granularity=granularity))["audio"]
+        async with talking(it.port) as talk:
+            await talk.start(sampling_rate=16_000, channels=3, late="wait")
+            events = await all_events(talk, both)
+        async with talking(it.port) as talk:
+            await talk.start(sampling_rate=16_000, channels=3, late="wait", select=1)
+            alone_events = await all_events(talk, both)
+    assert [event.pop("taken_channel") for event in events] == [1] * len(events)
+    assert {event["type"] for event in events} == {"window", "utterance", "result"}
+    assert sorted(events, key=str) == sorted(alone_events, key=str)
+
+
 @pytest.mark.parametrize("encoding", ["s16le", "f32le"])
 async def test_telephone_channels_equal_those_of_requests(tmp_path: Path, encoding: str) -> None:
     """Two channels at 8 kHz, which the service resamples."""

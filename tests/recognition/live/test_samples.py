@@ -32,7 +32,9 @@ def test_samples_are_those_of_a_file(select: str | int, encoding: str, subtype: 
     file = io.BytesIO()
     soundfile.write(file, values, 8000, format="WAV", subtype=subtype)
     waveform = decode(file.getvalue(), max_duration=10)
-    clips, _ = make_clips(waveform, channels=select, start=None, end=None, trim=False, frame_embeddings=False)  # type: ignore[arg-type]
+    # All channels of a mix are kept, since their mean may cancel out.
+    kept: Any = "split" if select == "mix" else select
+    clips, _ = make_clips(waveform, channels=kept, start=None, end=None, trim=False, frame_embeddings=False)
     samples = decode_samples(values.tobytes(), start(encoding=encoding, channels=3, select=select))
     assert samples.dtype == np.float32
     assert np.array_equal(samples, np.stack([clip.samples for clip in clips]))
@@ -59,8 +61,8 @@ def test_channels_that_are_not_selected_are_not_checked() -> None:
     assert (decode_samples(values.tobytes(), start(encoding="f32le", channels=2, select=1)) == 0.5).all()
 
 
-@pytest.mark.parametrize(("select", "channels"), [("mix", 1), ("split", 2)])
-def test_an_empty_message_has_no_samples(select: str, channels: int) -> None:
+@pytest.mark.parametrize(("select", "channels"), [("mix", 2), ("split", 2), (1, 1)])
+def test_an_empty_message_has_no_samples(select: str | int, channels: int) -> None:
     assert decode_samples(b"", start(channels=2, select=select)).shape == (channels, 0)
 
 
