@@ -51,7 +51,7 @@ def with_scaled_head(model: BenchModel, cache: Path) -> BenchModel:
             weights[name] = weights[name] * np.float32(_HEAD_SCALE)
         save_file(weights, directory / WEIGHTS)
         manifest = Manifest.read(model.prepared)
-        replace(manifest, files={WEIGHTS: FileEntry.of(directory / WEIGHTS)}).write(directory)
+        replace(manifest, files={WEIGHTS: FileEntry.of(directory / WEIGHTS)}, int8_error=None).write(directory)
     return BenchModel(model.hub, directory)
 
 

@@ -82,7 +82,7 @@ async def test_a_crash_is_logged_with_its_trace(
         ("GET", "/docs/assets/swagger-ui.css", "/docs/assets/{path}", "GET", "200"),
         ("GET", "/openapi.json", "/openapi.json", "GET", "200"),
         ("GET", "/recognize", "/recognize", "GET", "405"),
-        ("POST", "/recognize", "/recognize", "POST", "415"),
+        ("POST", "/recognize", "/recognize", "POST", "422"),
         ("POST", "/recognize/batch", "/recognize/batch", "POST", "415"),
         ("GET", "/any/thing/else", "unmatched", "GET", "404"),
         ("BREW", "/", "/", "other", "405"),
