@@ -25,6 +25,7 @@ class ByteSource:
     def __init__(self, data: Data) -> None:
         self._file = io.BytesIO(data) if isinstance(data, bytes | bytearray | memoryview) else data
         self._failure: Exception | None = None
+        self._begin = 0
         self._position = 0
         self.size = 0
         try:
@@ -35,8 +36,9 @@ class ByteSource:
     def read(self, size: int = -1) -> bytes:
         """Read up to `size` bytes, or everything that is left if `size` is negative."""
         try:
-            self._file.seek(self._position)
-            data = self._file.read(size)
+            self._file.seek(self._begin + self._position)
+            left = self.size - self._position
+            data = self._file.read(left if size < 0 else min(size, left))
         except (OSError, ValueError) as error:  # ValueError: the file was closed
             self._failure = error
             return b""
@@ -67,6 +69,13 @@ class ByteSource:
         """Read up to `size` bytes from `position`."""
         self.seek(position)
         return self.read(size)
+
+    def part(self, begin: int, end: int) -> ByteSource:
+        """Return the bytes from `begin` to `end` as a source of its own, which reads from the same file."""
+        part = ByteSource(self._file)
+        part._begin = self._begin + begin
+        part.size = min(end, self.size) - begin
+        return part
 
     def check(self) -> None:
         """Raise ServiceError if reading the upload itself has failed, which is not the fault of the audio."""

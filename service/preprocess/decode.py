@@ -14,6 +14,7 @@ from service.preprocess.byte_source import ByteSource, Data
 from service.preprocess.declared_length import Header, read_header
 from service.preprocess.decoding_limits import DecodingLimits
 from service.preprocess.ffmpeg import sandbox
+from service.preprocess.links import is_plain
 from service.results import Floats, Waveform
 
 _ARCHIVES = {b"\x1f\x8b\x08": "gzip", b"PK\x03\x04": "ZIP"}
@@ -81,7 +82,8 @@ def open_audio_file(source: ByteSource, limits: DecodingLimits) -> tuple[AudioFi
     source = header.joined or source
     try:
         file: AudioFile | None = None
-        if header.kind in libsndfile.KINDS:
+        chained = header.kind in ("ogg", "flac") and not is_plain(source)
+        if header.kind in libsndfile.KINDS and not chained:
             file = libsndfile.try_open(source, limits)
         return file or sandbox.FFmpegFile(source, limits), header
     except (NotDecodable, AudioEmpty) as error:

@@ -16,10 +16,13 @@ from av.audio.plane import AudioPlane
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Disposition
 
 from service.errors import AudioEmpty, AudioTruncated, NotDecodable
 from service.preprocess.byte_source import ByteSource
 from service.preprocess.decoding_limits import DecodingLimits, block_frames
+from service.preprocess.ffmpeg.clock import clock_of
+from service.preprocess.links import find_links
 
 DEMUXERS = "wav,mp3,flac,ogg,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,aac,amr,aiff,caf,asf,au,w64,mpegts,gsm"
 DECODERS = (
@@ -60,40 +63,66 @@ class RawBlock:
 class _Collector:
     """Joins the decoder's frames, of mostly some thousand samples, into blocks."""
 
-    def __init__(self, first: AudioFrame, limits: DecodingLimits) -> None:
+    def __init__(self, limits: DecodingLimits) -> None:
         self._limits = limits
-        self._kind = _kind(first)
-        _, self._rate, self._channels = self._kind
-        self._budget = limits.frames(self._rate, self._channels)
-        self._block = block_frames(self._rate, self._channels)
-        planes = self._channels if first.format.is_planar else 1
-        self._planes = [bytearray() for _ in range(planes)]
-        self._frame_bytes = first.format.bytes * self._channels // planes
-        self._frames = 0
-        self.total = 0
+        self._kind = ("", 0, 0)
+        self._first_rate = self._budget = 0
+        self._block = self._frame_bytes = self._frames = 0
+        self._zero = b"\0"
+        self._planes: list[bytearray] = []
+        self.total = 0.0
+        """Samples per channel so far, at the sampling rate of the first frame."""
 
-    def add(self, frame: AudioFrame) -> None:
+    def add(self, frame: AudioFrame, silence: float) -> Iterator[RawBlock]:
         """Append a frame's samples.
 
+        Args:
+            frame: of any format, rate and channels; where they change, a new block begins.
+            silence: seconds of silence before the frame.
+
+        Yields:
+            The full blocks, and the rest before a change.
+
         Raises:
-            NotDecodable: format, rate or channels differ from the first frame.
+            NotDecodable: rate or channels are out of bounds.
             AudioTooLong: there are more samples than the limits allow.
         """
-        if _kind(frame) != self._kind:
-            raise NotDecodable("The sampling rate or the channels change within the audio.")
+        if self._kind != (kind := _kind(frame)):
+            yield from self.blocks(last=True)
+            self._begin(frame, kind)
+        missing = round(silence * frame.sample_rate)
+        self.total += (missing + frame.samples) * self._first_rate / frame.sample_rate
+        if self.total > self._budget:
+            raise self._limits.too_long(frame.sample_rate, frame.layout.nb_channels)
+        while missing:
+            part = min(missing, self._block)
+            for plane in self._planes:
+                plane += self._zero * (part * self._frame_bytes)
+            self._frames += part
+            missing -= part
+            yield from self.blocks()
         size = frame.samples * self._frame_bytes
         # Not `frame.planes`, which with eight or more channels reads past the last plane: PyAV 19 then raises.
         for index, plane in enumerate(self._planes):
             plane += memoryview(AudioPlane(frame, index))[:size]
         self._frames += frame.samples
-        self.total += frame.samples
-        if self.total > self._budget:
-            raise self._limits.too_long(self._rate, self._channels)
+        yield from self.blocks()
 
     def blocks(self, *, last: bool = False) -> Iterator[RawBlock]:
         """Remove and return the full blocks, with `last` also the rest."""
         while self._frames >= (1 if last else self._block):
             yield self._take(min(self._frames, self._block))
+
+    def _begin(self, frame: AudioFrame, kind: tuple[str, int, int]) -> None:
+        name, rate, channels = self._kind = kind
+        budget = self._limits.frames(rate, channels)
+        if not self._first_rate:
+            self._first_rate, self._budget = rate, budget
+        self._block = block_frames(rate, channels)
+        planes = channels if frame.format.is_planar else 1
+        self._planes = [bytearray() for _ in range(planes)]
+        self._frame_bytes = frame.format.bytes * channels // planes
+        self._zero = b"\x80" if name.startswith("u8") else b"\0"  # unsigned samples are centred at 128
 
     def _take(self, frames: int) -> RawBlock:
         size = frames * self._frame_bytes
@@ -110,14 +139,14 @@ def _kind(frame: AudioFrame) -> tuple[str, int, int]:
 
 
 def decode_blocks(source: ByteSource, limits: DecodingLimits) -> Iterator[RawBlock]:
-    """Decode the first audio stream.
+    """Decode an audio stream of a file: the default one, or else the first with a decoder. Links are joined.
 
     Args:
         source: the file.
         limits: how much audio may be decoded.
 
     Yields:
-        Blocks of `block_frames` samples per channel, the last one shorter; all with the same format, rate and channels.
+        Blocks of `block_frames` samples per channel, shorter at the end and before format, rate or channels change.
 
     Raises:
         NotDecodable: not audio, no audio stream, an unsupported codec, or rate or channels out of bounds.
@@ -125,20 +154,30 @@ def decode_blocks(source: ByteSource, limits: DecodingLimits) -> Iterator[RawBlo
         AudioTooLong: more samples than the limits allow.
         AudioTruncated: much of the audio is damaged.
     """
+    collector = _Collector(limits)
     try:
-        with av.open(source, mode="r", options=_OPTIONS, **_TAGS) as container:
-            yield from _decode_stream(container, _first_audio_stream(container), source, limits)
+        for begin, end in find_links(source):
+            link = source.part(begin, end)
+            with av.open(link, mode="r", options=_OPTIONS, **_TAGS) as container:
+                yield from _decode_stream(container, _choose_stream(container), link, collector)
     except av.FFmpegError as error:
         raise NotDecodable("The file is not audio in a supported format.") from error
+    if not collector.total:
+        raise AudioEmpty("The file contains no samples.")
+    yield from collector.blocks(last=True)
 
 
-def _first_audio_stream(container: InputContainer) -> AudioStream:
+def _choose_stream(container: InputContainer) -> AudioStream:
     if not container.streams.audio:
         raise NotDecodable("The file contains no audio stream.")
-    stream = container.streams.audio[0]
-    # Contrary to its type, this is None in PyAV where FFmpeg has no decoder.
-    if getattr(stream.codec_context, "name", None) not in DECODERS.split(","):
+    # Contrary to its type, the name is missing in PyAV where FFmpeg has no decoder.
+    names = DECODERS.split(",")
+    usable = [stream for stream in container.streams.audio if getattr(stream.codec_context, "name", None) in names]
+    if not usable:
         raise NotDecodable("The audio codec is not supported.")
+    # MPEG-TS may announce a stream and send no packets of it: its rate is then unknown.
+    known = [stream for stream in usable if stream.codec_context.sample_rate] or usable
+    stream = next((stream for stream in known if stream.disposition & Disposition.default), known[0])
     stream.codec_context.thread_count = 1
     return stream
 
@@ -153,9 +192,12 @@ def _packets(container: InputContainer, stream: AudioStream, source: ByteSource)
 
 
 def _decode_stream(
-    container: InputContainer, stream: AudioStream, source: ByteSource, limits: DecodingLimits
+    container: InputContainer, stream: AudioStream, source: ByteSource, collector: _Collector
 ) -> Iterator[RawBlock]:
-    collector: _Collector | None = None
+    # FFmpeg stamps the first page of FLAC in Ogg with 0, also if somebody joined a live stream there.
+    flac_in_ogg = container.format.name == "ogg" and stream.codec_context.name == "flac"
+    clock = clock_of(container.format.name, None if flac_in_ogg else container.start_time)
+    first_page: int | None = None
     packets = damaged = 0
     for packet in _packets(container, stream, source):
         try:
@@ -167,15 +209,12 @@ def _decode_stream(
                 break
             continue
         packets += 1
+        if first_page is None:
+            first_page = packet.pos
+        stamped = clock is not None and not (flac_in_ogg and packet.pos == first_page)
         for frame in frames:
-            if collector is None:
-                collector = _Collector(frame, limits)
-            collector.add(frame)
-            yield from collector.blocks()
+            yield from collector.add(frame, clock.missing(frame) if clock and stamped else 0)
     if damaged > packets:
         raise NotDecodable("The file looks like audio, but most of it cannot be decoded.")
-    if collector is None or not collector.total:
-        raise AudioEmpty("The file contains no samples.")
     if damaged > 2 + packets // 50:
         raise AudioTruncated(f"The audio is damaged: {damaged} of {packets + damaged} packets cannot be decoded.")
-    yield from collector.blocks(last=True)

@@ -17,7 +17,7 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ from service.errors import (
 from service.preprocess.byte_source import ByteSource
 from service.preprocess.decoding_limits import DecodingLimits, block_frames
 from service.preprocess.ffmpeg.child import BrokenChildError, Child
+from service.preprocess.ffmpeg.converter import Converter
 from service.results import Floats
 
 _log = logging.getLogger(__name__)
@@ -45,6 +46,9 @@ PROCESSES = min(4, os.cpu_count() or 1)
 
 READERS = 16
 """Most files that FFmpeg decodes block by block at the same time. A waiting child takes 40 MB."""
+
+_MOST_CHANGES = 1000
+"""Most changes of sampling rate or channels in a file. Each takes a tenth of a millisecond."""
 
 _ERRORS: dict[str, type[AudioError]] = {
     error.code: error for error in (NotDecodable, AudioEmpty, AudioTooLong, AudioTruncated)
@@ -76,9 +80,14 @@ class _BlockHeader:
     channels: int
     frames: int
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the samples as they are sent."""
+        return (self.channels, self.frames) if self.planar else (self.frames, self.channels)
+
 
 class FFmpegFile:
-    """A file that a child decodes, of any format in `ffmpeg.decoder.DEMUXERS`: its first audio stream.
+    """A file that a child decodes, of any format in `ffmpeg.decoder.DEMUXERS`.
 
     See `service.preprocess.decode.AudioFile`. A file that is decoded as a whole waits for a free slot.
 
@@ -117,25 +126,19 @@ class FFmpegFile:
         except BaseException:
             self.close()
             raise
-        self._upcoming: _BlockHeader | None = first
         self.sampling_rate = first.sampling_rate
         self.channels = first.channels
+        self._converted = self._convert(self._child, first)
 
     def read(self) -> Floats | None:
         """Decode the next block; None after the last. For the errors see `service.preprocess.decode.AudioFile`."""
         if self._child is None:
             return None
         with _not_decodable_if_broken():
-            header = self._upcoming or self._next_header(self._child)
-            self._upcoming = None
-            if header is None:
-                self.close()
-                return None
-            if (header.sampling_rate, header.channels) != (self.sampling_rate, self.channels):
-                raise BrokenChildError
-            if header.planar:
-                return _to_float(self._child.read_samples((header.channels, header.frames), header.dtype))
-            return _to_float(self._child.read_samples((header.frames, header.channels), header.dtype)).T
+            block = next(self._converted, None)
+        if block is None:
+            self.close()
+        return block
 
     def read_all(self) -> Floats:
         """Decode everything; raises as `read` does."""
@@ -167,6 +170,33 @@ class FFmpegFile:
         while (block := self.read()) is not None:
             yield block
 
+    def _convert(self, child: Child, first: _BlockHeader) -> Iterator[Floats]:
+        """Yield the blocks that the child sends, all with the rate and the channels of the first one."""
+        converter: Converter | None = None
+        kind = wanted = (first.sampling_rate, first.channels)
+        changes = 0
+        header: _BlockHeader | None = first
+        while header is not None:
+            if kind != (kind := (header.sampling_rate, header.channels)):
+                if (changes := changes + 1) > _MOST_CHANGES:
+                    raise NotDecodable("The sampling rate or the channels change too often within the audio.")
+                if converter is not None:
+                    yield from self._within_limits(converter.rest())
+                converter = None if kind == wanted else Converter(kind, wanted)
+            samples = child.read_samples(header.shape, header.dtype)
+            block = _to_float(samples) if header.planar else _to_float(samples).T
+            yield from self._within_limits([block] if converter is None else converter.convert(block))
+            header = self._next_header(child)
+        if converter is not None:
+            yield from self._within_limits(converter.rest())
+
+    def _within_limits(self, blocks: Iterable[Floats]) -> Iterator[Floats]:
+        for block in blocks:
+            self._total += block.shape[1]
+            if self._total > self._limits.frames(self.sampling_rate, self.channels):
+                raise self._limits.too_long(self.sampling_rate, self.channels)
+            yield block
+
     def _next_header(self, child: Child) -> _BlockHeader | None:
         """Return the header of the next block, None after the last, or raise the error that the child reports."""
         line = child.answer(self._source)
@@ -184,11 +214,10 @@ class FFmpegFile:
             kind: str = line["sample_format"]
             rate, channels, frames = (int(line[name]) for name in ("sampling_rate", "channels", "frames"))
             dtype = _DTYPES[kind.removesuffix("p")]
-            budget = self._limits.frames(rate, channels)
+            self._limits.frames(rate, channels)
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, NotDecodable) as error:
             raise BrokenChildError from error
-        self._total += frames
-        if not 0 < frames <= block_frames(rate, channels) or self._total > budget:
+        if not 0 < frames <= block_frames(rate, channels):
             raise BrokenChildError
         return _BlockHeader(dtype, kind.endswith("p"), rate, channels, frames)
 
