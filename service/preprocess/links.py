@@ -110,14 +110,18 @@ def _pages(source: ByteSource) -> Iterator[_Page | None]:
 
 
 def _vorbis_gap(pages: list[_Page | None]) -> bool:
-    """Whether a Vorbis stream has pages whose samples cannot reach from the page before to their own position."""
-    first = next((page for page in pages if page and page.head[28:35] == b"\x01vorbis"), None)
-    if first is None or len(first.head) < 57:
+    """Whether a Vorbis stream has pages whose samples cannot reach from the page before to their own position.
+
+    What is missing in a damaged file is no gap: libsndfile reports the damage.
+    """
+    whole = [page for page in pages if page is not None]
+    first = next((page for page in whole if page.head[28:35] == b"\x01vorbis"), None)
+    if len(whole) < len(pages) or first is None or len(first.head) < 57:
         return False
     longest = (1 << (first.head[56] >> 4)) // 2  # samples that a packet adds at most: half of the longest block
     granule = None
-    for page in pages:
-        if page and page.serial == first.serial and page.granule > 0:
+    for page in whole:
+        if page.serial == first.serial and page.granule > 0:
             if granule is not None and page.granule - granule > page.packets * longest:
                 return True
             granule = page.granule

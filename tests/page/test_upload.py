@@ -17,6 +17,7 @@ from playwright.sync_api import Page, expect
 from service.data import EXAMPLES
 from tests.audio_samples import encode, speech
 from tests.page.conftest import OpenPage
+from tests.preprocess.containers import Track, mux
 
 
 def upload(page: Page, *files: Path) -> None:
@@ -163,6 +164,19 @@ def test_file_that_only_the_service_can_decode(page: Page) -> None:
     page.locator("#tracks").focus()
     page.keyboard.press("ArrowRight")
     expect(page.locator("#position-scores-heading")).to_have_text("At 0.10 s")
+
+
+def test_a_file_with_a_gap_is_played_by_its_clock(page: Page, tmp_path: Path) -> None:
+    """The browser decodes it without the gap, so that a drawn waveform would not fit the answer's times."""
+    path = tmp_path / "gap.webm"
+    path.write_bytes(mux("webm", Track(np.tile(speech(48_000), (1, 2)), 48_000, "libopus", ((1.5, 3.0),))))
+    upload(page, path)
+    expect(page.locator("#player-notice")).to_contain_text("leaves out parts of the file")
+    expect(page.locator("#clock")).to_contain_text("5.9")
+    play = page.get_by_role("button", name="Play", exact=True)
+    expect(play).to_be_enabled()
+    play.click()
+    page.get_by_role("button", name="Pause", exact=True).click()
 
 
 def test_files_can_be_dropped_anywhere(open_page: OpenPage) -> None:

@@ -163,7 +163,7 @@ def test_uploads_in_memory_and_on_disk(name: str, kind: str) -> None:
 def test_upload_that_cannot_be_read_back(name: str) -> None:
     class Broken(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
-            if size is None or size < 0 or self.tell() + size > 5000:
+            if size is None or size < 0 or self.tell() + size > 1000:
                 raise OSError("disk is gone")
             return super().read(size)
 

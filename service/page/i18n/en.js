@@ -163,6 +163,10 @@ export default {
   'player.zoom.out': 'Zoom out',
   'player.undecodable':
     'This browser cannot decode the file, so it can neither draw the waveform nor play it. The service decoded it.',
+  'player.times':
+    'This browser leaves out parts of the file when it decodes it, so its waveform cannot be drawn. It can be played.',
+  'player.times.silent':
+    'This browser leaves out parts of the file when it decodes it, so it can be neither drawn nor played.',
   'player.long': 'The audio is too long to draw its waveform here. It can be played.',
   'player.long.silent': 'The audio is too long to draw, and this browser cannot play it.',
   'player.trimmed': 'not scored',

@@ -158,6 +158,8 @@ export default {
   'player.zoom.in': '放大',
   'player.zoom.out': '缩小',
   'player.undecodable': '此浏览器不能解码该文件，因此不能绘制波形，也不能播放；服务已解码该文件。',
+  'player.times': '此浏览器解码该文件时会略去其中一部分，因此不能绘制波形，但可以播放。',
+  'player.times.silent': '此浏览器解码该文件时会略去其中一部分，因此不能绘制波形，也不能播放。',
   'player.long': '音频太长，无法在此绘制波形，但可以播放。',
   'player.long.silent': '音频太长，无法绘制波形，此浏览器也不能播放。',
   'player.trimmed': '未计分',

@@ -5,6 +5,9 @@ const MAX_SAMPLES = 60e6;
 /** Lowest and highest sampling rate, in Hz, to which every browser decodes. */
 const RATES = [8_000, 48_000];
 
+/** Seconds by which the browser's decoding may be shorter than the service's: it may trim an encoder's padding. */
+const TRIMMED = 0.2;
+
 /** @typedef {import('../i18n/language.js').Key} Key */
 /** @typedef {{buffer: AudioBuffer | null, player: BufferPlayer | MediaPlayer | null, notice: Key | null}} OpenedAudio buffer is null if the file was not decoded, player if it cannot be played */
 
@@ -30,6 +33,12 @@ export async function openAudio(blob, audio) {
     last = { blob, buffer: decode(blob, rate) };
   }
   const buffer = await last.buffer;
+  if (buffer && audio.duration - buffer.duration > TRIMMED) {
+    // Browsers decode a file without its gaps, or only the first part of a chain. The buffer's times are then not those
+    // of the answer, while a media element follows the file's clock.
+    const player = await openMedia(blob);
+    return { buffer: null, player, notice: player ? 'player.times' : 'player.times.silent' };
+  }
   return { buffer, player: buffer && new BufferPlayer(buffer), notice: buffer ? null : 'player.undecodable' };
 }
 
