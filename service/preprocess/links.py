@@ -41,7 +41,7 @@ class _Page:
         granule: samples of the stream up to the end of the page; negative if no packet ends in it.
         serial: of the stream.
         packets: how many packets end in it.
-        head: its first bytes.
+        longest: samples that a packet of the Vorbis stream that begins here adds at most; 0 on other pages.
     """
 
     position: int
@@ -49,7 +49,7 @@ class _Page:
     granule: int
     serial: int
     packets: int
-    head: bytes
+    longest: int
 
 
 def is_plain(source: ByteSource) -> bool:
@@ -101,7 +101,10 @@ def _pages(source: ByteSource) -> Iterator[_Page | None]:
             flags, granule, serial = struct.unpack_from("<BqI", head, 5)
             sizes = head[27 : 27 + head[26]]
             packets = len(sizes) - sizes.count(255)
-            yield _Page(position, bool(flags & 2), granule, serial, packets, head)
+            longest = 0
+            if head[28:35] == b"\x01vorbis" and len(head) > 56:
+                longest = (1 << (head[56] >> 4)) // 2  # half of the longest block
+            yield _Page(position, bool(flags & 2), granule, serial, packets, longest)
             position += 27 + len(sizes) + sum(sizes)
         else:
             found = source.at(position, _SEARCHED).find(b"OggS", 1)
@@ -115,14 +118,13 @@ def _vorbis_gap(pages: list[_Page | None]) -> bool:
     What is missing in a damaged file is no gap: libsndfile reports the damage.
     """
     whole = [page for page in pages if page is not None]
-    first = next((page for page in whole if page.head[28:35] == b"\x01vorbis"), None)
-    if len(whole) < len(pages) or first is None or len(first.head) < 57:
+    first = next((page for page in whole if page.longest), None)
+    if len(whole) < len(pages) or first is None:
         return False
-    longest = (1 << (first.head[56] >> 4)) // 2  # samples that a packet adds at most: half of the longest block
     granule = None
     for page in whole:
         if page.serial == first.serial and page.granule > 0:
-            if granule is not None and page.granule - granule > page.packets * longest:
+            if granule is not None and page.granule - granule > page.packets * first.longest:
                 return True
             granule = page.granule
     return False

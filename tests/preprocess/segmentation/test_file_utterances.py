@@ -14,7 +14,8 @@ from service.preprocess.declared_length import Header
 from service.preprocess.reader import AudioReader, open_reader
 from service.preprocess.segmentation.file_utterances import FileCut
 from service.results import SAMPLING_RATE, ChannelUtterance, Floats
-from tests.audio_samples import encode
+from tests.audio_samples import encode, speech
+from tests.preprocess.containers import Track, mux
 from tests.preprocess.segmentation.synthetic_speech import RATE, bounds, cut, near, noise, offset_of, recording, talk
 
 
@@ -166,3 +167,20 @@ def test_samples_that_are_not_finite() -> None:
             utterances_of(FileCut(reader_of(samples), channels=channels, start=None, end=None))
     assert utterances_of(FileCut(reader_of(samples), channels=0, start=None, end=None))
     assert utterances_of(FileCut(reader_of(samples), channels=1, start=None, end=8.9))
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        (mux("webm", Track(np.tile(speech(48_000), (1, 2)), 48_000, "libopus", ((1.44, 5.0),))), [0.0, 6.44]),
+        (mux("mp4", Track(speech(48_000), 48_000, "aac", ((0, 4.0),)), video_at=0), [4.0]),
+    ],
+    ids=["a gap", "a late start"],
+)
+def test_times_are_those_of_the_container(file: bytes, expected: list[float]) -> None:
+    with open_reader(file, max_duration=60) as reader:
+        utterances = utterances_of(FileCut(reader, channels="mix", start=None, end=None))
+        assert [found.utterance.start for found in utterances] == pytest.approx(expected, abs=0.15)
+    with open_reader(file, max_duration=60) as reader:
+        (part,) = utterances_of(FileCut(reader, channels="mix", start=expected[-1] + 0.2, end=expected[-1] + 1))
+        assert part.utterance.start == pytest.approx(expected[-1] + 0.2)
