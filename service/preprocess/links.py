@@ -18,8 +18,9 @@ from service.preprocess.byte_source import ByteSource
 MOST_LINKS = 1000
 """Most links of a file. Opening a decoder for each takes a millisecond."""
 
-_MOST_PAGES = 1 << 16
-"""Most Ogg pages that the service reads itself, in 0.2 s; mostly 4 KiB each. The decoding child has a time limit."""
+_MOST_PAGES = 1 << 15
+"""Most Ogg pages that the service reads itself, in 0.3 to 0.6 s. Six hours of Vorbis have so many, at 4 KiB each. The
+child that decodes reads all of them, but has a time limit."""
 
 _HEADER = 282
 """Most bytes of a page's header: 27, and a table of up to 255 sizes."""

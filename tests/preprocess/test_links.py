@@ -77,6 +77,22 @@ def test_bytes_between_links_are_skipped() -> None:
     assert samples(file + b"x" * 100 + file).shape[1] == 2 * speech().shape[1]
 
 
+@pytest.mark.parametrize("name", ["ogg-vorbis", "ogg-opus", "ogg-flac"])
+def test_a_chain_may_end_in_the_headers_of_a_link(name: str) -> None:
+    file = encode(name, speech(48_000), 48_000)
+    expected = samples(file).shape[1]
+    headers = list(ogg_pages(file))[:2]
+    assert samples(file + headers[0]).shape[1] == expected
+    assert samples(file + headers[0] + headers[1]).shape[1] == expected
+
+
+def test_a_link_that_cannot_be_decoded_is_not_left_out() -> None:
+    file = encode("ogg-vorbis", speech(), 16_000)
+    unknown = with_ogg_gap(file.replace(b"\x01vorbis", b"unknown"), 0, 0)  # with the right checksum
+    with pytest.raises(NotDecodable):
+        samples(file + unknown + file)
+
+
 @pytest.mark.parametrize("name", [name for name in FORMATS if name.startswith(("ogg", "flac"))])
 def test_single_files_are_plain(name: str) -> None:
     rate = 16_000

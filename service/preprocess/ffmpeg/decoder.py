@@ -37,6 +37,9 @@ _OPTIONS = {
     # FFmpeg probes streams by decoding a little of each, including video unless a list forbids it.
     "codec_whitelist": DECODERS,
 }
+_LEAST_LINK = 1 << 17
+"""Bytes. A chain that was cut off may end with a link that has only a part of its headers or of its first page."""
+
 # Tags may be in any encoding. PyAV 19 does not decode them strictly any more, and has no option for it.
 _TAGS: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
@@ -155,10 +158,16 @@ def decode_blocks(source: ByteSource, limits: DecodingLimits) -> Iterator[RawBlo
         AudioTruncated: much of the audio is damaged.
     """
     collector = _Collector(limits)
+    links = [source.part(begin, end) for begin, end in find_links(source)]
     try:
-        for begin, end in find_links(source):
-            link = source.part(begin, end)
-            with av.open(link, mode="r", options=_OPTIONS, **_TAGS) as container:
+        for link in links:
+            try:
+                container = av.open(link, mode="r", options=_OPTIONS, **_TAGS)
+            except av.FFmpegError:
+                if collector.total and link is links[-1] and link.size < _LEAST_LINK:
+                    break
+                raise
+            with container:
                 yield from _decode_stream(container, _choose_stream(container), link, collector)
     except av.FFmpegError as error:
         raise NotDecodable("The file is not audio in a supported format.") from error
