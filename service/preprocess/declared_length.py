@@ -71,7 +71,8 @@ class _Extent:
 def read_header(source: ByteSource) -> Header:
     """Detect the format, and compare the declared end with the end of the file. Never raises."""
     kind = _identify(source.at(0, 36))
-    extent = _EXTENTS[kind](source)
+    # FLAC declares a number of samples, not of bytes, and joined FLAC files are all decoded (`links`).
+    extent = _EXTENTS[kind](source) if kind in _EXTENTS else _Extent()
     end = extent.end
     return Header(
         kind,
@@ -176,19 +177,6 @@ def _caf(source: ByteSource) -> _Extent:
         if name == b"data":
             end = position
     return _Extent() if end is None else _Extent(end, position)
-
-
-def _flac(source: ByteSource) -> _Extent:
-    """Search for a second file; a decoder reads as many samples as the first declares, if it declares any."""
-    start = b"fLaC\0\0\0\x22"
-    if not int.from_bytes(source.at(21, 5), "big") & ((1 << 36) - 1):
-        return _Extent()
-    position = len(start)
-    while block := source.at(position, _BLOCK):
-        if (found := block.find(start)) >= 0:
-            return _Extent(behind=position + found)
-        position += max(1, len(block) - len(start) + 1)
-    return _Extent()
 
 
 def _ogg(source: ByteSource) -> _Extent:
@@ -340,7 +328,6 @@ _EXTENTS: dict[Kind, Callable[[ByteSource], _Extent]] = {
     "au": _au,
     "caf": _caf,
     "caf-packed": _caf,
-    "flac": _flac,
     "ogg": _ogg,
     "ogg-opus": _ogg,
     "mp4": _mp4,
