@@ -15,7 +15,7 @@ from service.api.request_body import FORM, RAW
 from service.api.responses import NDJSON
 from service.api.schemas import Line, Problem
 from service.errors import ServiceError
-from service.recognition.options import Options
+from service.recognition.options import option_schemas
 
 _FILE: dict[str, Any] = {"type": "string", "format": "binary"}
 
@@ -155,12 +155,7 @@ def files_body(name: str, max_files: int) -> dict[str, Any]:
 
 @cache
 def _options(batch: bool) -> dict[str, dict[str, Any]]:
-    properties: dict[str, dict[str, Any]] = Options.model_json_schema()["properties"]
-    # A default of null would be wrong: an option that is not given has no value.
-    options = {
-        name: {key: value for key, value in schema.items() if key != "title" and value is not None}
-        for name, schema in properties.items()
-    }
+    options = option_schemas()
     if batch:
         options["granularity"] |= {"enum": ["utterance", "frame"], "description": "`frame` adds scores over time"}
     return options

@@ -29,7 +29,7 @@ from service.errors import (
 )
 from service.recognition.cache import CacheControl
 from service.recognition.concurrency import within
-from service.recognition.options import MAX_FIELDS, Options, invalid_options, parse_options, unknown_field
+from service.recognition.options import MAX_FIELDS, OPTIONS, Options, invalid_options, parse_options, unknown_field
 
 logger = logging.getLogger(__name__)
 
@@ -269,6 +269,6 @@ async def _read_form(
 
 
 def _misplaced_file(name: str, file_fields: Sequence[str]) -> FieldError:
-    if name in Options.model_fields:
+    if name in OPTIONS:
         return FieldError(name, "must be text, not a file", "invalid")
     return unknown_field(name, file_fields)

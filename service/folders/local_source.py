@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from service.errors import Draining, InferenceFailed, ModelLoading, QueueFull, ServiceError, SetupError, WorkerDead
 from service.folders.source import FileOutcome, problem, unreadable
@@ -24,8 +24,10 @@ from service.recognition.core import ClipRecognition, Core, Progress
 from service.recognition.file import FileRecognition
 from service.recognition.long_file import LongFileRecognition, SegmentLists
 from service.recognition.options import Options
-from service.recognition.result_types import FileResult, Segment, SegmentedResult
 from service.results import SAMPLING_RATE, Clip
+
+if TYPE_CHECKING:
+    from service.recognition.result_types import FileResult, Segment, SegmentedResult
 
 _THREADS = 256
 """Upper limit of decoding threads; one is started for each file that is recognised at a time."""

@@ -61,7 +61,9 @@ def recognize_files(
     parameters: dict[str, Any] = {
         "root": str(listing.root),
         "model": identity(source.model),
-        "options": options.model_dump(mode="json", exclude_defaults=True),
+        "options": {
+            name: list(value) if isinstance(value, tuple) else value for name, value in options.chosen().items()
+        },
     }
     try:
         with Journal(journal_path, out.with_name(out.name + ".run.json"), parameters) as journal:

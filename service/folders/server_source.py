@@ -58,7 +58,7 @@ class ServerSource:
         # The client does not retry, because the throttle below must see refusals; it still delays all calls after one.
         no_retries = Retries(attempts=1, seconds=_MAX_OUTAGE_SECONDS)
         self._client = Client(url, api_key=api_key, timeout=_ANSWER_TIMEOUT, retries=no_retries)
-        self._options: dict[str, Any] = options.model_dump(exclude_defaults=True)
+        self._options: dict[str, Any] = options.chosen()
         self._throttle = Throttle()
         self._answered_at = time.monotonic()
 

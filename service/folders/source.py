@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-from service.recognition.result_types import ModelSummary
+if TYPE_CHECKING:
+    from service.recognition.result_types import ModelSummary
+
 
 FileOutcome = Mapping[str, object]
 """A result as in the answer of the service, with `model` and without `id`; or a `problem`."""

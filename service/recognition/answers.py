@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from service.recognition.json_encoding import Base64
 from service.recognition.options import Encoding, LabelLanguage, Options
-from service.recognition.result_types import (
-    Audio,
-    ChannelResult,
-    EncodedArray,
-    FileResult,
-    Frames,
-    LabelScore,
-    ModelDetails,
-    ModelSummary,
-    Overall,
-    Result,
-    Segment,
-    Stretch,
-)
 from service.recognition.scores import WeightedMean
 from service.results import DecodedFile, Floats, Label, ModelInfo, Recognition, Span
+
+if TYPE_CHECKING:
+    from service.recognition.result_types import (
+        Audio,
+        ChannelResult,
+        EncodedArray,
+        FileResult,
+        LabelScore,
+        ModelDetails,
+        ModelSummary,
+        Overall,
+        Result,
+        Segment,
+        Stretch,
+    )
 
 DIGITS = 6
 """Decimals of times in answers: microseconds, finer than a sample and coarser than rounding errors."""
@@ -83,14 +84,14 @@ def file_result(file: DecodedFile, recognitions: Sequence[Recognition], options:
         ]
         return {"audio": audio, "channels": channels}
     # mypy cannot know that a Result has no key `channels`.
-    return cast(FileResult, {"audio": {**audio, "speech": stretches[0]}, **results[0]})
+    return cast("FileResult", {"audio": {**audio, "speech": stretches[0]}, **results[0]})
 
 
 def segment_of(recognition: Recognition, options: Options, *, start: float, end: float, channel: int | None) -> Segment:
     """The result for a stretch of a recording or a stream; `channel` is None unless channels are split."""
     where = {} if channel is None else {"channel": channel}
     times = {"start": round(start, DIGITS), "end": round(end, DIGITS)}
-    return cast(Segment, {**where, **times, **result_of(recognition, options)})
+    return cast("Segment", {**where, **times, **result_of(recognition, options)})
 
 
 def overall_of(mean: WeightedMean, options: Options) -> Overall | Result:
@@ -113,13 +114,13 @@ def result_of(recognition: Recognition, options: Options) -> Result:
         result["embedding"] = _embedding(recognition.embedding, options.encoding)
     if recognition.frames is not None:
         frames = recognition.frames
-        result["frames"] = Frames(
-            start=round(frames.start, DIGITS),
-            hop=round(frames.hop, DIGITS),
-            window=round(frames.window, DIGITS),
-            labels=names,
-            scores=frames.scores,
-        )
+        result["frames"] = {
+            "start": round(frames.start, DIGITS),
+            "hop": round(frames.hop, DIGITS),
+            "window": round(frames.window, DIGITS),
+            "labels": names,
+            "scores": frames.scores,
+        }
     return result
 
 

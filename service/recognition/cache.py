@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from threading import Lock
-from typing import BinaryIO, NamedTuple, Self
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
 
 import numpy as np
 from cachetools import LRUCache
@@ -19,8 +19,10 @@ from cachetools import LRUCache
 from service.observability.observer import Observer
 from service.recognition.json_encoding import Base64
 from service.recognition.options import Options
-from service.recognition.result_types import FileResult
 from service.results import ModelInfo
+
+if TYPE_CHECKING:
+    from service.recognition.result_types import FileResult
 
 LARGEST_SHARE = 8
 """One answer may take one part in so many of the cache; a larger one would evict most others."""
@@ -56,7 +58,7 @@ class Key:
     """What an answer depends on: the bytes of the file (SHA-256), the options, and the model."""
 
     content: bytes
-    options: str
+    options: Options
     model: ModelInfo
 
 
@@ -81,8 +83,7 @@ def file_key(file: BinaryIO, options: Options, model: ModelInfo) -> Key:
     while piece := file.read(_PIECE):
         content.update(piece)
     file.seek(0)
-    # The answer does not depend on the timeout.
-    return Key(content.digest(), options.model_dump_json(exclude={"timeout"}, exclude_defaults=True), model)
+    return Key(content.digest(), replace(options, timeout=None), model)  # the answer does not depend on the timeout
 
 
 class AnswerCache:

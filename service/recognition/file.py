@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from service.errors import AudioTooLong
 from service.preprocess.bandwidth import is_narrow
@@ -20,8 +20,10 @@ from service.recognition.cache import CacheControl, CachedFile, Key, file_key
 from service.recognition.concurrency import all_of, in_pool, within
 from service.recognition.core import ClipRecognition, Core, Progress
 from service.recognition.options import Options
-from service.recognition.result_types import FileResult
 from service.results import Clip, ClipOutput, DecodedFile, Timings
+
+if TYPE_CHECKING:
+    from service.recognition.result_types import FileResult
 
 _PARALLEL_CLIPS = 4
 

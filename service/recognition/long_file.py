@@ -13,7 +13,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
 from service.errors import QueueFull
 from service.recognition.answers import DIGITS, overall_of, segment_of
@@ -21,9 +21,11 @@ from service.recognition.concurrency import all_of, within
 from service.recognition.core import ClipRecognition, Core, Progress
 from service.recognition.options import Options
 from service.recognition.recording import Recording, RecordingReader
-from service.recognition.result_types import Segment, SegmentedAudio, SegmentedResult
 from service.recognition.scores import WeightedMean
 from service.results import ChannelUtterance, Recognition, Timings
+
+if TYPE_CHECKING:
+    from service.recognition.result_types import Segment, SegmentedAudio, SegmentedResult
 
 _PARALLEL = 2
 """Utterances of a recording that are recognised at a time: one is run while the next one is read."""
@@ -31,7 +33,7 @@ _PARALLEL = 2
 _ONLY = 0
 """The channel of all segments if channels are not split."""
 
-Emit = Callable[[Segment], Awaitable[None]]
+Emit: TypeAlias = "Callable[[Segment], Awaitable[None]]"
 
 
 class LongFileRecognition:
@@ -193,9 +195,9 @@ class SegmentTotals:
                 {"channel": channel, "speech_seconds": self._seconds(channel), **self._overall(channel, segments)}
                 for channel in self._means
             ]
-            return cast(SegmentedResult, {"audio": audio, "channels": channels})
+            return cast("SegmentedResult", {"audio": audio, "channels": channels})
         audio["speech_seconds"] = self._seconds(_ONLY)
-        return cast(SegmentedResult, {"audio": audio, **self._overall(_ONLY, segments)})
+        return cast("SegmentedResult", {"audio": audio, **self._overall(_ONLY, segments)})
 
     def _seconds(self, channel: int) -> float:
         return round(self._means[channel].seconds, DIGITS)

@@ -8,7 +8,7 @@ import pytest
 
 from service.api.problems import PROBLEM_MEDIA_TYPE
 from service.api.request_body import RAW
-from service.recognition.options import Options
+from service.recognition.options import OPTIONS
 from tests.api.answers import check_problem
 from tests.api.golden import PATH, current
 
@@ -80,7 +80,7 @@ def test_every_error_is_a_problem_with_examples(document: dict[str, Any]) -> Non
 
 
 def test_options_are_parameters_and_fields(document: dict[str, Any]) -> None:
-    names = set(Options.model_fields)
+    names = set(OPTIONS)
     for path, files in (("/recognize", {"file", "audio"}), ("/recognize/batch", {"files"})):
         operation = document["paths"][path]["post"]
         assert {parameter["name"] for parameter in operation["parameters"]} == names

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ def errors_of(query: list[tuple[str, str]], form: list[tuple[str, str]] | None =
 
 def test_defaults() -> None:
     options = parse_options([])
-    assert options.model_dump() == {
+    assert options == Options()
+    assert options.chosen() == {}
+    assert asdict(options) == {
         "granularity": "utterance",
         "embedding": "none",
         "encoding": "float",
@@ -157,7 +160,8 @@ def test_labels_may_be_repeated() -> None:
 
 def test_query_and_form_must_agree() -> None:
     options = parse_options([("trim", "false"), ("end", "2")], [("trim", "false"), ("start", "1")])
-    assert options == Options.model_validate({"trim": "false", "start": "1", "end": "2"})
+    assert options == Options(trim=False, start=1.0, end=2.0)
+    assert options.chosen() == {"trim": False, "start": 1.0, "end": 2.0}
     errors = errors_of([("trim", "false")], [("trim", "true")])
     assert errors == {"trim": ("conflict", "is in the query and in the form, with different values")}
 

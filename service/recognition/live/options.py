@@ -79,4 +79,4 @@ class StreamOptions(BaseModel):
     def clip_options(self) -> Options:
         """The corresponding options of a request."""
         labels = None if self.labels is None else tuple(self.labels)
-        return Options.model_construct(embedding=self.embedding, label_language=self.label_language, labels=labels)
+        return Options(embedding=self.embedding, label_language=self.label_language, labels=labels)
