@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+import orjson
 
 from service.errors import CheckpointInvalid
 from service.model.config import ModelConfig
 from service.model.labels import check_labels, masked_labels, to_label
+from service.model.typed_json import WrongTypeError, from_json
 from service.results import Int8Error, ModelInfo
 
 MANIFEST = "manifest.json"
@@ -26,19 +26,30 @@ SCHEMA = 3
 """Version of the format of prepared models; since 3 the INT8 graph computes the same on every processor."""
 
 _MAX_BYTES = 256 * 1024
+_MAX_CHARACTERS = 200
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+_FILE_NAME = re.compile(_NAME)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 MODEL_ID = re.compile(rf"{_NAME}(/{_NAME})?")
 """Valid names of models: `name` or `owner/name`."""
-
-_ShortText = Annotated[str, Field(max_length=200)]
 
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One file of a prepared model."""
+    """One file of a prepared model.
 
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    size: Annotated[int, Field(ge=0)]
+    Raises:
+        CheckpointInvalid: if a value is invalid.
+    """
+
+    sha256: str
+    size: int
+
+    def __post_init__(self) -> None:
+        if _SHA256.fullmatch(self.sha256) is None:
+            raise CheckpointInvalid("the sha256 of a file is not 64 hexadecimal digits")
+        if self.size < 0:
+            raise CheckpointInvalid("the size of a file is negative")
 
     @classmethod
     def of(cls, path: Path) -> FileEntry:
@@ -68,20 +79,26 @@ class Manifest:
         CheckpointInvalid: if a value is invalid.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")
-
-    id: Annotated[str, Field(pattern=rf"^{MODEL_ID.pattern}$")]
-    source: _ShortText
+    id: str
+    source: str
     config: ModelConfig
     labels: tuple[str, ...]
-    files: dict[Annotated[str, Field(pattern=rf"^{_NAME}$")], FileEntry]
-    tools: dict[_ShortText, _ShortText]
-    created: _ShortText
+    files: dict[str, FileEntry]
+    tools: dict[str, str]
+    created: str
     demonstration: bool = False
     int8_error: Int8Error | None = None
-    schema: Annotated[int, Field(ge=SCHEMA, le=SCHEMA)] = field(default=SCHEMA)
+    schema: int = SCHEMA
 
     def __post_init__(self) -> None:
+        if MODEL_ID.fullmatch(self.id) is None:
+            raise CheckpointInvalid("the id in the manifest is not the name of a model")
+        for text in (self.source, self.created, *self.tools, *self.tools.values()):
+            if len(text) > _MAX_CHARACTERS:
+                raise CheckpointInvalid(f"a text in the manifest is longer than {_MAX_CHARACTERS} characters")
+        for name in self.files:
+            if _FILE_NAME.fullmatch(name) is None:
+                raise CheckpointInvalid(f"the manifest names a file {name!r:.100}, which is not a plain name")
         check_labels(self.labels)
         if WEIGHTS not in self.files:
             raise CheckpointInvalid(f"the manifest names no {WEIGHTS}")
@@ -110,7 +127,8 @@ class Manifest:
 
     def write(self, directory: Path) -> None:
         """Write `manifest.json` into `directory`."""
-        (directory / MANIFEST).write_bytes(_ADAPTER.dump_json(self, indent=2) + b"\n")
+        text = orjson.dumps(self, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        (directory / MANIFEST).write_bytes(text)
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:
@@ -127,15 +145,15 @@ class Manifest:
         if len(data) > _MAX_BYTES:
             raise CheckpointInvalid(f"{directory / MANIFEST} is larger than {_MAX_BYTES} bytes")
         try:
-            manifest = _ADAPTER.validate_json(data)
-        except ValidationError as error:
-            found = error.errors(include_url=False, include_input=False)
-            if any(each["loc"] == ("schema",) for each in found):
+            document = orjson.loads(data)
+            # First, since a manifest of another version may have other members.
+            if isinstance(document, dict) and document.get("schema", SCHEMA) != SCHEMA:
                 raise CheckpointInvalid(
                     f"{directory} was prepared by another version of the service; prepare the model again"
-                ) from error
-            where = ".".join(str(part) for part in found[0]["loc"]) or "the document"
-            raise CheckpointInvalid(f"{directory / MANIFEST} is not valid: {where}: {found[0]['msg']}") from error
+                )
+            manifest = from_json(cls, document)
+        except (orjson.JSONDecodeError, WrongTypeError) as error:
+            raise CheckpointInvalid(f"{directory / MANIFEST} is not valid: {error}") from error
         for name, entry in manifest.files.items():
             path = directory / name
             if not path.is_file() or path.stat().st_size != entry.size:
@@ -151,6 +169,3 @@ class Manifest:
         for name, entry in self.files.items():
             if FileEntry.of(directory / name) != entry:
                 raise CheckpointInvalid(f"{directory / name} is not what was prepared; prepare the model again")
-
-
-_ADAPTER = TypeAdapter(Manifest)
