@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from service.settings.settings import Settings
+from service.settings.settings import SETTINGS
 from service.settings.sources import NO_FLAG, shown_default
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -33,11 +33,11 @@ describes what each limit protects against.
 def render() -> str:
     """The text of the page."""
     rows = []
-    for name, field in Settings.model_fields.items():
+    for name, field in SETTINGS.items():
         shown = shown_default(field)
         value = shown if shown == "empty" else f"`{shown}`"
         flag = "none" if name in NO_FLAG else f"`--{name.replace('_', '-')}`"
-        meaning = (field.description or "").replace("|", "\\|")
+        meaning = field.metadata["description"].replace("|", "\\|")
         rows.append(f"| `{name}` | `SER_{name.upper()}` | {flag} | {value} | {meaning} |")
     return _INTRODUCTION + "\n".join(rows) + "\n"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from functools import partial
 from typing import Any, Literal
 
@@ -243,6 +242,8 @@ def invalid_options(*errors: FieldError) -> InvalidOptions:
 
 def unknown_field(name: str, known: Iterable[str] = OPTIONS) -> FieldError:
     """The error for a field that does not exist, with the most similar one that does."""
+    from difflib import get_close_matches
+
     close = get_close_matches(name, list(known), n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return FieldError(_shown(name), f"is not an option{hint}", "unknown")

@@ -12,16 +12,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
+from dataclasses import Field, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from pydantic.fields import FieldInfo
-
 from service.errors import SettingsInvalid
-from service.settings.settings import ENV_PREFIX, Settings
+from service.settings.plain_values import plain_values
+from service.settings.settings import ENV_PREFIX, SETTINGS, Settings
 
 CONFIG_VARIABLE = "SER_CONFIG"
 CLIENT_KEY_VARIABLE = "SER_API_KEY"
@@ -82,22 +79,34 @@ def _merged(
         raise SettingsInvalid("\n".join(problems))
     sources = {each.field: f"{each.source}: {each.name}" for each in entries if not each.absent}
     given = {each.field: each.value for each in variables if not each.absent}
+    merged = {**file_values, **given, **flags}
+    values = plain_values(merged)
+    if values is None:
+        from service.settings.validation import validated  # imports pydantic
+
+        values = validated(merged, sources)
     try:
-        settings = Settings(**{**file_values, **given, **flags})
-    except ValidationError as exc:
-        raise SettingsInvalid("\n".join(_explain(error, sources) for error in exc.errors())) from None
-    return settings, sources
+        return Settings(**values), sources
+    except ValueError as error:
+        raise SettingsInvalid(str(error)) from None
 
 
 def describe_settings(settings: Settings, sources: Mapping[str, str]) -> Iterator[str]:
     """The effective values, one line of YAML each, with the source as a comment. Secrets are hidden."""
     import yaml
 
-    for name, value in settings.model_dump(mode="json").items():
+    for name in SETTINGS:
+        value = _plain_yaml(getattr(settings, name))
         # Dumped as a list, because a scalar dumped alone ends with a document end marker.
         listed = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=1_000_000)
         line = f"{name}: {listed.strip()[1:-1]}"
         yield f"{line:<44}  # {sources.get(name, 'default')}"
+
+
+def _plain_yaml(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain_yaml(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float)) else str(value)
 
 
 def add_flags(parser: argparse.ArgumentParser, fields: Iterable[str] | None = None) -> None:
@@ -106,13 +115,13 @@ def add_flags(parser: argparse.ArgumentParser, fields: Iterable[str] | None = No
     The description of the setting is the help of the flag. Unused flags are not in the namespace, so that they do not
     override the file or the environment.
     """
-    for name in fields or Settings.model_fields:
-        field = Settings.model_fields[name]
-        text = f"{field.description} [{shown_default(field)}]".replace("%", "%%")
+    for name in fields or SETTINGS:
+        field = SETTINGS[name]
+        text = f"{field.metadata['description']} [{shown_default(field)}]".replace("%", "%%")
         options: dict[str, Any] = {"metavar": "VALUE", "help": text}
         if name in NO_FLAG:
             options = {"action": _NoFlag, "help": argparse.SUPPRESS}
-        elif field.annotation is bool:
+        elif field.type is bool:
             options = {"action": argparse.BooleanOptionalAction, "help": text}
         parser.add_argument("--" + name.replace("_", "-"), dest=name, default=argparse.SUPPRESS, **options)
 
@@ -129,10 +138,10 @@ class _NoFlag(argparse.Action):
 
 def flags_of(namespace: argparse.Namespace) -> dict[str, Any]:
     """The settings among the parsed arguments, as keyword arguments for `load_settings`."""
-    return {name: value for name, value in vars(namespace).items() if name in Settings.model_fields}
+    return {name: value for name, value in vars(namespace).items() if name in SETTINGS}
 
 
-def shown_default(field: FieldInfo) -> str:
+def shown_default(field: Field[Any]) -> str:
     """The default of a setting, as help and documentation show it."""
     default = field.default
     if isinstance(default, bool):
@@ -162,28 +171,22 @@ def _variables() -> Iterator[_SourceValue]:
 
 def _problem(entry: _SourceValue) -> str | None:
     """An error that the validation of the field would not find, or would not explain."""
-    if entry.field not in Settings.model_fields:
+    if entry.field not in SETTINGS:
         return _unknown(entry)
     if entry.absent and entry.field in _NEVER_EMPTY:
         return f"{entry.name} is empty; unset it to run without keys"
-    if isinstance(entry.value, bool) and Settings.model_fields[entry.field].annotation in (int, float):
+    if isinstance(entry.value, bool) and SETTINGS[entry.field].type in (int, float):
         return f"{entry.name}: must be a number, not true or false"  # YAML reads yes, no, on and off as booleans
     return None
 
 
 def _unknown(entry: _SourceValue) -> str:
-    if isinstance(entry.value, dict) and entry.value.keys() & Settings.model_fields.keys():
+    if isinstance(entry.value, dict) and entry.value.keys() & SETTINGS.keys():
         return f"{entry.name} is not a setting; settings are not grouped: move its entries to the top level"
-    close = get_close_matches(entry.field, Settings.model_fields, n=1)
+    from difflib import get_close_matches
+
+    close = get_close_matches(entry.field, SETTINGS, n=1)
     if not close:
         return f"{entry.name} is not a setting"
     spelled = ENV_PREFIX + close[0].upper() if entry.source == _ENVIRONMENT else close[0]
     return f"{entry.name} is not a setting; did you mean {spelled}?"
-
-
-def _explain(error: Any, sources: Mapping[str, str]) -> str:
-    """One line about one error: the source and what is required; not the value, which may be secret."""
-    field = str(error["loc"][0]) if error["loc"] else ""
-    place = "".join(f" (entry {part + 1})" for part in error["loc"][1:2] if isinstance(part, int))
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{sources.get(field, field)}{place}: {message[0].lower()}{message[1:]}" if field else message

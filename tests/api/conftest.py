@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from service.api.app import create_app
 from service.observability.metrics import Metrics
-from service.settings.settings import Settings
+from service.settings.sources import load_settings
 from tests.api.double import RecognizerDouble
 
 
@@ -30,7 +30,7 @@ def new_app(recognizer: RecognizerDouble, registry: CollectorRegistry) -> Callab
     """Makes an application around the double with the given settings, by default without the answer cache."""
 
     def make(**settings: Any) -> FastAPI:
-        return create_app(recognizer, Settings(**{"answer_cache_bytes": 0, **settings}), Metrics(registry))
+        return create_app(recognizer, load_settings(**{"answer_cache_bytes": 0, **settings}), Metrics(registry))
 
     return make
 

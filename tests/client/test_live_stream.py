@@ -19,7 +19,7 @@ from service.api.stream import messages
 from service.errors import TooManyStreams, WorkerDead
 from service.observability.metrics import Metrics
 from service.recognition.live import stream
-from service.settings.settings import Settings
+from service.settings.sources import load_settings
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import listening
 from tests.api.stream.talking import RATE, noise, words
@@ -29,7 +29,7 @@ KEY = "0123456789abcdef-first"
 
 @asynccontextmanager
 async def serving(recognizer: RecognizerDouble, **settings: Any) -> AsyncIterator[str]:
-    app: FastAPI = create_app(recognizer, Settings(**settings), Metrics(CollectorRegistry()))
+    app: FastAPI = create_app(recognizer, load_settings(**settings), Metrics(CollectorRegistry()))
     async with listening(app) as port:
         yield f"http://127.0.0.1:{port}{settings.get('root_path', '')}"
 

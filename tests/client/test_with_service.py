@@ -20,7 +20,7 @@ from service.data import EXAMPLES
 from service.errors import QueueFull
 from service.observability.metrics import Metrics
 from service.recognition import options as server_options
-from service.settings.settings import Settings
+from service.settings.sources import load_settings
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import listening
 
@@ -29,7 +29,7 @@ KEY = "0123456789abcdef"
 
 
 def app_of(recognizer: RecognizerDouble, **settings: Any) -> FastAPI:
-    return create_app(recognizer, Settings(answer_cache_bytes=0, **settings), Metrics(CollectorRegistry()))
+    return create_app(recognizer, load_settings(answer_cache_bytes=0, **settings), Metrics(CollectorRegistry()))
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from service.api.app import create_app
 from service.cli import main
 from service.observability.metrics import Metrics
-from service.settings.settings import Settings
+from service.settings.sources import load_settings
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import listening
 from tests.api.stream.talking import RATE, words
@@ -37,7 +37,7 @@ def url() -> Iterator[str]:
 
     async def serve() -> None:
         recognizer = RecognizerDouble()
-        app = create_app(recognizer, Settings(api_keys=KEY), Metrics(CollectorRegistry()))  # type: ignore[arg-type]
+        app = create_app(recognizer, load_settings(api_keys=KEY), Metrics(CollectorRegistry()))
         async with listening(app) as port:
             found.append(f"http://127.0.0.1:{port}")
             ready.set()

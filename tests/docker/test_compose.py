@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.settings.settings import ENV_PREFIX, Settings
+from service.settings.settings import ENV_PREFIX, SETTINGS, Settings
 from tests.docker.image import ROOT, last, stages
 
 COMPOSE = ROOT / "docker" / "compose.yaml"
@@ -75,7 +75,7 @@ def test_the_service_has_time_to_drain(name: str) -> None:
 def test_the_variables_are_settings(name: str) -> None:
     variables = SERVICES[name]["environment"]
     assert variables
-    assert {variable.removeprefix(ENV_PREFIX).lower() for variable in variables} <= Settings.model_fields.keys()
+    assert {variable.removeprefix(ENV_PREFIX).lower() for variable in variables} <= SETTINGS.keys()
 
 
 def test_ports_are_published_on_the_loopback_only() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.common.ports import held_port
-from service.settings.settings import ENV_PREFIX, Settings
+from service.settings.settings import ENV_PREFIX, SETTINGS
 from tests.docker.image import DOCKERFILE, ROOT, chain, environment, last, stages
 
 TARGETS = ("cpu", "cuda")
@@ -95,7 +95,7 @@ def test_the_environment_names_settings_and_files_that_exist(target: str) -> Non
     variables = {name: value for name, value in environment(target).items() if name.startswith(ENV_PREFIX)}
     config = variables.pop("SER_CONFIG").removeprefix(last(target, "WORKDIR")[0] + "/")
     assert (ROOT / config).is_file()
-    assert {name.removeprefix(ENV_PREFIX).lower() for name in variables} <= Settings.model_fields.keys()
+    assert {name.removeprefix(ENV_PREFIX).lower() for name in variables} <= SETTINGS.keys()
 
 
 @contextmanager

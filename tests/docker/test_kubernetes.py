@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from service.api.app import create_app
 from service.observability.metrics import Metrics
 from service.settings.settings import ENV_PREFIX, Settings
+from service.settings.sources import load_settings
 from tests.api.double import RecognizerDouble
 from tests.docker.image import ROOT, chain, last
 from tests.observability.test_metrics import STATE
@@ -172,7 +173,7 @@ def test_the_environment_is_valid_for_the_settings() -> None:
     (patch,) = documents(MANIFESTS / "large-model" / "serve.yaml")
     variables |= {each["name"]: each for each in container(patch)["env"]}
     values = {name.removeprefix(ENV_PREFIX).lower(): each["value"] for name, each in variables.items()}
-    settings = Settings(**values)
+    settings = load_settings(**values)
     assert (settings.offline, settings.model) == (True, "iic/emotion2vec_plus_large")
 
 

@@ -21,7 +21,7 @@ from service.inference.engine import Engine
 from service.inference.engine_limits import EngineLimits
 from service.observability.metrics import Metrics
 from service.observability.telemetry import Telemetry
-from service.settings.settings import Settings
+from service.settings.sources import load_settings
 from tests.api.sounds import wav
 from tests.inference.fake_backend import FakeControl
 from tests.inference.running import LIMITS
@@ -58,7 +58,7 @@ def gated_service(limits: EngineLimits | None = None, **settings: Any) -> Iterat
     async def serve() -> None:
         metrics = Metrics(registry)
         engine = Engine(control.load, limits or LIMITS, Telemetry(metrics))
-        app = create_app(engine, Settings(**settings), metrics)
+        app = create_app(engine, load_settings(**settings), metrics)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="on"))
         serving = asyncio.create_task(server.serve())
         await engine.wait_ready()

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from service.errors import SettingsInvalid
-from service.settings.settings import Settings
+from service.settings.settings import SETTINGS, Settings
 from service.settings.sources import (
     NO_FLAG,
     add_flags,
@@ -53,16 +53,17 @@ EXAMPLES = {
 
 def another_value(name: str) -> str:
     """Some value other than the default, as text; a setting without numbers or choices needs one in EXAMPLES."""
-    field = Settings.model_fields[name]
-    if field.annotation is bool:
-        return str(not field.default).lower()
-    if field.annotation in (int, float):
-        return str(field.default * 2 or 1)
-    choices = [choice for choice in get_args(field.annotation) if choice != field.default]
+    field = SETTINGS[name]
+    default: Any = field.default
+    if field.type is bool:
+        return str(not default).lower()
+    if field.type in (int, float):
+        return str(default * 2 or 1)
+    choices = [choice for choice in get_args(field.type) if choice != field.default]
     return EXAMPLES[name] if name in EXAMPLES else str(choices[0])
 
 
-@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+@pytest.mark.parametrize("name", sorted(SETTINGS))
 def test_every_setting_can_come_from_every_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
@@ -170,7 +171,7 @@ def test_effective_settings_are_yaml_with_sources_and_without_secrets(
     monkeypatch.setenv("SER_TIMEOUT", "7")
     settings, sources = load_settings_and_sources(config, docs=False)
     lines = list(describe_settings(settings, sources))
-    assert [line.split(":")[0] for line in lines] == list(Settings.model_fields)
+    assert [line.split(":")[0] for line in lines] == list(SETTINGS)
     assert KEY not in "\n".join(lines)
     shown = {line.split(":")[0]: line for line in lines}
     assert shown["port"].split() == ["port:", "8000", "#", "default"]
@@ -190,8 +191,8 @@ def test_flags_have_the_descriptions_as_help_and_override_nothing_when_absent(mo
     parser.add_argument("--unrelated")
     add_flags(parser)
     help_text = "".join(parser.format_help().split())  # argparse also breaks lines at hyphens
-    for name, field in Settings.model_fields.items():
-        assert ("".join(str(field.description).split()) in help_text) is (name not in NO_FLAG)
+    for name, field in SETTINGS.items():
+        assert ("".join(str(field.metadata["description"]).split()) in help_text) is (name not in NO_FLAG)
     monkeypatch.setenv("SER_PORT", "81")
     assert flags_of(parser.parse_args(["--unrelated", "x"])) == {}
     arguments = parser.parse_args(["--max-duration", "5", "--no-docs", "--offline"])

@@ -13,7 +13,8 @@ from pydantic import SecretStr
 from starlette.datastructures import Headers
 
 from service.errors import SettingsInvalid
-from service.settings.settings import Settings, check_api_key
+from service.settings.settings import Settings
+from service.settings.validation import check_api_key
 
 SUBPROTOCOL = "emotion2vec.stream"
 """The WebSocket subprotocol of the service. A page that sends its key as a subprotocol must offer this one as well:

@@ -11,6 +11,7 @@ from service.api.middleware import api_keys as module
 from service.api.middleware.api_keys import ApiKeys, presented_key
 from service.errors import SettingsInvalid
 from service.settings.settings import Settings
+from service.settings.sources import load_settings
 
 FIRST = "first-key-0123456789"
 SECOND = "second.key~0123456789+/=="
@@ -82,7 +83,7 @@ def test_keys_from_settings_and_file_are_combined(tmp_path: Path) -> None:
     assert ApiKeys.of(Settings()) is None
     file = tmp_path / "keys"
     file.write_bytes(f"# for the batch jobs\r\n\r\n  {SECOND}  \r\n".encode())
-    both = ApiKeys.of(Settings(api_keys=FIRST, api_keys_file=file))  # type: ignore[arg-type]  # as from an environment variable
+    both = ApiKeys.of(load_settings(api_keys=FIRST, api_keys_file=str(file)))
     assert both is not None
     assert both.owner(FIRST)
     assert both.owner(SECOND)
