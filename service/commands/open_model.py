@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from service.settings.settings import Settings
@@ -25,12 +27,38 @@ def find_model(settings: Settings) -> StoredModel:
     return find(settings.model, cache=settings.cache_dir, offline=settings.offline)
 
 
-def open_model(stored: StoredModel, settings: Settings, *, few: bool = False) -> Backend:
-    """Open a backend with the model. If there are `few` clips, it skips preparation that takes longer than it saves.
+def start_opening(stored: StoredModel, settings: Settings, *, few: bool = False) -> Callable[[], Backend]:
+    """Begin to open a backend with the model in a thread, so that the command can import other modules meanwhile.
 
-    Raises:
-        SetupError: if the backend cannot be opened.
+    Args:
+        stored: the model.
+        settings: which backend, and how it runs.
+        few: whether there are only a few clips. It then skips preparation that takes longer than it saves.
+
+    Returns:
+        A function that returns this backend the first time, and opens another one each time after that, in the thread
+        that calls it. It raises SetupError if the backend cannot be opened.
     """
+    from concurrent.futures import Future
+
+    def open_into(result: Future[Backend]) -> None:
+        try:
+            result.set_result(_open_model(stored, settings, few))
+        except BaseException as error:  # whatever it is, the caller must be told
+            result.set_exception(error)
+
+    opening: list[Future[Backend]] = [Future()]
+    # A daemon, so that the command can end without waiting for the model.
+    Thread(target=open_into, args=opening, name="model-opener", daemon=True).start()
+
+    def opened() -> Backend:
+        # It is removed, so that a backend which breaks leaves the memory before the next one is opened.
+        return opening.pop().result() if opening else _open_model(stored, settings, few)
+
+    return opened
+
+
+def _open_model(stored: StoredModel, settings: Settings, few: bool) -> Backend:
     from service.inference.backends.compile_options import CompileOptions
     from service.inference.backends.select import open_backend
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from service.commands import Commands
-from service.commands.open_model import MODEL_SETTINGS, find_model, open_model
+from service.commands.open_model import MODEL_SETTINGS, find_model, start_opening
 from service.commands.printing import print_result
 from service.errors import SettingsInvalid
 from service.settings.sources import CLIENT_KEY_VARIABLE, add_flags, flags_of, load_settings
@@ -121,12 +121,12 @@ def _source(options: argparse.Namespace, recognition_options: Options, *, few: b
         from service.folders.server_source import ServerSource
 
         return ServerSource(options.url, os.environ.get(CLIENT_KEY_VARIABLE), recognition_options)
-    from service.folders.local_source import LocalSource
-
     settings = load_settings(options.config, **flags_of(options))
-    stored = find_model(settings)
+    open_backend = start_opening(find_model(settings), settings, few=few)
+    from service.folders.local_source import LocalSource  # while the model is opened
+
     return LocalSource(
-        lambda: open_model(stored, settings, few=few),
+        open_backend,
         recognition_options,
         max_duration=settings.max_duration,
         longest_clip=settings.longest_clip,

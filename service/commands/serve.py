@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.commands import Commands
-from service.commands.open_model import find_model, open_model
+from service.commands.open_model import find_model, start_opening
 from service.data import EXAMPLES
 from service.inference.engine_limits import EngineLimits
 from service.settings.settings import Settings
@@ -45,6 +45,9 @@ def run(options: argparse.Namespace) -> int:
     from service.observability.logs import configure_logging
 
     configure_logging(settings)
+    began = time.monotonic()
+    open_backend = start_opening(find_model(settings), settings)
+    # While the model is opened.
     from prometheus_client import CollectorRegistry
 
     from service.api.app import create_app
@@ -54,10 +57,8 @@ def run(options: argparse.Namespace) -> int:
     from service.observability.telemetry import Telemetry
     from service.observability.tracing import exporting
 
-    began = time.monotonic()
-    stored = find_model(settings)
     metrics = Metrics(CollectorRegistry())
-    engine = Engine(lambda: open_model(stored, settings), engine_limits(settings), Telemetry(metrics))
+    engine = Engine(open_backend, engine_limits(settings), Telemetry(metrics))
 
     def announce(url: str) -> None:
         model = engine.model

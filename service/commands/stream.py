@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 from contextlib import suppress
@@ -56,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
         SetupError: if there is no microphone.
         InvalidRequest: if the file is not usable.
     """
+    import asyncio
+
     from emotion2vec_client import RequestFailed
 
     try:
@@ -72,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _stream(options: argparse.Namespace, key: str | None) -> None:
+    import asyncio
+
     import orjson
     from emotion2vec_client import open_stream
 

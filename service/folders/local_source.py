@@ -22,7 +22,6 @@ from service.recognition.answers import model_summary
 from service.recognition.concurrency import in_pool
 from service.recognition.core import ClipRecognition, Core, Progress
 from service.recognition.file import FileRecognition
-from service.recognition.long_file import LongFileRecognition, SegmentLists
 from service.recognition.options import Options
 from service.results import SAMPLING_RATE, Clip
 
@@ -130,6 +129,8 @@ class LocalSource:
         file = await in_pool(core.threads, None, path.open, "rb")
         if options.granularity != "segment":
             return (await FileRecognition(core, options, deadline, progress).run(file)).result
+        from service.recognition.long_file import LongFileRecognition, SegmentLists  # segmentation is seldom needed
+
         long_file = LongFileRecognition(core, file, options, deadline, progress)
         segments = SegmentLists()
 

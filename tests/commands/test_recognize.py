@@ -80,29 +80,6 @@ def test_an_unknown_option_is_refused_with_a_suggestion(capsys: pytest.CaptureFi
     assert "did you mean granularity?" in capsys.readouterr().err
 
 
-def loaded_modules(candidates: set[str], *arguments: str) -> str:
-    """Run the command in its own process; return which of these modules it has loaded."""
-    program = (
-        f"import sys; from service.cli import main; status = main(['recognize', *{arguments!r}]); "
-        f"print(sorted({candidates!r} & set(sys.modules))); sys.exit(status)"
-    )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    return run.stdout.splitlines()[-1]
-
-
-def test_recognition_on_the_cpu_imports_neither_torch_nor_libraries_of_the_server() -> None:
-    model = {"torch", "torchaudio", "funasr", "onnx", "librosa", "onnxruntime"}
-    server = {"fastapi", "starlette", "uvicorn", "httpx", "prometheus_client", "opentelemetry", "service.api"}
-    assert loaded_modules(model | server, str(EXAMPLES / "happy.wav")) == "['onnxruntime']"
-
-
-@pytest.mark.parametrize("granularity", ["utterance", "segment"])
-def test_recognition_in_this_process_imports_nothing_of_the_server(granularity: str) -> None:
-    server = {"prometheus_client", "opentelemetry", "fastapi", "starlette", "uvicorn", "httpx", "service.api"}
-    arguments = ("--option", f"granularity={granularity}", str(EXAMPLES / "happy.wav"))
-    assert loaded_modules(server, *arguments) == "[]"
-
-
 def test_a_model_that_does_not_exist_is_reported_once(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -198,12 +175,6 @@ def test_a_server_is_called_with_the_key_of_the_environment(
 def test_local_recognition_ignores_the_key_for_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SER_API_KEY", "0123456789abcdef")
     assert main(["recognize", str(EXAMPLES / "happy.wav")]) == 0
-
-
-def test_recognition_by_a_server_loads_no_model_libraries() -> None:
-    with scripted(MODELS, ANSWER) as server:
-        arguments = (str(EXAMPLES / "happy.wav"), "--url", server.url)
-        assert loaded_modules({"onnxruntime", "torch", "fastapi"}, *arguments) == "[]"
 
 
 def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from service.api.app import create_app
-from service.commands.open_model import find_model, open_model
+from service.commands.open_model import find_model, start_opening
 from service.inference.engine import Engine
 from service.observability.metrics import Metrics
 from service.observability.telemetry import Telemetry
@@ -62,7 +62,7 @@ async def service(tmp_path: Path, **settings: Any) -> AsyncIterator[Service]:
     stored = find_model(chosen)
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    engine = Engine(lambda: open_model(stored, chosen, few=True), LIMITS, Telemetry(metrics))
+    engine = Engine(start_opening(stored, chosen, few=True), LIMITS, Telemetry(metrics))
     async with listening(create_app(engine, chosen, metrics)) as port, http_client(port) as client:
         await engine.wait_ready()
         yield Service(port, engine, registry, client)
