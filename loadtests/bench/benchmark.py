@@ -43,7 +43,7 @@ class BenchPlan:
         long: length of the long clip in seconds; None for none.
         preprocess: rounds of preprocessing.
         cold: rounds of cold starts.
-        starts: starts of each server.
+        starts: starts of each server, each with ten requests.
         load: requests in each round by number of callers.
         load_rounds: rounds under load.
         embedded: callers, requests and rounds with the embedded model.
@@ -117,11 +117,17 @@ class Bench:
         self.report.header.update(described)
 
     def cold(self) -> None:
-        """From the start of a process to its first answer."""
-        self._main.rows.append(with_processes.cold_start_row(self._model, self._implementations, self._plan.cold))
+        """From the start of a process to its first answer, with the planned and with the embedded model."""
+        rows = {
+            "cold": ("cold start: process start to first answer", self._model),
+            "cold-embedded": ("the same with the embedded model", self._tiny),
+        }
+        for key, (title, model) in rows.items():
+            row = with_processes.cold_start_row(key, title, model, self._implementations, self._plan.cold)
+            self._main.rows.append(row)
 
     def starts(self) -> None:
-        """The first and the tenth request."""
+        """The time until a server is ready, its first and its tenth request."""
         self._main.rows.extend(with_processes.start_rows(self._model, self._implementations, self._plan.starts))
 
     def load(self) -> None:

@@ -27,7 +27,9 @@ _WARM_UP = 3
 _PAUSE = 0.2
 
 
-def cold_start_row(model: BenchModel, implementations: Sequence[Implementation], rounds: int) -> Row:
+def cold_start_row(
+    key: str, title: str, model: BenchModel, implementations: Sequence[Implementation], rounds: int
+) -> Row:
     """From the start of a process to its first answer, for a file; all files that it reads are in the page cache."""
     values: dict[str, list[float]] = {each.key: [] for each in implementations}
     with TemporaryDirectory() as scratch:
@@ -38,21 +40,24 @@ def cold_start_row(model: BenchModel, implementations: Sequence[Implementation],
                 seconds = first_answer(model, each, file)
                 if recorded:
                     values[each.key].append(seconds)
-    return Row("cold", "cold start: process start to first answer", "s", values)
+    return Row(key, title, "s", values)
 
 
 def start_rows(model: BenchModel, implementations: Sequence[Implementation], starts: int) -> list[Row]:
-    """The first and the tenth request that a new server answers."""
+    """The time until a new server is ready, and the first and the tenth request that it answers."""
+    ready: dict[str, list[float]] = {each.key: [] for each in implementations}
     first: dict[str, list[float]] = {each.key: [] for each in implementations}
     tenth: dict[str, list[float]] = {each.key: [] for each in implementations}
     with SubprocessWorker(LoadGenerator) as generator:
         for _ in range(starts):
             for each in implementations:
                 with serving(model, each) as server:
+                    ready[each.key].append(server.start_seconds)
                     responses = _send(generator, server, CLIP_SECONDS, 1, 10)
                     first[each.key].append(responses[0].latency)
                     tenth[each.key].append(responses[9].latency)
     return [
+        Row("ready", "server: process start to ready", "s", ready),
         Row("first", "first request after ready, 5 s", "s", first),
         Row("tenth", "tenth request after ready, 5 s", "s", tenth),
     ]

@@ -36,8 +36,17 @@ def facts() -> dict[str, str]:
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without the settings of the service (`SER_*`), for the processes that are measured."""
-    return {name: value for name, value in os.environ.items() if not name.upper().startswith("SER_")}
+    """The environment for the processes that are measured.
+
+    It has no settings of the service (`SER_*`), and lets Python keep bytecode, which an installed package has: without
+    it, a checkout would be compiled at each start.
+    """
+    left_out = {"PYTHONDONTWRITEBYTECODE"}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in left_out and not name.upper().startswith("SER_")
+    }
 
 
 _INSTRUCTION_SETS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8")

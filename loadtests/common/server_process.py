@@ -24,10 +24,17 @@ _STOP_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ServerProcess:
-    """A server that is ready."""
+    """A server that is ready.
+
+    Attributes:
+        port: where it listens.
+        pid: of its process.
+        start_seconds: from the start of the process until it was ready.
+    """
 
     port: int
     pid: int
+    start_seconds: float
 
     @property
     def url(self) -> str:
@@ -72,15 +79,15 @@ def start_server(command: Sequence[str], port: int, probe: str) -> Iterator[Serv
             [sys.executable, "-m", *command], stdout=subprocess.DEVNULL, stderr=errors, env=clean_environment()
         ) as process,
     ):
+        began = time.monotonic()
         try:
-            deadline = time.monotonic() + _START_SECONDS
             while not _answers(port, probe):
-                if process.poll() is not None or time.monotonic() > deadline:
+                if process.poll() is not None or time.monotonic() > began + _START_SECONDS:
                     errors.seek(0)
                     text = errors.read().decode(errors="replace")[-2000:]
                     raise RuntimeError(f"a server is not ready (status {process.poll()}):\n{text}")
                 time.sleep(0.02)
-            yield ServerProcess(port, process.pid)
+            yield ServerProcess(port, process.pid, time.monotonic() - began)
         finally:
             process.terminate()
             try:

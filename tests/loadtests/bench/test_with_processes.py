@@ -27,7 +27,7 @@ def test_uploads_are_forms_with_a_wav_file() -> None:
 
 
 def test_any_status_but_200_is_an_error() -> None:
-    server = ServerProcess(1, os.getpid())
+    server = ServerProcess(1, os.getpid(), 0.0)
     with (
         SubprocessWorker(RefusingGenerator) as generator,
         pytest.raises(RuntimeError, match=r"not all answered with 200.*\{200: 2, 429: 2\}"),
