@@ -46,7 +46,7 @@ def model_details(model: ModelInfo) -> ModelDetails:
     answerable = [label for index, label in enumerate(model.labels) if index not in model.masked]
     # mypy cannot know that a ModelSummary has no key `int8_error`.
     details = cast(
-        ModelDetails,
+        "ModelDetails",
         {
             **model_summary(model),
             "labels": [{"en": label.en, "zh": label.zh, "native": label.native} for label in answerable],
