@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from service.api.server.refusal import refusal
+from service.api.server.upgrades import NoUpgradeProtocol
 from service.errors import HeadersTooLarge, MalformedRequest, ServiceError
 from service.settings.settings import Settings
 
@@ -17,7 +16,7 @@ _LINGER = 1.0
 """Seconds that a refused connection stays open: closing at once could destroy the response before it is read."""
 
 
-class UnreadResponseProtocol(HttpToolsProtocol):
+class UnreadResponseProtocol(NoUpgradeProtocol):
     """Aborts a connection whose client reads no byte of a response for `unread_timeout` seconds.
 
     uvicorn would keep the unsent rest of the response (megabytes with frame scores) as long as the client keeps the
@@ -131,6 +130,8 @@ class LimitedProtocol(UnreadResponseProtocol):
         self._stop_timer()
         if self._head_bytes > self.settings.max_header_bytes or len(self.headers) > self.settings.max_headers:
             self._error = self._too_large()
+        elif self.parser.get_method() == b"CONNECT":  # the parser takes what follows for another protocol
+            self._error = MalformedRequest("This is not a proxy.")
         elif len(self.pipeline) >= _MAX_PIPELINED:
             self._error = MalformedRequest("Too many requests at once on one connection.")
         if self._error is not None:
