@@ -33,18 +33,22 @@ class QuietServer(uvicorn.Server):
 @asynccontextmanager
 async def listening(
     app: FastAPI,
-    header_timeout: float = 10.0,
     grace: int = 5,
-    max_header_bytes: int = 32_768,
-    max_headers: int = 100,
     send_buffer: int | None = None,
+    **limits: Any,
 ) -> AsyncIterator[int]:
-    """Serve `app` on a free port and yield the port; `send_buffer` sets the kernel's send buffers (bytes)."""
-    limits = Settings(header_timeout=header_timeout, max_header_bytes=max_header_bytes, max_headers=max_headers)
+    """Serve `app` on a free port and yield the port.
+
+    Args:
+        app: the application.
+        grace: seconds that the server waits for connections when it stops.
+        send_buffer: of the kernel for each connection, in bytes.
+        limits: settings of the protocol.
+    """
     config = uvicorn.Config(
         app,
         port=0,
-        http=limited_protocol(limits),
+        http=limited_protocol(Settings(**limits)),
         **WEBSOCKETS,
         lifespan="on",
         log_config=None,

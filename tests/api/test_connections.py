@@ -23,11 +23,6 @@ CLIP = wav()
 MEGABYTE = bytes(1_000_000)
 
 
-@pytest.fixture(autouse=True)
-def _short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.api.middleware.body_timeout._LINGER", 0.2)
-
-
 async def test_a_request_over_a_socket(new_app: Callable[..., FastAPI]) -> None:
     async with listening(new_app()) as port, http_client(port) as client:
         for _ in range(2):

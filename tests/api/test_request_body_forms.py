@@ -23,11 +23,6 @@ FIELD = b'--x\r\nContent-Disposition: form-data; name="labels"\r\n\r\n'
 END = b"--x--\r\n"
 
 
-@pytest.fixture(autouse=True)
-def _short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.api.middleware.body_timeout._LINGER", 0.05)
-
-
 async def test_a_form_at_its_limits(new_app: Callable[..., FastAPI]) -> None:
     fields = b"".join(FIELD + b"angry\r\n" for _ in range(63)) + FIELD + b"angry," * 2700 + b"angry\r\n"
     async with listening(new_app()) as port, http_client(port) as client:

@@ -121,9 +121,7 @@ async def test_the_api_key_is_required_and_accepted() -> None:
         assert await client.recognize(HAPPY)
 
 
-async def test_the_blocking_client_over_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.api.middleware.body_timeout._LINGER", 20.0)
-
+async def test_the_blocking_client_over_sockets() -> None:
     def use_client(port: int) -> None:
         with Client(f"http://127.0.0.1:{port}", retries=Retries(attempts=2)) as client:
             client.wait_ready(10)

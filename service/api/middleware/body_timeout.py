@@ -1,18 +1,14 @@
-"""Time limits for uploads, and the end of connections whose body is not read."""
+"""Time limits for uploads."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import UploadTimeout
-
-_LINGER = 2.0
-"""Seconds in which the rest of an unread body is discarded before its connection is closed."""
 
 _SMALL_BODY = 1024 * 1024
 
@@ -21,9 +17,7 @@ class BodyTimeoutMiddleware:
     """Ends uploads that are too slow; uvicorn itself would wait for ever.
 
     A response that is sent before its request's body has arrived (mostly a refusal) closes the connection, unless the
-    body is small and does not stall. Closing at once would reset the connection and could destroy the response before
-    it is read. So the response is sent completely, then the rest of the body is discarded for up to `_LINGER` seconds,
-    and then the connection is closed.
+    body is small and does not stall. `service.api.server.closing` closes it so that the response can be read.
 
     Args:
         app: the inner application.
@@ -43,7 +37,6 @@ class BodyTimeoutMiddleware:
             return
         body = _Body(receive, send, Headers(scope=scope), self._total, self._idle)
         await self.app(scope, body.receive, body.send)
-        await body.close()
 
 
 class _Body:
@@ -58,7 +51,6 @@ class _Body:
         length = headers.get("content-length", "")
         self._complete = length in ("", "0") and "transfer-encoding" not in headers
         self._small = length.isdecimal() and len(length) < 10 and int(length) <= _SMALL_BODY
-        self._lingers = False
 
     async def receive(self) -> Message:
         """The next piece of the body; after its end, the client's disconnect, without a time limit.
@@ -80,22 +72,11 @@ class _Body:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a part of the response; its end is held back for `close` if the connection must linger."""
-        if message["type"] == "http.response.start" and not self._complete:
-            self._lingers = not self._small or message["status"] == HTTPStatus.REQUEST_TIMEOUT
-        if message["type"] == "http.response.start" and self._lingers:
+        """Send a part of the response; its headers say if the connection will be closed."""
+        if message["type"] == "http.response.start" and self._unread(message["status"]):
             message = {**message, "headers": [*message.get("headers", []), (b"connection", b"close")]}
-        elif self._lingers and not message.get("more_body", False):
-            message = {**message, "more_body": True}
         await self._send(message)
 
-    async def close(self) -> None:
-        """If the connection must linger, discard the rest of the body, then end the response, which closes it."""
-        if not self._lingers:
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER):
-                while not self._complete:
-                    message = await self._receive()
-                    self._complete = not message.get("more_body", False)
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+    def _unread(self, status: int) -> bool:
+        """Whether a response with this status leaves so much of the body unread that the connection must end."""
+        return not self._complete and (not self._small or status == HTTPStatus.REQUEST_TIMEOUT)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
+from service.api.server.closing import LingeringProtocol
 from service.api.server.refusal import refusal
-from service.api.server.upgrades import NoUpgradeProtocol
 from service.errors import HeadersTooLarge, MalformedRequest, ServiceError
 from service.settings.settings import Settings
 
 _MAX_PIPELINED = 16
 """Requests that may wait on one connection while another is answered; few clients send even one."""
 
-_LINGER = 1.0
-"""Seconds that a refused connection stays open: closing at once could destroy the response before it is read."""
 
-
-class UnreadResponseProtocol(NoUpgradeProtocol):
+class UnreadResponseProtocol(LingeringProtocol):
     """Aborts a connection whose client reads no byte of a response for `unread_timeout` seconds.
 
     uvicorn would keep the unsent rest of the response (megabytes with frame scores) as long as the client keeps the
@@ -77,8 +75,6 @@ class LimitedProtocol(UnreadResponseProtocol):
     answered with a problem document.
     """
 
-    settings: Settings
-
     _timer: asyncio.TimerHandle | None = None
     _in_head = True
     _head_bytes = 0
@@ -86,7 +82,6 @@ class LimitedProtocol(UnreadResponseProtocol):
     """Bytes received since the last byte of a body, which may still be in memory."""
     _error: ServiceError | None = None
     """Why the request that is being parsed is refused."""
-    _ignoring_input = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """A new connection must send a request in time."""
@@ -100,11 +95,9 @@ class LimitedProtocol(UnreadResponseProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse `data`. The parser reports a header only once it is complete, so its bytes are counted here."""
-        if self._ignoring_input:
-            return
         self._buffered_bytes += len(data)
         super().data_received(data)
-        if self._buffered_bytes > self.settings.max_header_bytes and not self._ignoring_input:
+        if self._buffered_bytes > self.settings.max_header_bytes and not self._lingering:
             self._refuse(self._too_large())
 
     def on_message_begin(self) -> None:
@@ -152,8 +145,8 @@ class LimitedProtocol(UnreadResponseProtocol):
     def on_response_complete(self) -> None:
         """The application has answered; the rest of the body must arrive in time."""
         super().on_response_complete()
-        if self.cycle.response_complete and self.cycle.more_body:
-            self._start_timer(self.settings.header_timeout)
+        if self.cycle.response_complete and self.cycle.more_body and not self._lingering:
+            self._start_timer(self.settings.header_timeout, self.linger)
 
     def handle_websocket_upgrade(self) -> None:
         """Give the connection to the WebSocket protocol, without timers; refused while a response is being sent."""
@@ -174,21 +167,21 @@ class LimitedProtocol(UnreadResponseProtocol):
 
     def _refuse(self, error: ServiceError) -> None:
         """Send the problem document from here, since the application may not have the request yet, and close."""
-        self._ignoring_input = True
+        self._stop_timer()
         if self.cycle is not None and not self.cycle.response_complete:
             # To the application, the client has disconnected.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
             if self.cycle.response_started or self.pipeline:
-                self.transport.close()  # the client would take the problem document for a part of the other response
+                self.linger()  # the client would take the problem document for a part of the other response
                 return
         defaults = [(name.decode(), value.decode()) for name, value in self.server_state.default_headers]
         self.transport.write(refusal(error, defaults).serialize())
-        self._start_timer(_LINGER)
+        self.linger()
 
-    def _start_timer(self, seconds: float) -> None:
+    def _start_timer(self, seconds: float, expired: Callable[[], None] | None = None) -> None:
         self._stop_timer()
-        self._timer = self.loop.call_later(seconds, self.transport.close)
+        self._timer = self.loop.call_later(seconds, expired or self.transport.close)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

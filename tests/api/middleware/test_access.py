@@ -202,12 +202,10 @@ async def test_without_keys_callers_are_identified_by_address(new_app: Callable[
 async def test_refusals_are_sent_before_the_body_is_read(
     new_app: Callable[..., FastAPI],
     recognizer: RecognizerDouble,
-    monkeypatch: pytest.MonkeyPatch,
     refusal: str,
     size: int,
 ) -> None:
     """The refusal arrives before any byte of the body is sent, without `100 Continue`."""
-    monkeypatch.setattr("service.api.middleware.body_timeout._LINGER", 0.05)
     settings: dict[str, Any] = {"api_keys": KEY} if refusal == "key_missing" else {"rate_limit": 1, "rate_burst": 1}
     status = 401 if refusal == "key_missing" else 429
     async with listening(new_app(**settings)) as port, http_client(port) as client:

@@ -20,12 +20,6 @@ GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = head(None)
 
 
-@pytest.fixture(autouse=True)
-def _short_lingers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.api.server.http_protocol._LINGER", 0.05)
-    monkeypatch.setattr("service.api.middleware.body_timeout._LINGER", 0.05)
-
-
 async def test_headers_within_the_limits(new_app: Callable[..., FastAPI]) -> None:
     async with listening(new_app(), max_header_bytes=2000, max_headers=10) as port, connected(port) as connection:
         for _ in range(3):

@@ -15,7 +15,7 @@ from tests.api.sounds import wav
 
 CLIP = wav()
 INNER = b"GET /models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQBAAAAAAUAAEAA\r\n"
 
 Packets = Callable[[bytes, bytes], list[bytes]]
 PACKETS: dict[str, Packets] = {
