@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn._types import ASGI3Application
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service.api.server.upgrades import NoUpgradeProtocol
@@ -74,6 +74,8 @@ class LingeringProtocol(NoUpgradeProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         cycle.transport = _ResponseTransport(self)
+        if cycle.scope["http_version"] == "1.0":
+            app = _without_chunks(app, cycle)
         super()._start_asgi_task(cycle, app)
 
     def _start_linger_timer(self) -> None:
@@ -85,6 +87,32 @@ class LingeringProtocol(NoUpgradeProtocol):
         if self._linger_timer is not None:
             self._linger_timer.cancel()
             self._linger_timer = None
+
+
+def _without_chunks(app: ASGI3Application, cycle: RequestResponseCycle) -> ASGI3Application:
+    """Let a body of unknown length end with the connection, because clients of HTTP/1.0 know no chunks.
+
+    Args:
+        app: the application.
+        cycle: serves one request, after which uvicorn closes the connection.
+    """
+
+    async def serve(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        until_closed = False
+
+        async def send_plain(message: ASGISendEvent) -> None:
+            nonlocal until_closed
+            if message["type"] == "http.response.start":
+                until_closed = all(name.lower() != b"content-length" for name, _ in message.get("headers", ()))
+                if until_closed:
+                    cycle.chunked_encoding = False
+            elif message["type"] == "http.response.body" and until_closed:
+                cycle.expected_content_length = len(message.get("body", b""))  # of the rest, as far as uvicorn knows
+            await send(message)
+
+        await app(scope, receive, send_plain)
+
+    return serve
 
 
 class _ResponseTransport(asyncio.Transport):

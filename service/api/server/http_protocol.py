@@ -125,6 +125,8 @@ class LimitedProtocol(UnreadResponseProtocol):
             self._error = self._too_large()
         elif self.parser.get_method() == b"CONNECT":  # the parser takes what follows for another protocol
             self._error = MalformedRequest("This is not a proxy.")
+        elif self.parser.get_http_version() not in ("1.0", "1.1"):
+            self._error = MalformedRequest("The service speaks HTTP/1.1 and HTTP/1.0.")
         elif len(self.pipeline) >= _MAX_PIPELINED:
             self._error = MalformedRequest("Too many requests at once on one connection.")
         if self._error is not None:

@@ -117,6 +117,9 @@ GARBAGE = {
     "text": b"hello\r\n\r\n",
     "a space": b"GET / HTTP/1.1\r\nHost : x\r\n\r\n",
     "a negative length": GET + b"Content-Length: -1\r\n\r\n",
+    "an older version": b"GET /livez HTTP/0.9\r\nHost: x\r\n\r\n",
+    "a newer version": b"GET /livez HTTP/2.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n",
+    "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "a chunk without size": CHUNKED + b"hello\r\n",
 }
 
