@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from service.api.server.closing import LingeringProtocol
+from service.api.server.half_close import HalfCloseProtocol
 from service.api.server.refusal import refusal
 from service.errors import HeadersTooLarge, MalformedRequest, ServiceError
 from service.settings.settings import Settings
@@ -14,7 +14,7 @@ _MAX_PIPELINED = 16
 """Requests that may wait on one connection while another is answered; few clients send even one."""
 
 
-class UnreadResponseProtocol(LingeringProtocol):
+class UnreadResponseProtocol(HalfCloseProtocol):
     """Aborts a connection whose client reads no byte of a response for `unread_timeout` seconds.
 
     uvicorn would keep the unsent rest of the response (megabytes with frame scores) as long as the client keeps the
