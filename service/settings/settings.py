@@ -168,6 +168,13 @@ class Settings:
     body_timeout: float = seconds(120.0, "Seconds in which a whole request body must arrive.")
     body_idle_timeout: float = seconds(5.0, "Seconds that an upload may pause.")
     header_timeout: float = seconds(10.0, "Seconds in which the headers of a request must arrive.")
+    keep_alive_timeout: int = setting(
+        75,
+        "Seconds after which a connection without a request is closed; longer than a reverse proxy or load "
+        "balancer keeps its connections, or it may send a request while the connection is being closed.",
+        ge=1,
+        le=86_400,
+    )
     max_header_bytes: int = setting(
         32 * 1024,
         "Largest size of path, query and headers together, in bytes; more is answered with 431.",

@@ -45,10 +45,12 @@ async def listening(
         send_buffer: of the kernel for each connection, in bytes.
         limits: settings of the protocol.
     """
+    settings = Settings(**limits)
     config = uvicorn.Config(
         app,
         port=0,
-        http=limited_protocol(Settings(**limits)),
+        http=limited_protocol(settings),
+        timeout_keep_alive=settings.keep_alive_timeout,
         **WEBSOCKETS,
         lifespan="on",
         log_config=None,

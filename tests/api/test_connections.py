@@ -13,7 +13,12 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from service.api.server.server import Server
+from service.commands.serve import engine_limits
 from service.errors import QueueFull
+from service.inference.engine import Engine
+from service.observability.observer import Observer
+from service.settings.settings import Settings
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import Connection, connected, head, http_client, listening
 from tests.api.sounds import wav
@@ -111,6 +116,21 @@ async def test_a_keep_alive_connection_may_be_idle(new_app: Callable[..., FastAP
             await asyncio.sleep(1.5)
         await connection.send(b"GET /livez HTTP/1.1\r\n")  # incomplete headers
         assert await connection.closed() == b""
+
+
+async def test_an_idle_connection_is_closed(new_app: Callable[..., FastAPI]) -> None:
+    async with listening(new_app(), keep_alive_timeout=1) as port, connected(port) as connection:
+        await connection.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await connection.response())[0] == 200
+        answered = monotonic()
+        assert await connection.closed() == b""
+        assert monotonic() - answered > 0.9
+
+
+def test_the_server_keeps_idle_connections_as_long_as_its_setting_says(new_app: Callable[..., FastAPI]) -> None:
+    settings = Settings(keep_alive_timeout=600)
+    engine = Engine(lambda: pytest.fail("not started"), engine_limits(settings), Observer())
+    assert Server(new_app(), engine, settings, print).config.timeout_keep_alive == 600
 
 
 async def test_a_slow_answer_does_not_trip_the_header_timeout(

@@ -21,6 +21,7 @@ def test_defaults() -> None:
     assert settings == Settings()
     assert (settings.model, settings.host, settings.port) == ("tiny", "127.0.0.1", 8000)
     assert settings.max_body_bytes == 256 * 1024 * 1024
+    assert settings.keep_alive_timeout > 60, "nginx and load balancers keep their connections for 60 s"
     assert settings.cache_dir.is_absolute()
 
 
@@ -92,6 +93,7 @@ def test_every_group_of_values_has_a_comment(name: str) -> None:
         ("docs", "perhaps"),
         ("rate_limit", -1),
         ("rate_burst", 0),
+        ("keep_alive_timeout", 0),
         ("max_header_bytes", 100),
         ("max_headers", 0),
         ("trusted_proxies", "*"),

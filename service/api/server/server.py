@@ -60,6 +60,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 lifespan="on",
+                timeout_keep_alive=settings.keep_alive_timeout,
                 timeout_graceful_shutdown=_CONNECTIONS_GRACE,
             )
         )
