@@ -141,7 +141,10 @@ async def answer_service_error(request: HTTPConnection, error: ServiceError) -> 
 
 async def answer_http_exception(request: Request, error: HTTPException) -> Response:
     """Handle an error of the framework: an unknown path or method, or a body over the limit."""
-    return ProblemResponse(problem_of_status(error.status_code, request), error.headers)
+    headers = dict(error.headers or {})
+    if headers.get("Allow") == "GET":
+        headers["Allow"] = "GET, HEAD"  # see service.api.middleware.requests
+    return ProblemResponse(problem_of_status(error.status_code, request), headers)
 
 
 async def answer_validation_error(request: Request, error: RequestValidationError) -> Response:

@@ -123,7 +123,7 @@ async def test_unknown_paths(client: httpx.AsyncClient, path: str) -> None:
 async def test_wrong_methods(client: httpx.AsyncClient, path: str) -> None:
     response = await client.post(path)
     problem(response, 405, "method_not_allowed")
-    assert response.headers["allow"] == "GET"
+    assert response.headers["allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize("path", ["/recognize", "/recognize/batch"])

@@ -40,7 +40,8 @@ class RequestMiddleware:
 
     A client's `X-Request-ID` is used if it is safe in logs and headers; otherwise a new one is made. The log line has
     the outcome and the time of each stage, never the content of the request. Requests are counted by the template of
-    their route. `ClientDisconnect` of an HTTP request ends here, without a response.
+    their route. `ClientDisconnect` of an HTTP request ends here, without a response. HEAD is served as GET: the routes
+    have no HEAD of their own, and the server sends no body.
 
     Args:
         app: the inner application.
@@ -83,23 +84,24 @@ class RequestMiddleware:
                     answer["traceparent"] = f"00-{trace_id}-{span_id}-{span.trace_flags:02x}"
             await send(message)
 
+        routed = {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
         began = perf_counter()  # the event loop's clock is coarse
         try:
-            await self.app(scope, receive, send_with_ids)
+            await self.app(routed, receive, send_with_ids)
         except ClientDisconnect:
             if scope["type"] != "http":
                 raise
         finally:
             seconds = perf_counter() - began
+            route, method = _route_template(routed), _method(scope)
             if scope["type"] == "http":
-                self._count(scope, context, status, seconds)
-            if self._log and logger.isEnabledFor(logging.INFO) and _route_template(scope) not in PROBES:
-                fields = _fields(scope, context, status, seconds)
+                self._count(route, method, context, status, seconds)
+            if self._log and logger.isEnabledFor(logging.INFO) and route not in PROBES:
+                fields = _fields(route, method, context, status, seconds)
                 logger.info("request" if context.stream is None else "stream", extra=fields)
 
-    def _count(self, scope: Scope, context: RequestContext, status: int, seconds: float) -> None:
-        route = _route_template(scope)
-        self._metrics.http_requests.labels(route, _method(scope), str(context.outcome or status)).inc()
+    def _count(self, route: str, method: str, context: RequestContext, status: int, seconds: float) -> None:
+        self._metrics.http_requests.labels(route, method, str(context.outcome or status)).inc()
         if context.progress.segments is None:
             self._metrics.http_request_duration.labels(route).observe(seconds)
         else:  # depends on the length of the recording, so that it would distort the durations of other requests
@@ -117,14 +119,14 @@ def _method(scope: Scope) -> str:
     return method if method in _METHODS else "other"
 
 
-def _fields(scope: Scope, context: RequestContext, status: int, seconds: float) -> dict[str, Any]:
+def _fields(route: str, method: str, context: RequestContext, status: int, seconds: float) -> dict[str, Any]:
     """The fields of the log line; those without a value are left out."""
     progress = context.progress
     fields = {
         "request_id": context.id,
         "trace_id": context.trace_id,
-        "method": _method(scope),
-        "route": _route_template(scope),
+        "method": method,
+        "route": route,
         "status": int(context.outcome or status),
         "code": context.code,
         "seconds": round(seconds, _DIGITS),
