@@ -6,12 +6,14 @@ A body is a multipart form with files and options, or the bytes of one file, wit
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, Self, cast
+from urllib.parse import unquote
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
@@ -42,6 +44,8 @@ _MAX_BYTES_IN_MEMORY = 1024 * 1024
 _MAX_LOGGED_NAME = 255
 _MAX_FIELD_BYTES = 16 * 1024
 _MAX_SHOWN_HEADER = 100
+_EXTENDED_NAME = re.compile(rb"filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
+_NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _CHARSETS = ("utf-8", "utf8", "us-ascii", "iso-8859-1")
 
 _Body = tuple[deque[UploadFile], list[tuple[str, str]]]
@@ -168,10 +172,16 @@ def _received(request: Request, files: deque[UploadFile], options: Options) -> R
     return ReceivedRequest(files, options, _deadline(request, options), cache_control)
 
 
-class _WholeFormParser(MultiPartParser):
-    """Starlette's parser, made to reject a truncated form: by itself it accepts one, without its last field."""
+class _FormParser(MultiPartParser):
+    """Starlette's parser, made to reject a truncated form, and to accept files without `filename`.
 
-    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], max_files: int) -> None:
+    By itself it accepts a truncated form, without its last field, and takes a part without `filename` for text. Many
+    programs send a file so: a part with the name of a file is one if it has a `filename*` (RFC 8187), or is not text.
+    """
+
+    def __init__(
+        self, headers: Headers, stream: AsyncGenerator[bytes, None], file_fields: Sequence[str], max_files: int
+    ) -> None:
         super().__init__(
             headers,
             self._until_end(stream),
@@ -179,7 +189,35 @@ class _WholeFormParser(MultiPartParser):
             max_fields=MAX_FIELDS,
             max_part_size=_MAX_FIELD_BYTES,
         )
+        self._file_fields = file_fields
         self._ended = False
+
+    def on_headers_finished(self) -> None:
+        """The headers of a part have arrived."""
+        super().on_headers_finished()
+        part = self._current_part
+        name = _EXTENDED_NAME.search(part.content_disposition or b"")
+        if part.file is None and name is not None:
+            self._take_for_file(unquote(name[1].decode("latin-1")))
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        """A piece of a part has arrived."""
+        part = self._current_part
+        if part.file is None and part.field_name in self._file_fields:
+            long = len(part.data) + end - start > self.max_part_size
+            if long or _NOT_TEXT.search(data, start, end):
+                begun = bytes(part.data)
+                self._take_for_file("")
+                self._file_parts_to_write.append((part, begun))
+        super().on_part_data(data, start, end)
+
+    def _take_for_file(self, name: str) -> None:
+        """Make the current part, which was taken for text, a file."""
+        part = self._current_part
+        self._current_fields -= 1
+        part.content_disposition = (part.content_disposition or b"") + b'; filename=""'
+        super().on_headers_finished()
+        cast(UploadFile, part.file).filename = name
 
     def on_end(self) -> None:
         """The parser has found the last boundary."""
@@ -245,7 +283,7 @@ async def _read_form(
         raise MalformedBody("The form's charset must be UTF-8.")
     try:
         async with aclosing(request.stream()) as stream:
-            form = await _WholeFormParser(request.headers, stream, max_files).parse()
+            form = await _FormParser(request.headers, stream, file_fields, max_files).parse()
     except MultiPartException as exc:
         if exc.message.startswith("Too many files"):
             message = "may be given only once" if max_files == 1 else f"may be given {max_files} times at most"
@@ -255,11 +293,7 @@ async def _read_form(
     files = [(name, value) for name, value in items if isinstance(value, UploadFile)]
     fields = [(name, value) for name, value in items if isinstance(value, str)]
     errors = [_misplaced_file(name, file_fields) for name, _ in files if name not in file_fields]
-    errors += [
-        FieldError(name, "must be a file: give the part a filename", "not_a_file")
-        for name, _ in fields
-        if name in file_fields
-    ]
+    errors += [FieldError(name, "must be a file, not text", "not_a_file") for name, _ in fields if name in file_fields]
     if not files and not errors:
         errors.append(FieldError(file_fields[0], "is missing", "missing"))
     if errors:

@@ -118,3 +118,66 @@ async def test_thousands_of_query_parameters_do_not_block_the_event_loop(
         document = problem(answer, 422, "invalid_options")
     assert "more than 64 parameters" in document["detail"]
     assert document["errors"] == []  # finding a suggestion for each would take a third of a second
+
+
+def part(disposition: str, content: bytes = CLIP, name: str = "file") -> bytes:
+    return f'--x\r\nContent-Disposition: form-data; name="{name}"{disposition}\r\n\r\n'.encode() + content + b"\r\n"
+
+
+NAMES = {
+    "none": ("", ""),
+    "an empty one": ('; filename=""', ""),
+    "an extended one": ("; filename*=UTF-8''%E4%BD%A0%E5%A5%BD.wav", "你好.wav"),
+    "an extended one with a language": ("; filename*=utf-8'en'a%20b.wav", "a b.wav"),
+    "both": ("; filename=\"a.wav\"; filename*=UTF-8''b.wav", "a.wav"),
+    "an extended one that is not UTF-8": ("; filename*=UTF-8''%ff.wav", "\ufffd.wav"),
+    "an extended one of another charset": ("; filename*=punycode''a.wav", ""),
+}
+
+
+@pytest.mark.parametrize(("disposition", "name"), NAMES.values(), ids=NAMES.keys())
+async def test_names_of_files(client: httpx.AsyncClient, disposition: str, name: str) -> None:
+    headers = {"content-type": FORM}
+    for seconds in (0.5, 60):
+        answer = await client.post("/recognize", content=part(disposition, wav(seconds)) + END, headers=headers)
+        assert answer.json()["audio"]["duration"] == seconds
+    files = part(disposition, name="files") + part('; filename="z"', name="files") + part(disposition, name="files")
+    answer = await client.post("/recognize/batch", content=files + END, headers=headers)
+    assert [item["filename"] for item in answer.json()["items"]] == [name, "z", name]
+    assert all("result" in item for item in answer.json()["items"])
+
+
+async def test_a_file_without_name_in_small_pieces(new_app: Callable[..., FastAPI]) -> None:
+    body = part("") + END
+    async with listening(new_app()) as port, connected(port) as connection:
+        await connection.send(head(len(body), media=FORM))
+        for byte in body[:300]:
+            await connection.send(bytes([byte]))
+            await asyncio.sleep(0)
+        await connection.send(body[300:])
+        assert (await connection.response())[0] == 200
+
+
+async def test_as_many_files_without_name_as_with_one(client: httpx.AsyncClient) -> None:
+    fields = FIELD + b"angry\r\n"
+    answer = await client.post(
+        "/recognize/batch", content=part("", name="files") * 64 + fields * 3 + END, headers={"content-type": FORM}
+    )
+    assert answer.json()["errors"][0]["field"] == "labels"  # repeated
+    answer = await client.post(
+        "/recognize/batch", content=part("", name="files") * 65 + END, headers={"content-type": FORM}
+    )
+    assert [error["kind"] for error in problem(answer, 422, "invalid_options")["errors"]] == ["repeated"]
+
+
+@pytest.mark.parametrize("text", [b"", b"happy.wav", b"@happy.wav", "你好.wav".encode()])
+async def test_the_name_of_a_file_in_its_place(client: httpx.AsyncClient, text: bytes) -> None:
+    """As `curl -F file=happy.wav` sends it, where the user has forgotten the `@`."""
+    answer = await client.post("/recognize", content=part("", text) + END, headers={"content-type": FORM})
+    (error,) = problem(answer, 422, "invalid_options")["errors"]
+    assert (error["field"], error["kind"]) == ("file", "not_a_file")
+
+
+async def test_long_text_in_the_place_of_a_file(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/recognize", content=part("", b"x" * 20_000) + END, headers={"content-type": FORM})
+    problem(answer, 415, "audio_not_decodable")
