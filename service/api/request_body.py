@@ -44,6 +44,8 @@ _MAX_BYTES_IN_MEMORY = 1024 * 1024
 _MAX_LOGGED_NAME = 255
 _MAX_FIELD_BYTES = 16 * 1024
 _MAX_SHOWN_HEADER = 100
+_MAX_PARAMETERS = 64
+"""Semicolons in a header. The time to parse one grows with their number times the length of the header."""
 _EXTENDED_NAME = re.compile(rb"filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _CHARSETS = ("utf-8", "utf8", "us-ascii", "iso-8859-1")
@@ -194,8 +196,10 @@ class _FormParser(MultiPartParser):
 
     def on_headers_finished(self) -> None:
         """The headers of a part have arrived."""
-        super().on_headers_finished()
         part = self._current_part
+        if (part.content_disposition or b"").count(b";") > _MAX_PARAMETERS:
+            raise MultiPartException("The headers of a part have too many parameters.")
+        super().on_headers_finished()
         name = _EXTENDED_NAME.search(part.content_disposition or b"")
         if part.file is None and name is not None:
             self._take_for_file(unquote(name[1].decode("latin-1")))
@@ -236,12 +240,16 @@ def _content_type(request: Request) -> tuple[str, Mapping[bytes, bytes]]:
     Raises:
         UnsupportedContentEncoding: if the body is compressed. Decoding it would need limits of its own, and formats
             such as FLAC make audio smaller than gzip does.
+        MalformedBody: if it has too many parameters.
     """
     codings = [coding.strip() for coding in ",".join(request.headers.getlist("content-encoding")).split(",")]
     if any(coding.lower() not in ("", "identity") for coding in codings):
         shown = ", ".join(filter(None, codings))[:_MAX_SHOWN_HEADER]
         raise UnsupportedContentEncoding(f"The content encoding {shown} is not supported. Send the body uncompressed.")
-    media_type, parameters = parse_options_header(request.headers.get("content-type"))
+    value = request.headers.get("content-type", "")
+    if value.count(";") > _MAX_PARAMETERS:
+        raise MalformedBody("The content type has too many parameters.")
+    media_type, parameters = parse_options_header(value)
     return media_type.decode("latin-1"), parameters
 
 

@@ -181,3 +181,34 @@ async def test_the_name_of_a_file_in_its_place(client: httpx.AsyncClient, text: 
 async def test_long_text_in_the_place_of_a_file(client: httpx.AsyncClient) -> None:
     answer = await client.post("/recognize", content=part("", b"x" * 20_000) + END, headers={"content-type": FORM})
     problem(answer, 415, "audio_not_decodable")
+
+
+SLOW = {
+    "many parameters": ";" * 31_000,
+    "many named parameters": ";a=b" * 7000,
+    "semicolons in quotes": '; boundary="' + ";" * 30_000,
+}
+
+
+@pytest.mark.parametrize("media", ["audio/wav", "multipart/form-data; boundary=x"])
+@pytest.mark.parametrize("path", ["/recognize", "/recognize/batch"])
+@pytest.mark.parametrize("parameters", SLOW.values(), ids=SLOW.keys())
+async def test_a_content_type_that_is_slow_to_parse(
+    client: httpx.AsyncClient, recognizer: RecognizerDouble, path: str, media: str, parameters: str
+) -> None:
+    answer = await client.post(path, content=FILE + END, headers={"content-type": media + parameters})
+    problem(answer, 400, "malformed_body")
+    assert recognizer.permits == 0
+
+
+async def test_headers_of_parts_that_are_slow_to_parse(client: httpx.AsyncClient) -> None:
+    slow = part(";" * 3900, b"x", name="labels")
+    answer = await client.post("/recognize", content=slow * 64 + END, headers={"content-type": FORM})
+    problem(answer, 400, "malformed_body")
+
+
+async def test_semicolons_in_names_of_files(client: httpx.AsyncClient) -> None:
+    answer = await client.post(
+        "/recognize", content=part('; filename="a;b;c.wav"') + END, headers={"content-type": FORM}
+    )
+    assert answer.status_code == 200
