@@ -13,7 +13,7 @@ from opentelemetry.trace import TracerProvider
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from service import __version__
 from service.api.middleware.access import AccessMiddleware
@@ -28,6 +28,7 @@ from service.api.problems import answer_http_exception, answer_service_error, an
 from service.api.request_context import Services
 from service.api.routes import batch, health, pages, recognize, status
 from service.api.stream import route as stream
+from service.api.trace_headers import drop_invalid_trace_headers
 from service.errors import ServiceError
 from service.inference.recognizer import Recognizer
 from service.observability.metrics import Metrics
@@ -43,6 +44,19 @@ Every error is a problem document (RFC 9457) with a stable `code`. Every answer 
 
 _FRAME_EMBEDDING_CLIPS = 2
 """Frame embeddings per request, in clips of maximal length: enough for the longest stereo file."""
+
+
+class Application(DescribedApp):
+    """The application with its OpenAPI document.
+
+    FastAPI reads trace headers before any middleware, so that they are checked here.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "lifespan":
+            drop_invalid_trace_headers(scope)
+        await super().__call__(scope, receive, send)
 
 
 def create_app(
@@ -114,7 +128,7 @@ def create_app(
     ]
     if keys is not None or rate is not None:
         middleware.append(Middleware(AccessMiddleware, routes=routes, keys=keys, rate=rate, metrics=metrics))
-    app = DescribedApp(
+    app = Application(
         title="emotion2vec-service",
         version=__version__,
         description=_DESCRIPTION,

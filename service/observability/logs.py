@@ -23,6 +23,8 @@ _NO_FIELDS = frozenset({*RESERVED_ATTRS, "taskName", "color_message"})
 
 _PLAIN = re.compile(r"[\w./:+-]+", re.ASCII)
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
 _MAX_WAITING = 10_000
 """Records that may wait to be written; more are dropped."""
 
@@ -60,7 +62,8 @@ class JsonFormatter(OrjsonFormatter):
 class TextFormatter(logging.Formatter):
     """A readable line; the fields that a record was given as `extra` follow the message as `name=value`.
 
-    Values from outside cannot contain line breaks or control characters, because they are shown as JSON.
+    Values from outside cannot contain line breaks or control characters, because they are shown as JSON, and those of
+    messages, which libraries may take from requests, are escaped.
     """
 
     def __init__(self) -> None:
@@ -69,7 +72,8 @@ class TextFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - as logging calls it
         """The line without the traceback."""
         fields = ((name, value) for name, value in vars(record).items() if name not in _NO_FIELDS and value is not None)
-        return " ".join([super().formatMessage(record), *(f"{name}={_shown(value)}" for name, value in fields)])
+        message = _CONTROL.sub(_escaped, super().formatMessage(record).rstrip("\n"))  # some of uvicorn's end a line
+        return " ".join([message, *(f"{name}={_shown(value)}" for name, value in fields)])
 
 
 class BackgroundHandler(logging.Handler):
@@ -122,6 +126,10 @@ class BackgroundHandler(logging.Handler):
                 line = line[os.write(self._descriptor, line) :]
         except Exception:  # a bad record or a closed pipe must not end all logging
             self.handleError(record)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
 
 
 def _shown(value: object) -> str:

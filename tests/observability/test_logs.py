@@ -50,6 +50,12 @@ def test_values_from_outside_cannot_add_line_breaks_or_control_characters() -> N
     assert json.loads(line.partition("code=")[2]) == HOSTILE
 
 
+def test_messages_cannot_contain_line_breaks_or_control_characters() -> None:
+    line = TextFormatter().format(record(f"a library says {HOSTILE}\n", code="x"))
+    assert line.partition(" INFO ")[2] == 'x: a library says a"b\\n2026-01-01 INFO forged\\x1b[31m\\x9b code=x'
+    assert TextFormatter().format(record("你好")).endswith("你好")
+
+
 def test_a_traceback_follows_the_line() -> None:
     try:
         raise RuntimeError("crash")

@@ -57,7 +57,10 @@ async def readyz(request: Request) -> Status:
 )
 async def metrics(request: Request) -> Response:
     """The text exposition format, or OpenMetrics where `Accept` asks for it."""
-    generate, content_type = choose_encoder(request.headers.get("accept", ""))
+    try:
+        generate, content_type = choose_encoder(request.headers.get("accept", ""))
+    except (TypeError, ValueError):  # it compares versions that are not numbers
+        generate, content_type = choose_encoder("")
     # Thousands of lines take milliseconds, which would block the event loop.
     text = await asyncio.to_thread(generate, services(request).metrics.registry)
     return Response(text, headers={"Content-Type": content_type})
