@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 
 from service.api.server.half_close import HalfCloseProtocol
@@ -12,6 +13,9 @@ from service.settings.settings import Settings
 
 _MAX_PIPELINED = 16
 """Requests that may wait on one connection while another is answered; few clients send even one."""
+
+_HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+"""The characters of a host and a port in RFC 3986."""
 
 
 class UnreadResponseProtocol(HalfCloseProtocol):
@@ -121,14 +125,7 @@ class LimitedProtocol(UnreadResponseProtocol):
         """Check the limits; the middleware limits the body."""
         self._in_head, self._buffered_bytes = False, 0
         self._stop_timer()
-        if self._head_bytes > self.settings.max_header_bytes or len(self.headers) > self.settings.max_headers:
-            self._error = self._too_large()
-        elif self.parser.get_method() == b"CONNECT":  # the parser takes what follows for another protocol
-            self._error = MalformedRequest("This is not a proxy.")
-        elif self.parser.get_http_version() not in ("1.0", "1.1"):
-            self._error = MalformedRequest("The service speaks HTTP/1.1 and HTTP/1.0.")
-        elif len(self.pipeline) >= _MAX_PIPELINED:
-            self._error = MalformedRequest("Too many requests at once on one connection.")
+        self._error = self._error_of_headers()
         if self._error is not None:
             raise self._error  # stops the parser, which then calls send_400_response
         super().on_headers_complete()
@@ -162,6 +159,25 @@ class LimitedProtocol(UnreadResponseProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer a request that the parser rejected."""
         self._refuse(self._error or MalformedRequest("This is not a valid HTTP request."))
+
+    def _error_of_headers(self) -> ServiceError | None:
+        if self._head_bytes > self.settings.max_header_bytes or len(self.headers) > self.settings.max_headers:
+            return self._too_large()
+        version = self.parser.get_http_version()
+        hosts = [value.strip() for name, value in self.headers if name == b"host"]
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+        problem = None
+        if version not in ("1.0", "1.1"):
+            problem = "The service speaks HTTP/1.1 and HTTP/1.0."
+        elif self.parser.get_method() == b"CONNECT":  # the parser takes what follows for another protocol
+            problem = "This is not a proxy."
+        elif len(hosts) > 1 or (not hosts and version == "1.1") or not all(map(_HOST.fullmatch, hosts)):
+            problem = "A request must have one Host header, with a name or an address."
+        elif codings and (version == "1.0" or codings != [b"chunked"]):
+            problem = "The only Transfer-Encoding is chunked, in HTTP/1.1."
+        elif len(self.pipeline) >= _MAX_PIPELINED:
+            problem = "Too many requests at once on one connection."
+        return None if problem is None else MalformedRequest(problem)
 
     def _too_large(self) -> HeadersTooLarge:
         limits = f"{self.settings.max_header_bytes} bytes, and there may be {self.settings.max_headers} headers"

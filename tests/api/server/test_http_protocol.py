@@ -140,6 +140,15 @@ async def test_invalid_requests(new_app: Callable[..., FastAPI], recognizer: Rec
         b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
         b"Content-Length: 5\r\nContent-Length: 6\r\n",
         b"Transfer-Encoding: identity\r\n",
+        b"Transfer-Encoding: gzip\r\n",
+        b"Transfer-Encoding: gzip, chunked\r\n",
+        b"Transfer-Encoding: identity, chunked\r\n",
+        b"Transfer-Encoding: chunked, chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: xchunked\r\n",
+        b"Transfer-Encoding: chunked;q=1\r\n",
+        b"Transfer-Encoding:\r\n",
     ],
 )
 async def test_ambiguous_framing_is_refused(new_app: Callable[..., FastAPI], framing: bytes) -> None:
@@ -149,6 +158,55 @@ async def test_ambiguous_framing_is_refused(new_app: Callable[..., FastAPI], fra
         await connection.send(start + b"0\r\n\r\n" + GET + b"\r\n")
         await connection.problem(400, "malformed_request")
         assert await connection.closed() == b""
+
+
+async def test_chunks_in_http_1_0_are_refused(new_app: Callable[..., FastAPI]) -> None:
+    async with listening(new_app()) as port, connected(port) as connection:
+        await connection.send(CHUNKED.replace(b"HTTP/1.1", b"HTTP/1.0") + b"0\r\n\r\n")
+        await connection.problem(400, "malformed_request")
+        assert await connection.closed() == b""
+
+
+@pytest.mark.parametrize("coding", [b"chunked", b"Chunked", b" \tchunked "])
+async def test_chunked_however_it_is_spelled(new_app: Callable[..., FastAPI], coding: bytes) -> None:
+    clip = wav()
+    async with listening(new_app()) as port, connected(port) as connection:
+        await connection.send(CHUNKED.replace(b" chunked", coding) + b"%x\r\n" % len(clip) + clip + b"\r\n0\r\n\r\n")
+        assert (await connection.response())[0] == 200
+
+
+HOSTS = [
+    b"",
+    b"Host: x\r\nHost: x\r\n",
+    b"Host: x\r\nHOST: y\r\n",
+    b"Host: a b\r\n",
+    b"Host: x/y\r\n",
+    b"Host: x@y\r\n",
+]
+
+
+@pytest.mark.parametrize("hosts", [*HOSTS, b"Host: \xe4\r\n", b'Host: "x"\r\n', b"Host: x\r\nA: 1\r\nHost:\r\n"])
+@pytest.mark.parametrize("upgrade", [b"", b"Connection: upgrade\r\nUpgrade: websocket\r\n"], ids=["GET", "WebSocket"])
+async def test_requests_without_exactly_one_host(new_app: Callable[..., FastAPI], hosts: bytes, upgrade: bytes) -> None:
+    async with listening(new_app()) as port, connected(port) as connection:
+        await connection.send(b"GET /livez HTTP/1.1\r\n" + hosts + upgrade + b"\r\n")
+        await connection.problem(400, "malformed_request")
+        assert await connection.closed() == b""
+
+
+@pytest.mark.parametrize(
+    "host", [b"x", b"x:80", b"", b"[::1]:80", b"[fe80::1%25eth0]", b"sub_domain.example.com.", b"x \t"]
+)
+async def test_usual_hosts(new_app: Callable[..., FastAPI], host: bytes) -> None:
+    async with listening(new_app()) as port, connected(port) as connection:
+        await connection.send(b"GET /livez HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+        assert (await connection.response())[0] == 200
+
+
+async def test_two_hosts_in_http_1_0(new_app: Callable[..., FastAPI]) -> None:
+    async with listening(new_app()) as port, connected(port) as connection:
+        await connection.send(b"GET /livez HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n")
+        await connection.problem(400, "malformed_request")
 
 
 async def test_a_few_pipelined_requests_are_answered_in_order(new_app: Callable[..., FastAPI]) -> None:
