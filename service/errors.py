@@ -202,6 +202,13 @@ class OriginForbidden(ServiceError):
     title = "Pages of this origin may not connect"
 
 
+class HostForbidden(ServiceError):
+    """The request is for a host that is not one of the service's names."""
+
+    code = "host_forbidden"
+    title = "The service is not reached under this name"
+
+
 class Refused(ServiceError):
     """The request is valid but cannot be accepted now; `retry_after` is in seconds."""
 

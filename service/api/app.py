@@ -20,6 +20,7 @@ from service.api.middleware.access import AccessMiddleware
 from service.api.middleware.api_keys import ApiKeys
 from service.api.middleware.body_timeout import BodyTimeoutMiddleware
 from service.api.middleware.errors import ErrorMiddleware
+from service.api.middleware.hosts import HostMiddleware, host_check
 from service.api.middleware.rate_limit import RateLimit
 from service.api.middleware.requests import PROBES, RequestMiddleware
 from service.api.middleware.security_headers import SecurityHeadersMiddleware, cross_origin
@@ -126,6 +127,9 @@ def create_app(
         Middleware(SecurityHeadersMiddleware),
         Middleware(ErrorMiddleware),
     ]
+    is_allowed = host_check(settings)
+    if is_allowed is not None:
+        middleware.append(Middleware(HostMiddleware, is_allowed=is_allowed, metrics=metrics))
     if keys is not None or rate is not None:
         middleware.append(Middleware(AccessMiddleware, routes=routes, keys=keys, rate=rate, metrics=metrics))
     app = Application(
@@ -156,7 +160,7 @@ def create_app(
         },
     )
     app.public = frozenset(route.path for route, public in routes if public and isinstance(route, Route))
-    app.needs_key, app.limits_rate = not no_keys, rate is not None
+    app.needs_key, app.limits_rate, app.checks_host = not no_keys, rate is not None, is_allowed is not None
     app.state.services = Services(core, settings, metrics, streams)
     for router, _ in routers:
         app.include_router(router)

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from pydantic import TypeAdapter
 
 from service import errors
+from service.api.middleware.hosts import UNCHECKED
 from service.api.problems import PROBLEM_MEDIA_TYPE, documented
 from service.api.request_body import FORM, RAW
 from service.api.responses import NDJSON
@@ -74,11 +75,13 @@ class DescribedApp(FastAPI):
         public: paths that need no key and have no rate limit.
         needs_key: whether all other operations need a key.
         limits_rate: whether all other operations have a rate limit.
+        checks_host: whether all operations but those for probes are refused under other names.
     """
 
     public: frozenset[str] = frozenset()
     needs_key = False
     limits_rate = False
+    checks_host = False
 
     def openapi(self) -> dict[str, Any]:
         """The document, made at the first call."""
@@ -102,6 +105,8 @@ class DescribedApp(FastAPI):
             refusals.append(errors.RateLimited)
         for path, operations in document["paths"].items():
             for operation in operations.values():
+                if self.checks_host and path not in UNCHECKED:
+                    _add_responses(operation["responses"], documented(errors.HostForbidden))
                 if path not in self.public:
                     _add_responses(operation["responses"], documented(*refusals))
                 elif self.needs_key:

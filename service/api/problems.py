@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service import errors
-from service.api.request_context import RequestContext, request_context, services
+from service.api.request_context import RequestContext, can_deny, request_context, services
 from service.api.schemas import FieldProblem, Problem
 from service.errors import FieldError, InferenceFailed, InvalidOptions, Refused, ServiceError
 
@@ -35,6 +35,7 @@ STATUSES: Mapping[type[ServiceError], int] = {
     errors.MalformedBody: 400,
     errors.Unauthorized: 401,
     errors.OriginForbidden: 403,
+    errors.HostForbidden: 403,
     errors.UploadTimeout: 408,
     errors.StreamIdle: 408,
     errors.SlowConsumer: 408,
@@ -60,6 +61,7 @@ _FRAMEWORK_DETAILS = {
     405: "The path does not support this method; the Allow header names those that it does.",
 }
 
+_POLICY_VIOLATION = 1008
 _EXAMPLE_ID = "5f0c1f0be4a24b0e8f3c8a7d1d2e9a11"
 
 
@@ -105,6 +107,16 @@ def problem_response(error: ServiceError, request_id: str, headers: Mapping[str,
     if isinstance(error, Refused):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     return ProblemResponse(problem_of(error, request_id), headers)
+
+
+async def refuse(
+    error: ServiceError, scope: Scope, receive: Receive, send: Send, headers: Mapping[str, str] | None = None
+) -> None:
+    """Answer a request, or the opening request of a WebSocket, from a middleware."""
+    if scope["type"] == "websocket" and not can_deny(scope):
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+    else:
+        await problem_response(error, request_context(scope).id, headers)(scope, receive, send)
 
 
 def problem_of_status(status: int, request: HTTPConnection) -> Problem:

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from service.errors import (
     Draining,
+    HostForbidden,
     KeyInvalid,
     KeyMissing,
     ModelLoading,
@@ -181,6 +182,7 @@ class Metrics:
             RateLimited,
             TooManyStreams,
             OriginForbidden,
+            HostForbidden,
         ):
             self.requests_rejected.labels(refusal.code)
         for stage in STAGES:

@@ -9,7 +9,7 @@ first answer of the command line. `service.settings.validation` checks values ag
 
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -70,6 +70,13 @@ class Settings:
         (),
         "Addresses or networks of reverse proxies, separated by commas, whose `X-Forwarded-For` and "
         "`X-Forwarded-Proto` are trusted.",
+        max_length=100,
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        (),
+        "Names and addresses under which the service is reached, without port, separated by commas; "
+        "`*.example.com` are the names below it, `*` is any. Requests with another `Host` are answered with 403. Empty "
+        "means the names of this machine and all addresses if `host` is a loopback address, otherwise any.",
         max_length=100,
     )
 
@@ -249,6 +256,14 @@ class Settings:
     def needs_key(self) -> bool:
         """Whether callers must send an API key."""
         return bool(self.api_keys) or self.api_keys_file is not None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @property
     def longest_clip(self) -> float:

@@ -50,7 +50,7 @@ def serving(app: FastAPI, root_path: str = "") -> AbstractAsyncContextManager[ht
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(
-                transport=httpx.ASGITransport(app, root_path=root_path), base_url="http://service"
+                transport=httpx.ASGITransport(app, root_path=root_path), base_url="http://localhost"
             ) as client,
         ):
             yield client

@@ -122,7 +122,7 @@ async def connected(port: int) -> AsyncIterator[Connection]:
 def head(length: int | None, path: str = "/recognize", media: str = "audio/wav") -> bytes:
     """The headers of a POST, with a body of this length or in chunks."""
     framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {media}\r\n{framing}\r\n\r\n".encode()
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media}\r\n{framing}\r\n\r\n".encode()
 
 
 def http_client(port: int) -> httpx.AsyncClient:

@@ -87,7 +87,7 @@ async def test_a_body_that_stalls(new_app: Callable[..., FastAPI], recognizer: R
     assert recognizer.permits == 0
 
 
-@pytest.mark.parametrize("start", [b"", b"POST /recognize HTTP/1.1\r\nHost: x\r\nX-Slow: "])
+@pytest.mark.parametrize("start", [b"", b"POST /recognize HTTP/1.1\r\nHost: localhost\r\nX-Slow: "])
 async def test_headers_that_stall(new_app: Callable[..., FastAPI], start: bytes) -> None:
     server = listening(new_app(), header_timeout=0.5)
     began = monotonic()
@@ -111,7 +111,7 @@ async def _trickle(connection: Connection, piece: bytes) -> None:
 async def test_a_keep_alive_connection_may_be_idle(new_app: Callable[..., FastAPI]) -> None:
     async with listening(new_app(), header_timeout=1) as port, connected(port) as connection:
         for _ in range(2):
-            await connection.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            await connection.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert (await connection.response())[0] == 200
             await asyncio.sleep(1.5)
         await connection.send(b"GET /livez HTTP/1.1\r\n")  # incomplete headers
@@ -120,7 +120,7 @@ async def test_a_keep_alive_connection_may_be_idle(new_app: Callable[..., FastAP
 
 async def test_an_idle_connection_is_closed(new_app: Callable[..., FastAPI]) -> None:
     async with listening(new_app(), keep_alive_timeout=1) as port, connected(port) as connection:
-        await connection.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        await connection.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await connection.response())[0] == 200
         answered = monotonic()
         assert await connection.closed() == b""

@@ -64,6 +64,7 @@ def test_every_error_is_a_problem_with_examples(document: dict[str, Any]) -> Non
     }
     assert codes["/recognize/batch"] == {
         "400 malformed_body",
+        "403 host_forbidden",
         "408 upload_timeout",
         "413 body_too_large",
         "415 unsupported_media_type",

@@ -27,7 +27,7 @@ RECOGNITION_PATHS = ["/recognize", "/recognize/batch"]
 
 @pytest.fixture
 def schema() -> schemathesis.BaseSchema:
-    app = create_app(RecognizerDouble(), Settings(), Metrics(CollectorRegistry()))
+    app = create_app(RecognizerDouble(), Settings(allowed_hosts=("*",)), Metrics(CollectorRegistry()))
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
@@ -55,7 +55,8 @@ def test_requests_that_do_not_fit_the_description(schema: schemathesis.BaseSchem
 def test_operations_that_need_a_key(method: str, path: str) -> None:
     """One of the checks removes or changes the key and expects a refusal."""
     key = "0123456789abcdef"
-    app = create_app(RecognizerDouble(), Settings(api_keys=(SecretStr(key),)), Metrics(CollectorRegistry()))
+    chosen = Settings(api_keys=(SecretStr(key),), allowed_hosts=("*",))
+    app = create_app(RecognizerDouble(), chosen, Metrics(CollectorRegistry()))
     cases = schemathesis.openapi.from_asgi("/openapi.json", app)[path][method].as_strategy(
         generation_mode=GenerationMode.POSITIVE
     )

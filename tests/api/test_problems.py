@@ -28,6 +28,7 @@ STATUSES = {
     errors.KeyMissing: 401,
     errors.KeyInvalid: 401,
     errors.OriginForbidden: 403,
+    errors.HostForbidden: 403,
     errors.UploadTimeout: 408,
     errors.StreamIdle: 408,
     errors.SlowConsumer: 408,

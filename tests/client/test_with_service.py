@@ -36,7 +36,7 @@ def app_of(recognizer: RecognizerDouble, **settings: Any) -> FastAPI:
 async def client_of(app: FastAPI) -> AsyncIterator[AsyncClient]:
     async with (
         app.router.lifespan_context(app),
-        AsyncClient("http://service", transport=httpx.ASGITransport(app)) as client,
+        AsyncClient("http://localhost", transport=httpx.ASGITransport(app)) as client,
     ):
         yield client
 
@@ -114,7 +114,7 @@ async def test_the_api_key_is_required_and_accepted() -> None:
     app = app_of(RecognizerDouble(), api_keys=KEY)
     async with (
         client_of(app) as client_without_key,
-        AsyncClient("http://service", api_key=KEY, transport=httpx.ASGITransport(app)) as client,
+        AsyncClient("http://localhost", api_key=KEY, transport=httpx.ASGITransport(app)) as client,
     ):
         with pytest.raises(Problem, match="401 key_missing"):
             await client_without_key.recognize(HAPPY)

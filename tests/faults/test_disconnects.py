@@ -53,7 +53,7 @@ class DisconnectStage:
 
 STAGES = {
     "before its headers": DisconnectStage(b"", counted=False),
-    "within its headers": DisconnectStage(b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-", counted=False),
+    "within its headers": DisconnectStage(b"POST /recognize HTTP/1.1\r\nHost: localhost\r\nContent-", counted=False),
     "before its body": DisconnectStage(head(len(CLIP)), 0.02),
     "within its body": DisconnectStage(head(len(CLIP)) + CLIP[:9000], 0.02),
     "within a form": DisconnectStage(

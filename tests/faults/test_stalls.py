@@ -54,8 +54,12 @@ def stall(port: int, sends: bytes, drip: float | None = None) -> tuple[bytes, fl
 
 STALLS: dict[str, tuple[Callable[[int], tuple[bytes, float]], bytes, float]] = {
     "before headers": (lambda port: stall(port, b""), b"", 1),
-    "within headers": (lambda port: stall(port, b"POST /recognize HTTP/1.1\r\nHost: x\r\nX: "), b"", 1),
-    "headers byte by byte": (lambda port: stall(port, b"POST /recognize HTTP/1.1\r\nHost: x\r\nX: ", 0.2), b"", 1),
+    "within headers": (lambda port: stall(port, b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: "), b"", 1),
+    "headers byte by byte": (
+        lambda port: stall(port, b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: ", 0.2),
+        b"",
+        1,
+    ),
     "before the body": (lambda port: stall(port, head(len(CLIP))), b"HTTP/1.1 408", 1),
     "within the body": (lambda port: stall(port, head(len(CLIP)) + CLIP[:9000]), b"HTTP/1.1 408", 1),
     "body byte by byte": (lambda port: stall(port, head(len(CLIP)) + CLIP[:9000], 0.2), b"HTTP/1.1 408", 3),

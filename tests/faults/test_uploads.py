@@ -207,11 +207,11 @@ def test_hostile_uploads(tmp_path: Path, observe: Observe) -> None:
 def test_bytes_that_are_not_http(service: RunningService, observe: Observe) -> None:
     """Bytes that are not HTTP, with 5 other clients active"""
     chance = random.Random(7)
-    post = b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\n"
+    post = b"POST /recognize HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/wav\r\n"
     messages = [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),  # the beginning of a TLS connection
         b"GET / HTTP/9.9\r\n\r\n",
-        b"BREW /pot HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"BREW /pot HTTP/1.1\r\nHost: localhost\r\n\r\n",
         post + b"Content-Length: -5\r\n\r\n",
         post + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
         post + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",

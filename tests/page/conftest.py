@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.api.server.test_server import serving
-from tests.page.browser import TIMEOUT_MS, chromium, new_context, page_at, page_in
+from tests.page.browser import INSECURE_HOST, TIMEOUT_MS, chromium, new_context, page_at, page_in
 from tests.page.gated_service import GatedService, gated_service
 from tests.page.stored_answers import MODEL_FLAGS
 
@@ -36,7 +36,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def service_url() -> Iterator[str]:
     """The real service, with the embedded model."""
-    with serving(*MODEL_FLAGS) as (_, url):
+    with serving(*MODEL_FLAGS, "--allowed-hosts", f"127.0.0.1,{INSECURE_HOST}") as (_, url):
         yield url
 
 

@@ -39,6 +39,7 @@ def test_each_source_overrides_the_previous_one(tmp_path: Path, monkeypatch: pyt
 
 
 EXAMPLES = {
+    "allowed_hosts": "speech.example.com",
     "api_keys": KEY,
     "api_keys_file": "/run/secrets/keys",
     "cache_dir": "/cache",

@@ -14,13 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.middleware.api_keys import ApiKeys, presented_key
 from service.api.middleware.rate_limit import RateLimit, client_network
-from service.api.problems import problem_response
-from service.api.request_context import can_deny, request_context
+from service.api.problems import refuse
 from service.errors import KeyInvalid, KeyMissing, RateLimited, ServiceError
 from service.observability.metrics import Metrics
 
 _CHALLENGE = 'Bearer realm="emotion2vec-service"'
-_POLICY_VIOLATION = 1008
 
 
 class AccessMiddleware:
@@ -61,13 +59,9 @@ class AccessMiddleware:
             await self.app(scope, receive, _with_headers(send, headers))
             return
         self._metrics.requests_rejected.labels(error.code).inc()
-        response = problem_response(error, request_context(scope).id, headers)
-        if scope["type"] == "websocket" and not can_deny(scope):
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
-            return
         if route is not None:
             scope["route"] = route  # set as the router would: requests are counted and logged by their route
-        await response(scope, receive, send)
+        await refuse(error, scope, receive, send, headers)
 
     def _route(self, scope: Scope) -> tuple[BaseRoute | None, bool]:
         """The route that will serve the request, and whether it is public."""

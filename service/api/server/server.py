@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import signal
 import socket
@@ -142,9 +141,5 @@ def _start_decoder() -> None:
 
 def _warn_if_open(settings: Settings) -> None:
     """Warn an operator whose service can be reached from other machines without an API key."""
-    try:
-        local = ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        local = settings.host == "localhost"
-    if not local and not settings.needs_key:
+    if not settings.is_local and not settings.needs_key:
         logger.warning("anyone who can reach %s may call: set api_keys or api_keys_file", settings.host)

@@ -186,7 +186,7 @@ async def test_without_keys_callers_are_identified_by_address(new_app: Callable[
 
     async def ask(address: str, path: str) -> int:
         transport = httpx.ASGITransport(app, client=(address, 1))
-        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return (await client.get(path)).status_code
 
     async with serving(app):

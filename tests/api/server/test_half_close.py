@@ -14,7 +14,7 @@ from tests.api.sounds import wav
 from tests.inference.running import until
 
 CLIP = wav()
-ALIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+ALIVE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest.fixture(autouse=True)

@@ -53,9 +53,9 @@ def stable(response: httpx.Response) -> dict[str, str]:
 
 async def test_the_connection_is_kept(new_app: Callable[..., FastAPI]) -> None:
     async with listening(new_app()) as port, connected(port) as connection:
-        await connection.send(b"HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        await connection.send(b"HEAD /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await connection.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
-        await connection.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        await connection.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await connection.response())[2] == {"status": "alive"}
 
 

@@ -16,7 +16,7 @@ from tests.api.sockets import Connection, connected, head, http_client, listenin
 from tests.api.sounds import wav
 from tests.inference.running import until
 
-GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
+GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = head(None)
 
 
@@ -32,7 +32,7 @@ async def test_headers_within_the_limits(new_app: Callable[..., FastAPI]) -> Non
 TOO_MUCH = {
     "one long header": GET + b"X-Long: " + b"x" * 2100 + b"\r\n\r\n",
     "many bytes in all": GET + b"".join(b"X-%d: " % n + b"x" * 300 + b"\r\n" for n in range(8)) + b"\r\n",
-    "a long query": b"GET /livez?" + b"x" * 2100 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a long query": b"GET /livez?" + b"x" * 2100 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "a long name": GET + b"X" * 2100 + b": 1\r\n\r\n",
     "many headers": GET + b"A: 1\r\n" * 10 + b"\r\n",
     "an upgrade": GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\nX: " + b"x" * 2100 + b"\r\n\r\n",
@@ -117,8 +117,8 @@ GARBAGE = {
     "text": b"hello\r\n\r\n",
     "a space": b"GET / HTTP/1.1\r\nHost : x\r\n\r\n",
     "a negative length": GET + b"Content-Length: -1\r\n\r\n",
-    "an older version": b"GET /livez HTTP/0.9\r\nHost: x\r\n\r\n",
-    "a newer version": b"GET /livez HTTP/2.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n",
+    "an older version": b"GET /livez HTTP/0.9\r\nHost: localhost\r\n\r\n",
+    "a newer version": b"GET /livez HTTP/2.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n",
     "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "a chunk without size": CHUNKED + b"hello\r\n",
 }
@@ -153,7 +153,7 @@ async def test_invalid_requests(new_app: Callable[..., FastAPI], recognizer: Rec
 )
 async def test_ambiguous_framing_is_refused(new_app: Callable[..., FastAPI], framing: bytes) -> None:
     """A proxy may interpret the framing differently: request smuggling."""
-    start = b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\n" + framing + b"\r\n"
+    start = b"POST /recognize HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/wav\r\n" + framing + b"\r\n"
     async with listening(new_app()) as port, connected(port) as connection:
         await connection.send(start + b"0\r\n\r\n" + GET + b"\r\n")
         await connection.problem(400, "malformed_request")
@@ -177,15 +177,17 @@ async def test_chunked_however_it_is_spelled(new_app: Callable[..., FastAPI], co
 
 HOSTS = [
     b"",
-    b"Host: x\r\nHost: x\r\n",
-    b"Host: x\r\nHOST: y\r\n",
+    b"Host: localhost\r\nHost: localhost\r\n",
+    b"Host: localhost\r\nHOST: y\r\n",
     b"Host: a b\r\n",
     b"Host: x/y\r\n",
     b"Host: x@y\r\n",
 ]
 
 
-@pytest.mark.parametrize("hosts", [*HOSTS, b"Host: \xe4\r\n", b'Host: "x"\r\n', b"Host: x\r\nA: 1\r\nHost:\r\n"])
+@pytest.mark.parametrize(
+    "hosts", [*HOSTS, b"Host: \xe4\r\n", b'Host: "x"\r\n', b"Host: localhost\r\nA: 1\r\nHost:\r\n"]
+)
 @pytest.mark.parametrize("upgrade", [b"", b"Connection: upgrade\r\nUpgrade: websocket\r\n"], ids=["GET", "WebSocket"])
 async def test_requests_without_exactly_one_host(new_app: Callable[..., FastAPI], hosts: bytes, upgrade: bytes) -> None:
     async with listening(new_app()) as port, connected(port) as connection:
@@ -205,7 +207,7 @@ async def test_usual_hosts(new_app: Callable[..., FastAPI], host: bytes) -> None
 
 async def test_two_hosts_in_http_1_0(new_app: Callable[..., FastAPI]) -> None:
     async with listening(new_app()) as port, connected(port) as connection:
-        await connection.send(b"GET /livez HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n")
+        await connection.send(b"GET /livez HTTP/1.0\r\nHost: localhost\r\nHost: y\r\n\r\n")
         await connection.problem(400, "malformed_request")
 
 

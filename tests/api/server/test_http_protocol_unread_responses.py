@@ -70,7 +70,7 @@ def requested(port: int, path: str, buffer: int = 4096) -> Iterator[socket.socke
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         connection.connect(("127.0.0.1", port))
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         connection.setblocking(False)
         yield connection
 
@@ -131,6 +131,6 @@ async def test_the_connection_is_kept_after_a_response_was_read() -> None:
                     assert data
                     tail = (tail + data)[-len(LAST_PIECE) :]
             await asyncio.sleep(2 * TIMEOUT)
-            await loop.sock_sendall(connection, b"GET /whole HTTP/1.1\r\nHost: x\r\n\r\n")
+            await loop.sock_sendall(connection, b"GET /whole HTTP/1.1\r\nHost: localhost\r\n\r\n")
             async with asyncio.timeout(PATIENCE):
                 assert b"200 OK" in await loop.sock_recv(connection, 1000)

@@ -221,7 +221,7 @@ def test_a_burst_of_ten_times_the_capacity_is_refused_without_leaks() -> None:
 
 
 def test_a_second_signal_stops_at_once() -> None:
-    head = "POST /recognize HTTP/1.1\r\nHost: x\r\nX-Request-ID: stalled\r\nContent-Type: audio/wav\r\n"
+    head = "POST /recognize HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: stalled\r\nContent-Type: audio/wav\r\n"
     with serving("--body-idle-timeout", "60") as (process, url), httpx.Client(base_url=url) as watch:
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as stalled:

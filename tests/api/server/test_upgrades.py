@@ -14,7 +14,7 @@ from tests.api.sockets import connected, head, listening
 from tests.api.sounds import wav
 
 CLIP = wav()
-INNER = b"GET /models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+INNER = b"GET /models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQBAAAAAAUAAEAA\r\n"
 
 Packets = Callable[[bytes, bytes], list[bytes]]
@@ -60,7 +60,7 @@ async def test_a_body_that_looks_like_a_request_is_not_answered(
             await asyncio.sleep(0.01)
         status, _, answer = await connection.response()
         assert (status, "models" in answer) == (415 if path == "/recognize" else 404, False)
-        await connection.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        await connection.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await connection.response())[2] == {"status": "alive"}
 
 
@@ -76,7 +76,7 @@ async def test_what_follows_the_refused_opening_of_a_websocket_is_not_answered(n
 
 
 async def test_requests_after_one_that_offers_http_2(new_app: Callable[..., FastAPI]) -> None:
-    start = asking(H2C, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    start = asking(H2C, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
     async with listening(new_app()) as port, connected(port) as connection:
         await connection.send(start * 2 + INNER)
         answers = [await connection.response() for _ in range(3)]
@@ -96,6 +96,6 @@ async def test_headers_before_the_new_parser_count(
 @pytest.mark.parametrize("target", [b"localhost:80", b"/livez"])
 async def test_there_is_no_tunnel(new_app: Callable[..., FastAPI], target: bytes) -> None:
     async with listening(new_app()) as port, connected(port) as connection:
-        await connection.send(b"CONNECT %b HTTP/1.1\r\nHost: x\r\n\r\n" % target + INNER)
+        await connection.send(b"CONNECT %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % target + INNER)
         await connection.problem(400, "malformed_request")
         assert await connection.closed() == b""

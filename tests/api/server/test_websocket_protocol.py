@@ -24,7 +24,8 @@ NewApp = Callable[..., FastAPI]
 
 MEGABYTE = 1 << 20
 OPENING = (
-    b"GET /stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"GET /stream HTTP/1.1\r\nHost: localhost\r\n"
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 START = Frame(Opcode.TEXT, b'{"type":"start","sampling_rate":8000,"encoding":"s16le","window":1}').serialize(mask=True)
@@ -178,7 +179,7 @@ async def test_pings_are_not_answered_while_the_client_does_not_read(new_app: Ne
 async def test_http_timers_do_not_apply_to_streams(new_app: NewApp) -> None:
     """A stream on a keep-alive connection lasts longer than the header timeout."""
     async with listening(new_app(), header_timeout=1.0) as port, connected(port) as connection:
-        await connection.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        await connection.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await connection.response())[0] == 200
         await connection.send(OPENING)
         assert (await connection.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
@@ -223,7 +224,10 @@ async def test_invalid_opening_requests(
 async def test_no_stream_is_opened_while_a_request_is_answered(new_app: NewApp, recognizer: RecognizerDouble) -> None:
     recognizer.gate.clear()
     clip = wav()
-    asking = b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\nContent-Length: %d\r\n\r\n" % len(clip)
+    asking = (
+        b"POST /recognize HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/wav\r\nContent-Length: %d\r\n\r\n"
+        % len(clip)
+    )
     async with listening(new_app()) as port, connected(port) as connection:
         await connection.send(asking + clip)
         await until(lambda: recognizer.waiting == 1)
