@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from service import __version__
-from service.api.middleware.access import AccessMiddleware
+from service.api.middleware.access import Access, AccessMiddleware
 from service.api.middleware.api_keys import ApiKeys
 from service.api.middleware.body_timeout import BodyTimeoutMiddleware
 from service.api.middleware.errors import ErrorMiddleware
@@ -79,23 +79,24 @@ def create_app(
     keys = ApiKeys.of(settings)
     rate = RateLimit(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
     no_keys = keys is None
-    public_pages = settings.public_pages or no_keys
-    # Routers in the order in which they are matched, and whether each is public: without key and rate limit.
+    pages_access = Access.PUBLIC if settings.public_pages or no_keys else Access.KEY_AND_RATE
+    metrics_access = Access.PUBLIC if settings.public_metrics or no_keys else Access.KEY_AND_RATE
+    # Routers in the order in which they are matched, and what each asks of callers.
     routers = [
-        (recognize.recognize_router(settings), False),
-        (batch.batch_router(settings), False),
-        (stream.router, False),
-        (health.router, True),
-        (health.metrics_router, settings.public_metrics or no_keys),
-        (status.models_router, False),
+        (recognize.recognize_router(settings), Access.KEY_AND_RATE),
+        (batch.batch_router(settings), Access.KEY_AND_RATE),
+        (stream.router, Access.KEY_AND_RATE),
+        (health.router, Access.PUBLIC),
+        (health.metrics_router, metrics_access),
+        (status.models_router, Access.KEY_AND_RATE),
         # The page polls it while it waits; this must not count against the caller's rate.
-        (status.requests_router, public_pages),
+        (status.requests_router, Access.KEY),
     ]
     if settings.page:
-        routers.append((pages.page_router, public_pages))
+        routers.append((pages.page_router, pages_access))
     if settings.docs:
-        routers.append((pages.docs_router, public_pages))
-    routes = [(route, public) for router, public in routers for route in router.routes]
+        routers.append((pages.docs_router, pages_access))
+    routes = [(route, access) for router, access in routers for route in router.routes]
     observer = Telemetry(metrics, tracer_provider)
     core = Core(
         recognizer,
@@ -159,7 +160,7 @@ def create_app(
             RequestValidationError: answer_validation_error,
         },
     )
-    app.public = frozenset(route.path for route, public in routes if public and isinstance(route, Route))
+    app.access = {route.path: access for route, access in routes if isinstance(route, Route)}
     app.needs_key, app.limits_rate, app.checks_host = not no_keys, rate is not None, is_allowed is not None
     app.state.services = Services(core, settings, metrics, streams)
     for router, _ in routers:

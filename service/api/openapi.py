@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 
 from service import errors
+from service.api.middleware.access import Access
 from service.api.middleware.hosts import UNCHECKED
 from service.api.problems import PROBLEM_MEDIA_TYPE, documented
 from service.api.request_body import FORM, RAW
@@ -72,13 +74,13 @@ class DescribedApp(FastAPI):
     """FastAPI with an OpenAPI document that includes the schemas of problems and lines, keys and rate limits.
 
     Attributes:
-        public: paths that need no key and have no rate limit.
-        needs_key: whether all other operations need a key.
-        limits_rate: whether all other operations have a rate limit.
+        access: what the operations of each path ask of callers.
+        needs_key: whether keys are in force.
+        limits_rate: whether a rate limit is in force.
         checks_host: whether all operations but those for probes are refused under other names.
     """
 
-    public: frozenset[str] = frozenset()
+    access: Mapping[str, Access] = MappingProxyType({})
     needs_key = False
     limits_rate = False
     checks_host = False
@@ -96,20 +98,21 @@ class DescribedApp(FastAPI):
         return super().openapi()
 
     def _describe_access(self, document: dict[str, Any]) -> None:
-        refusals: list[type[ServiceError]] = []
+        refusals: dict[Access, list[type[ServiceError]]] = {access: [] for access in Access}
         if self.needs_key:
             document["components"]["securitySchemes"] = SECURITY_SCHEMES
             document["security"] = [{name: []} for name in SECURITY_SCHEMES]
-            refusals += [errors.KeyMissing, errors.KeyInvalid]
+            for access in (Access.KEY, Access.KEY_AND_RATE):
+                refusals[access] += [errors.KeyMissing, errors.KeyInvalid]
         if self.limits_rate:
-            refusals.append(errors.RateLimited)
+            refusals[Access.KEY_AND_RATE].append(errors.RateLimited)
         for path, operations in document["paths"].items():
             for operation in operations.values():
                 if self.checks_host and path not in UNCHECKED:
                     _add_responses(operation["responses"], documented(errors.HostForbidden))
-                if path not in self.public:
-                    _add_responses(operation["responses"], documented(*refusals))
-                elif self.needs_key:
+                access = self.access.get(path, Access.KEY_AND_RATE)
+                _add_responses(operation["responses"], documented(*refusals[access]))
+                if self.needs_key and access is Access.PUBLIC:
                     operation["security"] = []
 
 

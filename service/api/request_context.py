@@ -31,14 +31,14 @@ class Services:
         settings: limits and paths.
         metrics: the Prometheus metrics.
         streams: the semaphore and the threads that all streams share.
-        requests: the progress of each running recognition, by request id.
+        requests: the progress of each running recognition, by the owner of its key and its id.
     """
 
     core: Core
     settings: Settings
     metrics: Metrics
     streams: StreamShare
-    requests: dict[str, Progress] = field(default_factory=dict)
+    requests: dict[tuple[str | None, str], Progress] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -49,6 +49,7 @@ class RequestContext:
         id: the request id.
         arrival: on the event loop's clock, in seconds.
         trace_id: of the W3C trace that the request belongs to, None without one.
+        key_owner: a name for the owner of its API key, None without one.
         progress: how far the recognition is.
         files: the number of uploaded files, None until they have arrived.
         failed_files: how many of them have a problem of their own in the answer.
@@ -63,6 +64,7 @@ class RequestContext:
     id: str
     arrival: float
     trace_id: str | None
+    key_owner: str | None = None
     progress: Progress = field(default_factory=Progress)
     files: int | None = None
     failed_files: int = 0
@@ -80,13 +82,14 @@ def services(request: HTTPConnection) -> Services:
 
 @contextmanager
 def show_progress(parts: Services, context: RequestContext) -> Iterator[None]:
-    """Let `GET /requests/{id}` show the request while the context is open; of several with one id, the last."""
-    parts.requests[context.id] = context.progress
+    """Let `GET /requests/{id}` show the request to its caller; of several with one id, the last."""
+    request = context.key_owner, context.id
+    parts.requests[request] = context.progress
     try:
         yield
     finally:
-        if parts.requests.get(context.id) is context.progress:
-            del parts.requests[context.id]
+        if parts.requests.get(request) is context.progress:
+            del parts.requests[request]
 
 
 def request_context(scope: Scope) -> RequestContext:

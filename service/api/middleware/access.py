@@ -1,12 +1,13 @@
 """API keys and rate limits, checked before a body is read or a permit is taken.
 
-Every path is protected unless its route is declared public in `service.api.app`, so new routes and unknown paths are
+Every path is protected unless `service.api.app` declares otherwise for its route, so new routes and unknown paths are
 protected by default.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import Enum, auto
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute, Match
@@ -15,10 +16,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.middleware.api_keys import ApiKeys, presented_key
 from service.api.middleware.rate_limit import RateLimit, client_network
 from service.api.problems import refuse
+from service.api.request_context import request_context
 from service.errors import KeyInvalid, KeyMissing, RateLimited, ServiceError
 from service.observability.metrics import Metrics
 
 _CHALLENGE = 'Bearer realm="emotion2vec-service"'
+
+
+class Access(Enum):
+    """What a route asks of its callers, where keys and rate limits are in force."""
+
+    PUBLIC = auto()
+    """Nothing."""
+    KEY = auto()
+    """A key, without counting against the caller's rate."""
+    KEY_AND_RATE = auto()
+    """A key, and a request of the caller's rate."""
 
 
 class AccessMiddleware:
@@ -26,8 +39,7 @@ class AccessMiddleware:
 
     Args:
         app: the inner application.
-        routes: all routes in the order in which they are matched, each with whether it is public: without key and
-            rate limit.
+        routes: all routes in the order in which they are matched, each with what it asks of callers.
         keys: None where no key is needed.
         rate: None where there is no limit.
         metrics: where refusals are counted.
@@ -37,7 +49,7 @@ class AccessMiddleware:
         self,
         app: ASGIApp,
         *,
-        routes: Sequence[tuple[BaseRoute, bool]],
+        routes: Sequence[tuple[BaseRoute, Access]],
         keys: ApiKeys | None,
         rate: RateLimit | None,
         metrics: Metrics,
@@ -50,11 +62,11 @@ class AccessMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        route, public = (None, True) if scope["type"] == "lifespan" else self._route(scope)
-        if public:
+        route, access = (None, Access.PUBLIC) if scope["type"] == "lifespan" else self._route(scope)
+        if access is Access.PUBLIC:
             await self.app(scope, receive, send)
             return
-        error, headers = self._check(scope)
+        error, headers = self._check(scope, access)
         if error is None:
             await self.app(scope, receive, _with_headers(send, headers))
             return
@@ -63,14 +75,14 @@ class AccessMiddleware:
             scope["route"] = route  # set as the router would: requests are counted and logged by their route
         await refuse(error, scope, receive, send, headers)
 
-    def _route(self, scope: Scope) -> tuple[BaseRoute | None, bool]:
-        """The route that will serve the request, and whether it is public."""
-        for route, public in self._routes:
+    def _route(self, scope: Scope) -> tuple[BaseRoute | None, Access]:
+        """The route that will serve the request, and what it asks of callers."""
+        for route, access in self._routes:
             if route.matches(scope)[0] is Match.FULL:
-                return route, public
-        return None, False
+                return route, access
+        return None, Access.KEY_AND_RATE
 
-    def _check(self, scope: Scope) -> tuple[ServiceError | None, Mapping[str, str]]:
+    def _check(self, scope: Scope, access: Access) -> tuple[ServiceError | None, Mapping[str, str]]:
         """The error if the request is refused, None otherwise; and headers for the response."""
         caller = client_network(scope)
         if self._keys is not None:
@@ -82,8 +94,8 @@ class AccessMiddleware:
             if owner is None:
                 error = KeyInvalid("This API key is not one of the service's.")
                 return error, {"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'}
-            caller = owner
-        if self._rate is None:
+            caller = request_context(scope).key_owner = owner
+        if self._rate is None or access is Access.KEY:
             return None, {}
         retry_after, headers = self._rate.take(caller)
         if retry_after is None:

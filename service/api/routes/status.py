@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from service.api.problems import documented
-from service.api.request_context import services
+from service.api.request_context import request_context, services
 from service.api.schemas import ModelList
 from service.errors import ModelLoading, ServiceError
 from service.inference.recognizer import Recognizer
@@ -39,10 +39,10 @@ async def models(request: Request) -> ModelList:
 async def request_state(request: Request) -> RequestState:
     """Ask with the `X-Request-ID` of a request that waits for its answer.
 
-    `unknown` is no error: the request is not here yet, is over, or is with another instance.
+    `unknown` is no error: the request is not here yet, is over, has another key, or is with another instance.
     """
     parts = services(request)
-    progress = parts.requests.get(request.path_params["id"])
+    progress = parts.requests.get((request_context(request.scope).key_owner, request.path_params["id"]))
     if progress is None:
         return {"state": "unknown"}
     state = _state(progress, parts.core.recognizer)

@@ -18,6 +18,7 @@ from tests.api.conftest import serving
 from tests.api.double import RecognizerDouble
 from tests.api.sockets import connected, head, http_client, listening
 from tests.api.sounds import wav
+from tests.inference.running import until
 
 KEY = "0123456789abcdef-first"
 OTHER = "0123456789abcdef-second"
@@ -61,7 +62,7 @@ async def test_every_documented_operation_needs_a_key_except_probes_and_the_page
         for path, operations in document["paths"].items():
             for method, operation in operations.items():
                 answer = await client.request(method, path)
-                if path in ("/livez", "/readyz", "/requests/{id}"):
+                if path in ("/livez", "/readyz"):
                     assert answer.status_code == 200
                     assert operation["security"] == []
                 else:
@@ -88,6 +89,33 @@ async def test_new_routes_are_protected_by_default(new_app: Callable[..., FastAP
         problem(await client.get("/new"), 401, "key_missing")
         problem(await client.get("/plain"), 401, "key_missing")
         assert (await client.get("/new", headers=BEARER)).json() == "secret"
+
+
+async def test_the_progress_of_a_request_is_shown_to_its_key_only(
+    new_app: Callable[..., FastAPI], recognizer: RecognizerDouble
+) -> None:
+    recognizer.gate.clear()
+    async with serving(new_app(api_keys=f"{KEY},{OTHER}", rate_limit=60, rate_burst=2)) as client:
+
+        def post(key: str) -> asyncio.Task[httpx.Response]:
+            headers = {"content-type": "audio/wav", "x-request-id": "mine", "x-api-key": key}
+            return asyncio.create_task(client.post("/recognize", content=wav(), headers=headers))
+
+        async def state(key: str) -> str:
+            found: str = (await client.get("/requests/mine", headers={"x-api-key": key})).json()["state"]
+            return found
+
+        mine = post(KEY)
+        await until(lambda: recognizer.waiting == 1)
+        problem(await client.get("/requests/mine"), 401, "key_missing")
+        problem(await client.get("/requests/mine", headers={"x-api-key": KEY + "x"}), 401, "key_invalid")
+        assert await state(OTHER) == "unknown"
+        assert {await state(KEY) for _ in range(10)} == {"running"}, "asking does not count against the rate"
+        theirs = post(OTHER)  # with the same id
+        await until(lambda: recognizer.waiting == 2)
+        recognizer.gate.set()
+        assert {(await task).status_code for task in (mine, theirs)} == {200}
+        assert await state(KEY) == await state(OTHER) == "unknown"
 
 
 @pytest.mark.parametrize(
