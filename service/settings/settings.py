@@ -103,7 +103,7 @@ class Settings:
     cors_origins: tuple[str, ...] = setting(
         (),
         "Origins of web pages that may call this service from a browser, such as "
-        "`https://app.example.com`, separated by commas.",
+        "`https://app.example.com`, separated by commas; also of apps and extensions, such as `capacitor://localhost`.",
         max_length=100,
     )
 

@@ -47,7 +47,7 @@ def check_api_key(key: SecretStr) -> SecretStr:
 
 
 _ApiKey = Annotated[SecretStr, AfterValidator(check_api_key)]
-_Origin = Annotated[str, Field(pattern=r"^https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$")]
+_Origin = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$")]
 _Host = Annotated[str, Field(max_length=255, pattern=r"^(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])$")]
 _Directory = Annotated[Path, AfterValidator(expand)]
 

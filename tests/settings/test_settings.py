@@ -110,6 +110,9 @@ def test_every_group_of_values_has_a_comment(name: str) -> None:
         ("cors_origins", "https://app.example.com/"),
         ("cors_origins", "https://*.example.com"),
         ("cors_origins", "https://a.example.com,"),
+        ("cors_origins", "file://"),
+        ("cors_origins", "://localhost"),
+        ("cors_origins", "capacitor://localhost/"),
         ("api_keys", ""),
         ("api_keys", "k" * 15),
         ("api_keys", "k" * 257),
@@ -128,6 +131,7 @@ def test_bounds(name: str, value: Any) -> None:
     [
         ("cors_origins", "https://a.example, http://localhost:3000", ["https://a.example", "http://localhost:3000"]),
         ("cors_origins", "http://[::1]:3000", ["http://[::1]:3000"]),
+        ("cors_origins", "capacitor://localhost,tauri://localhost", ["capacitor://localhost", "tauri://localhost"]),
         ("allowed_hosts", "a.example, *.b.example,[::1],*", ["a.example", "*.b.example", "[::1]", "*"]),
         ("trusted_proxies", "127.0.0.1,::1,10.0.0.0/8", ["127.0.0.1/32", "::1/128", "10.0.0.0/8"]),
         ("api_keys", "0123456789abcdef, ABC.~_+/-0123456==", ["**********", "**********"]),

@@ -6,7 +6,11 @@ from collections.abc import Callable
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.requests import HTTPConnection
 
+from service.api.middleware.security_headers import check_origin
+from service.errors import OriginForbidden
+from service.settings.settings import Settings
 from tests.api.conftest import serving
 from tests.api.sounds import wav
 
@@ -77,6 +81,28 @@ async def test_allowed_origins_may_call_and_read_the_exposed_headers(new_app: Ca
             exposed = {name.strip().lower() for name in refused.headers["access-control-expose-headers"].split(",")}
             assert {"server-timing", "x-request-id", "retry-after", "ratelimit"} <= exposed
             assert "access-control-allow-credentials" not in refused.headers
+
+
+APPS = [
+    "capacitor://localhost",
+    "ionic://localhost",
+    "tauri://localhost",
+    "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+    "moz-extension://0a1b2c3d-0000-4000-8000-000000000000",
+]
+
+
+@pytest.mark.parametrize("origin", APPS)
+async def test_apps_and_extensions_may_be_allowed(new_app: Callable[..., FastAPI], origin: str) -> None:
+    async with serving(new_app(cors_origins=origin)) as client:
+        for answer in (await ask(client, origin), await preflight(client, origin)):
+            assert answer.status_code == 200
+            assert answer.headers["access-control-allow-origin"] == origin
+        assert "access-control-allow-origin" not in (await ask(client, f"{origin}x")).headers
+    connection = HTTPConnection({"type": "websocket", "headers": [(b"origin", origin.encode()), (b"host", b"x")]})
+    check_origin(connection, Settings(cors_origins=(origin,)))
+    with pytest.raises(OriginForbidden):
+        check_origin(connection, Settings())
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example.com", "https://app.example.com.evil.org", "null"])
