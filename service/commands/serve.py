@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,8 +64,10 @@ def run(options: argparse.Namespace) -> int:
     def announce(url: str) -> None:
         model = engine.model
         if model is not None:
-            print(f"Ready after {time.monotonic() - began:.1f} s: {_describe(model)} at {url}", flush=True)
-            print(f"Try it:\n  curl {_key_option(settings)}-F file=@{_example()} {url}/recognize", flush=True)
+            through = "" if settings.uds is None else f" through {settings.uds}"
+            print(f"Ready after {time.monotonic() - began:.1f} s: {_describe(model)} at {url}{through}", flush=True)
+            options = _socket_option(settings) + _key_option(settings)
+            print(f"Try it:\n  curl {options}-F file=@{_example()} {url}/recognize", flush=True)
 
     with exporting(settings.traces) as tracer_provider:
         server = Server(create_app(engine, settings, metrics, tracer_provider), engine, settings, announce)
@@ -94,6 +97,10 @@ def _describe(model: ModelInfo) -> str:
 def _key_option(settings: Settings) -> str:
     """What a caller must add where keys are asked for; the key itself is not for terminals and logs."""
     return "-H 'X-API-Key: YOUR-KEY' " if settings.needs_key else ""
+
+
+def _socket_option(settings: Settings) -> str:
+    return "" if settings.uds is None else f"--unix-socket {shlex.quote(str(settings.uds))} "
 
 
 def _example() -> Path:

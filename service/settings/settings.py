@@ -59,6 +59,11 @@ class Settings:
     # Where to listen.
     host: str = setting("127.0.0.1", "Address to listen on.", min_length=1, max_length=255)
     port: int = setting(8000, "TCP port to listen on; 0 selects any free port.", ge=0, le=65_535)
+    uds: Path | None = setting(
+        None,
+        "Path of a Unix domain socket to listen on, in place of `host` and `port`. The permissions of its directory "
+        "decide who may connect.",
+    )
     root_path: str = setting(
         "",
         "Path prefix under which a reverse proxy serves this service, such as `/emotion`.",
@@ -260,6 +265,8 @@ class Settings:
     @property
     def is_local(self) -> bool:
         """Whether only this machine can connect."""
+        if self.uds is not None:
+            return True
         try:
             return ip_address(self.host).is_loopback
         except ValueError:

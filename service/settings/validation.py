@@ -49,15 +49,16 @@ def check_api_key(key: SecretStr) -> SecretStr:
 _ApiKey = Annotated[SecretStr, AfterValidator(check_api_key)]
 _Origin = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$")]
 _Host = Annotated[str, Field(max_length=255, pattern=r"^(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])$")]
-_Directory = Annotated[Path, AfterValidator(expand)]
+_Path = Annotated[Path, AfterValidator(expand)]
 
 _TYPES: dict[str, Any] = {
     "trusted_proxies": Annotated[tuple[IPvAnyNetwork, ...], BeforeValidator(_split)],
     "allowed_hosts": Annotated[tuple[_Host, ...], BeforeValidator(_split)],
     "api_keys": Annotated[tuple[_ApiKey, ...], BeforeValidator(_split)],
-    "api_keys_file": _Directory | None,
+    "api_keys_file": _Path | None,
     "cors_origins": Annotated[tuple[_Origin, ...], BeforeValidator(_split)],
-    "cache_dir": _Directory,
+    "uds": _Path | None,
+    "cache_dir": _Path,
 }
 """Types by which pydantic reads a setting, where its annotation does not say everything."""
 

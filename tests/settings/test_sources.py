@@ -49,6 +49,7 @@ EXAMPLES = {
     "model": "iic/emotion2vec_plus_large",
     "root_path": "/emotion",
     "trusted_proxies": "10.0.0.0/8",
+    "uds": "/run/emotion2vec-service.sock",
 }
 
 

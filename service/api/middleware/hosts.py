@@ -58,7 +58,8 @@ def host_check(settings: Settings) -> Callable[[str], bool] | None:
     """Which hosts are allowed; None if all are."""
     if settings.allowed_hosts:
         return None if "*" in settings.allowed_hosts else _listed(settings.allowed_hosts)
-    return _is_this_machine if settings.is_local else None
+    # No page reaches a Unix domain socket; a proxy in front of it passes any name on.
+    return _is_this_machine if settings.is_local and settings.uds is None else None
 
 
 def _listed(hosts: tuple[str, ...]) -> Callable[[str], bool]:

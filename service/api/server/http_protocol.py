@@ -14,6 +14,9 @@ from service.settings.settings import Settings
 _MAX_PIPELINED = 16
 """Requests that may wait on one connection while another is answered; few clients send even one."""
 
+LOCAL_CLIENT = "127.0.0.1", 0
+"""The address of clients of a Unix domain socket, so that `trusted_proxies` can name a proxy on this machine."""
+
 _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 """The characters of a host and a port in RFC 3986."""
 
@@ -90,6 +93,8 @@ class LimitedProtocol(UnreadResponseProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """A new connection must send a request in time."""
         super().connection_made(transport)
+        if self.config.uds is not None:
+            self.client = LOCAL_CLIENT
         self._start_timer(self.settings.header_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:

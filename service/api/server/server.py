@@ -7,11 +7,13 @@ import contextlib
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable, Generator
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
 
 from service.api.server.http_protocol import limited_protocol
 from service.api.server.websocket_protocol import WEBSOCKETS
@@ -52,6 +54,7 @@ class Server(uvicorn.Server):
                 **WEBSOCKETS,
                 host=settings.host,
                 port=settings.port,
+                uds=None if settings.uds is None else str(settings.uds),
                 # uvicorn's default would trust the headers of every client on this machine.
                 proxy_headers=bool(settings.trusted_proxies),
                 forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
@@ -97,7 +100,16 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and start the task that announces the URL once the model is ready."""
-        await super().startup(sockets)
+        began = False
+        try:
+            own = _sockets(self._settings)
+            began = True
+            await super().startup(sockets or own)
+        except OSError as error:  # which uvicorn handles for a port only
+            logger.error("cannot listen: %s", error)
+            if began:
+                await self.lifespan.shutdown()
+            sys.exit(STARTUP_FAILURE)
         if self.started:
             # Not awaited: only uploads that need FFmpeg use it, and they start it themselves if it is not running.
             asyncio.get_running_loop().run_in_executor(None, _start_decoder)
@@ -105,7 +117,9 @@ class Server(uvicorn.Server):
 
     @property
     def url(self) -> str:
-        """Where the server listens, with the actual port where the setting is 0."""
+        """Where the server listens, with the actual port where the setting is 0; any host for a Unix domain socket."""
+        if self._settings.uds is not None:
+            return f"http://localhost{self._settings.root_path}"
         port = self.servers[0].sockets[0].getsockname()[1]
         host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
         return f"http://{host}:{port}{self._settings.root_path}"
@@ -131,6 +145,23 @@ class Server(uvicorn.Server):
             await self._engine.drain(self._settings.drain_timeout)
         finally:
             self.should_exit = True
+
+
+def _sockets(settings: Settings) -> list[socket.socket] | None:
+    """The sockets for both address families if the host is `::`; None if uvicorn makes them.
+
+    asyncio accepts only IPv6 there. One socket for both would give IPv4 clients mapped addresses, which are in no
+    network of `trusted_proxies`.
+    """
+    if settings.host != "::" or settings.uds is not None:
+        return None
+    first = socket.create_server(("::", settings.port), family=socket.AF_INET6)
+    try:
+        port = first.getsockname()[1]  # chosen by the system if the setting is 0
+        return [first, socket.create_server(("0.0.0.0", port))]  # noqa: S104
+    except OSError:
+        first.close()
+        raise
 
 
 def _start_decoder() -> None:

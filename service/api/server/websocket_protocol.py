@@ -23,6 +23,7 @@ from websockets.server import ServerProtocol
 
 from service.api.problems import problem_of
 from service.api.request_context import request_context
+from service.api.server.http_protocol import LOCAL_CLIENT
 from service.api.server.refusal import refusal
 from service.errors import MalformedRequest, MessageTooLarge, ServiceError
 
@@ -55,6 +56,12 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         self._next_piece: asyncio.Handle | None = None
         self._abort_timer: asyncio.TimerHandle | None = None
         self._ignoring_input = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection was that of an HTTP request until now."""
+        super().connection_made(transport)
+        if self.config.uds is not None:
+            self.client = LOCAL_CLIENT
 
     def data_received(self, data: bytes) -> None:
         """Queue `data` for parsing; the first bytes are those of the opening request."""
