@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Generator
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -152,8 +155,15 @@ def _sockets(settings: Settings) -> list[socket.socket] | None:
 
     asyncio accepts only IPv6 there. One socket for both would give IPv4 clients mapped addresses, which are in no
     network of `trusted_proxies`.
+
+    Raises:
+        OSError: if the addresses are in use. asyncio would take a Unix domain socket away from another server.
     """
-    if settings.host != "::" or settings.uds is not None:
+    if settings.uds is not None:
+        if _is_listening(settings.uds):
+            raise OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}: {settings.uds}")
+        return None
+    if settings.host != "::":
         return None
     first = socket.create_server(("::", settings.port), family=socket.AF_INET6)
     try:
@@ -162,6 +172,12 @@ def _sockets(settings: Settings) -> list[socket.socket] | None:
     except OSError:
         first.close()
         raise
+
+
+def _is_listening(path: Path) -> bool:
+    """Whether a process accepts connections at this Unix domain socket, which may be left over from another one."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 def _start_decoder() -> None:

@@ -71,9 +71,13 @@ def test_a_unix_domain_socket(tmp_path: Path) -> None:
         assert client.get("/livez").status_code == 200
 
 
-def test_a_unix_domain_socket_that_cannot_be_made(tmp_path: Path) -> None:
-    command = [*COMMAND, "--uds", str(tmp_path / "absent" / "a.sock")]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+@pytest.mark.parametrize("name", ["absent/a.sock", "used.sock"])
+def test_a_unix_domain_socket_that_cannot_be_made(tmp_path: Path, name: str) -> None:
+    command = [*COMMAND, "--uds", str(tmp_path / name)]
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(tmp_path / "used.sock"))
+        taken.listen()
+        run = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert run.returncode != 0
     assert "cannot listen: " in run.stderr
     assert "Traceback" not in run.stderr
