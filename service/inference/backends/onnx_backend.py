@@ -85,8 +85,8 @@ class OnnxBackend:
         dtype: `fp32`, or `int8` where the model was prepared with it.
         threads: of one inference; 0 takes all cores that this process may use.
         sharing_up_to: seconds up to which clips of a batch share a run, with packed weights.
-        few: whether only a few clips will be run. Weights are then not packed and the model is not warmed up, so
-            that the start is faster and each run slower.
+        few: whether only a few clips will be run. The graph is then not optimised, weights are not packed and the model
+            is not warmed up, so that the start is faster and each run slower.
 
     Raises:
         ModelNotFound: if the model was not prepared in this precision.
@@ -116,6 +116,9 @@ class OnnxBackend:
         options.add_session_config_entry(
             "session.disable_prepacking" if few else "session.prepack.enable_parallel", "1"
         )
+        if few:
+            # Optimising takes longer than loading and saves no time, as the graph is built without superfluous nodes.
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._shrink = onnxruntime.RunOptions()
