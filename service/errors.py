@@ -269,6 +269,13 @@ class StorageFull(Unavailable):
     title = "There is no room for the upload"
 
 
+class DecoderUnavailable(Unavailable):
+    """The process that decodes the file was killed or has stopped, and so was the one that tried it again."""
+
+    code = "decoder_unavailable"
+    title = "The decoder is not available"
+
+
 class WorkerDead(Unavailable):
     """The thread that holds the model has died; it is being restarted."""
 

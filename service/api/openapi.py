@@ -46,6 +46,7 @@ AUDIO_ERRORS: tuple[type[ServiceError], ...] = (
     errors.AudioTooShort,
     errors.AudioTruncated,
     errors.AudioNotFinite,
+    errors.DecoderUnavailable,
     errors.InferenceFailed,
 )
 """Errors of one file."""

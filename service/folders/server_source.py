@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 from emotion2vec_client import Client, Problem, RequestFailed, Retries, Unreachable
 from emotion2vec_client.retries import is_retryable
 
-from service.errors import SetupError
+from service.errors import DecoderUnavailable, SetupError
 from service.folders.source import FileOutcome, identity, problem, unreadable
 from service.folders.throttle import Throttle
 from service.recognition.options import Options
@@ -92,6 +92,8 @@ class ServerSource:
 
     def _may_be_retried(self, error: RequestFailed) -> bool:
         """Whether the server has not processed the call and may accept it later. Called within the throttled call."""
+        if _concerns_one_file(error):
+            return False
         if not is_retryable(error, idempotent=False) or _retry_after(error) > _MAX_OUTAGE_SECONDS:
             return False
         # While another call is in progress, the server may be busy with that call alone.
@@ -116,5 +118,7 @@ def _retry_after(error: RequestFailed) -> float:
 def _concerns_one_file(error: RequestFailed) -> bool:
     if isinstance(error, Problem):
         wrong_labels = any(each["field"] == "labels" for each in error.errors)  # the same for every file
-        return error.status in _FILE_STATUSES and not wrong_labels
+        # The server has tried the file twice: it may be the reason why memory runs out.
+        decoder_failed = error.code == DecoderUnavailable.code
+        return (error.status in _FILE_STATUSES or decoder_failed) and not wrong_labels
     return not isinstance(error, Unreachable)

@@ -47,6 +47,7 @@ class AudioFile(Protocol):
             AudioEmpty: the file contains no samples.
             AudioTooLong: the audio exceeds the limits.
             AudioTruncated: the audio is damaged.
+            DecoderUnavailable: the decoder was killed or has stopped, twice.
         """
 
     def read_all(self) -> Floats:
@@ -69,6 +70,7 @@ def open_audio_file(source: ByteSource, limits: DecodingLimits) -> tuple[AudioFi
         AudioTooLong: the audio is known to exceed the limits.
         AudioTruncated: the file ends before its declared end, and nothing that is there can be decoded.
         QueueFull: too many files are being decoded block by block.
+        DecoderUnavailable: the decoder was killed or has stopped, twice.
         ServiceError: the upload cannot be read back or no decoder can be started; not the client's fault.
     """
     source.check()
@@ -114,6 +116,7 @@ def decode(data: Data, *, max_duration: float) -> Waveform:
         AudioEmpty: no bytes or no samples.
         AudioTooLong: longer than `max_duration`, or more samples over all channels than fit into memory.
         AudioTruncated: the audio is damaged, or the file ends early and nothing that is there can be decoded.
+        DecoderUnavailable: the decoder was killed or has stopped, twice.
         ServiceError: the upload cannot be read back or no decoder can be started; not the client's fault.
     """
     source = ByteSource(data)

@@ -51,6 +51,7 @@ class AudioReader:
 
         Raises:
             AudioError: as `service.preprocess.decode.AudioFile.read`.
+            DecoderUnavailable: likewise.
             ServiceError: the upload cannot be read back; not the client's fault.
             ValueError: the reader is closed.
         """

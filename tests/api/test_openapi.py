@@ -61,6 +61,7 @@ def test_every_error_is_a_problem_with_examples(document: dict[str, Any]) -> Non
         "422 audio_truncated",
         "422 audio_not_finite",
         "500 inference_failed",
+        "503 decoder_unavailable",
     }
     assert codes["/recognize/batch"] == {
         "400 malformed_body",

@@ -55,6 +55,7 @@ STATUSES = {
     errors.ModelLoading: 503,
     errors.Draining: 503,
     errors.StorageFull: 503,
+    errors.DecoderUnavailable: 503,
     errors.WorkerDead: 503,
     errors.DeadlineExceeded: 504,
     errors.InferenceFailed: 500,

@@ -70,6 +70,15 @@ def test_problems_that_concern_all_files_end_the_run(tmp_path: Path, status: int
         source.recognize(*files(tmp_path, 1))
 
 
+def test_a_file_whose_decoder_fails_is_a_problem_of_that_file(tmp_path: Path) -> None:
+    failed = refusal(503, retry_after=None, code="decoder_unavailable")
+    with scripted(MODELS, failed, ANSWER) as server, ServerSource(server.url, None, Options()) as source:
+        first, second = files(tmp_path, 2)
+        assert code_of(source.recognize(first)) == "decoder_unavailable"
+        assert source.recognize(second)["label"] == "sad"
+    assert len(server.received) == 3
+
+
 def test_a_server_that_stays_unreachable_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_source, "_MAX_OUTAGE_SECONDS", 0.3)
     with held_port() as port:

@@ -118,6 +118,11 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().run_in_executor(None, _start_decoder)
             self._engine_watch = asyncio.get_running_loop().create_task(self._follow_engine())
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop as uvicorn does, and then end the decoders that are still busy, since nobody waits for them any more."""
+        await super().shutdown(sockets)
+        sandbox.end_busy()
+
     @property
     def url(self) -> str:
         """Where the server listens, with the actual port where the setting is 0; any host for a Unix domain socket."""

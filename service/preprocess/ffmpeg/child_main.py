@@ -25,9 +25,7 @@ from service.preprocess.byte_source import ByteSource
 from service.preprocess.decoding_limits import DecodingLimits
 from service.preprocess.ffmpeg.chunked_file import CHUNK, ChunkedFile
 from service.preprocess.ffmpeg.decoder import RawBlock, decode_blocks
-
-CPU_SECONDS = 60.0
-"""Processor time for one file, plus a 60th of the longest duration. An hour of AAC takes ten seconds."""
+from service.preprocess.ffmpeg.system_calls import allow_only_decoding
 
 _MEMORY = 320 << 20
 """Bytes of memory for a file: FFmpeg's own, the cached chunks of the file, and one block of samples."""
@@ -37,12 +35,12 @@ def main() -> None:
     """Answer requests until standard input ends or the decoder may be in an invalid state."""
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    _confine()
-    _send(answers, {"ready": True})
+    filtered = _confine()
+    _send(answers, {"ready": True, "filtered": filtered})
     while line := requests.readline():
         request = json.loads(line)
         # The signal ends the process, even inside a C function.
-        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS + request["max_duration"] / 60)
+        signal.setitimer(signal.ITIMER_PROF, request["cpu_seconds"])
         result = _decode(request, requests, answers)
         signal.setitimer(signal.ITIMER_PROF, 0)
         _send(answers, result)
@@ -96,8 +94,8 @@ def _send(answers: BinaryIO, line: dict[str, object], *planes: bytearray) -> Non
         os._exit(1)
 
 
-def _confine() -> None:
-    """Drop the privileges that decoding does not need."""
+def _confine() -> bool:
+    """Drop the privileges that decoding does not need; returns whether all system calls but a few are forbidden."""
     with contextlib.suppress(ValueError, OSError):  # not every system has these
         Path("/proc/self/oom_score_adj").write_text("1000")  # out of memory, the kernel kills this process first
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -109,6 +107,7 @@ def _confine() -> None:
     os.close(null)
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE):
         resource.setrlimit(limit, (0, 0))
+    return allow_only_decoding()
 
 
 if __name__ == "__main__":

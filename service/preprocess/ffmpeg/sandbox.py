@@ -1,9 +1,13 @@
 """Run FFmpeg in child processes without privileges, connected only by pipes, so that a hostile file is harmless.
 
 FFmpeg's demuxers trust headers (12 KB of MP4 can allocate an index of gigabytes), and PyAV 17.1 to 18 free some channel
-layouts twice, which crashes the process. A child that crashes, hangs or allocates too much fails only its own upload.
-It cannot open files or sockets or start processes, and its memory and processor time are limited. One file costs about
-a millisecond of communication; children start on demand (0.2 s) and are reused.
+layouts twice, which crashes the process. A child can only compute and use its pipes: it cannot open files or sockets,
+start processes or reach others (`system_calls`), and its memory and its time are limited. One file costs about a
+millisecond of communication; children start on demand (0.2 s) and are reused.
+
+If a child crashes, is killed or stops, a new one decodes the file once more: an earlier file may have damaged the old
+one. If the new one crashes too, the file is to blame (`NotDecodable`); if it is killed or stops, the file is not
+(`DecoderUnavailable`).
 
 A child requests the file in chunks and waits until its samples are read, so the memory of either process does not
 depend on the length of the file.
@@ -29,6 +33,7 @@ from service.errors import (
     AudioError,
     AudioTooLong,
     AudioTruncated,
+    DecoderUnavailable,
     NotDecodable,
     QueueFull,
     ServiceError,
@@ -58,6 +63,7 @@ _DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "f
 _slots = threading.BoundedSemaphore(PROCESSES)
 _readers = threading.BoundedSemaphore(READERS)
 _idle: list[Child] = []
+_busy: set[Child] = set()
 
 
 def warm_up() -> None:
@@ -98,6 +104,7 @@ class FFmpegFile:
     Raises:
         AudioError: as `service.preprocess.decode.open_audio_file`, for what the first block shows.
         QueueFull: `READERS` files are being decoded block by block.
+        DecoderUnavailable: two children were killed or have stopped.
         ServiceError: no child can be started.
     """
 
@@ -107,35 +114,24 @@ class FFmpegFile:
     def __init__(self, source: ByteSource, limits: DecodingLimits) -> None:
         self._source = source
         self._limits = limits
-        self._total = 0
+        self._retried = False
+        self._closed = False
         self._slot = _slots if limits.whole else _readers
         if not self._slot.acquire(blocking=limits.whole):
             raise QueueFull("Too many long files are being decoded.")
         try:
-            self._child: Child | None = _take_child()
+            self._decoding = self._start()
         except BaseException:
             self._slot.release()
             raise
-        self._reusable = False
-        try:
-            with _not_decodable_if_broken():
-                self._child.begin(source, limits)
-                first = self._next_header(self._child)
-                if first is None:
-                    raise BrokenChildError
-        except BaseException:
-            self.close()
-            raise
-        self.sampling_rate = first.sampling_rate
-        self.channels = first.channels
-        self._converted = self._convert(self._child, first)
+        self.sampling_rate, self.channels = self._decoding.kind
+        self._converted = self._decode()
 
     def read(self) -> Floats | None:
         """Decode the next block; None after the last. For the errors see `service.preprocess.decode.AudioFile`."""
-        if self._child is None:
+        if self._closed:
             return None
-        with _not_decodable_if_broken():
-            block = next(self._converted, None)
+        block = next(self._converted, None)
         if block is None:
             self.close()
         return block
@@ -156,26 +152,102 @@ class FFmpegFile:
         return whole.T
 
     def close(self) -> None:
-        """Keep the child for other files if it has finished this one, or else kill it. May be called more than once."""
-        if self._child is None:
-            return
-        if self._reusable and len(_idle) < PROCESSES:
-            _idle.append(self._child)
-        else:
-            self._child.end()
-        self._child = None
-        self._slot.release()
+        """Release the child and the slot. May be called more than once."""
+        if not self._closed:
+            self._closed = True
+            self._decoding.close()
+            self._slot.release()
 
     def _blocks(self) -> Iterator[Floats]:
         while (block := self.read()) is not None:
             yield block
 
-    def _convert(self, child: Child, first: _BlockHeader) -> Iterator[Floats]:
-        """Yield the blocks that the child sends, all with the rate and the channels of the first one."""
+    def _decode(self) -> Iterator[Floats]:
+        """Yield all blocks. A second child begins again, and what the first one has sent is left out."""
+        frames = 0
+        while True:
+            try:
+                for block in _without(self._decoding.blocks(), frames):
+                    frames += block.shape[1]
+                    yield block
+            except BrokenChildError as failure:
+                self._decoding.close()
+                self._decoding = self._start_again(failure)
+                if self._decoding.kind != (self.sampling_rate, self.channels):
+                    raise NotDecodable("The file could not be decoded: it broke the decoder.") from failure
+            else:
+                return
+
+    def _start(self) -> _Decoding:
+        """Have a child begin with the file."""
+        try:
+            return _Decoding(_take_child(), self._source, self._limits)
+        except BrokenChildError as failure:
+            return self._start_again(failure)
+
+    def _start_again(self, failure: BrokenChildError) -> _Decoding:
+        """Have a new child begin with the file, or raise the error if another one cannot succeed."""
+        if self._retried or not failure.retry:
+            raise _error_of(failure) from failure
+        self._retried = True
+        _log.warning("A process that decoded a file %s; another one decodes it again.", failure)
+        try:
+            decoding = _Decoding(_start_child(), self._source, self._limits)
+        except BrokenChildError as again:
+            raise _error_of(again) from again
+        return decoding
+
+
+class _Decoding:
+    """The decoding of a file by one child.
+
+    Args:
+        child: belongs to this object from now on.
+        source: the file.
+        limits: how much audio may be decoded.
+
+    Attributes:
+        kind: sampling rate and channels of all blocks: those of the first.
+
+    Raises:
+        AudioError: the child reports it, or the file exceeds a limit.
+        BrokenChildError: the child has failed.
+    """
+
+    def __init__(self, child: Child, source: ByteSource, limits: DecodingLimits) -> None:
+        self._child = child
+        self._source = source
+        self._limits = limits
+        self._total = 0
+        self._reusable = False
+        _busy.add(child)
+        try:
+            child.begin(source, limits)
+            first = self._next_header()
+            if first is None:
+                raise BrokenChildError("sent no samples")
+        except BaseException:
+            self.close()
+            raise
+        self._first = first
+        self.kind = (first.sampling_rate, first.channels)
+
+    def close(self) -> None:
+        """Keep the child for other files if it has finished this one, or else kill it. May be called more than once."""
+        if self._child not in _busy:
+            return
+        _busy.discard(self._child)
+        if self._reusable and len(_idle) < PROCESSES:
+            _idle.append(self._child)
+        else:
+            self._child.end()
+
+    def blocks(self) -> Iterator[Floats]:
+        """Yield the blocks that the child sends, all with the rate and the channels of the first one. Once only."""
         converter: Converter | None = None
-        kind = wanted = (first.sampling_rate, first.channels)
+        kind = wanted = self.kind
         changes = 0
-        header: _BlockHeader | None = first
+        header: _BlockHeader | None = self._first
         while header is not None:
             if kind != (kind := (header.sampling_rate, header.channels)):
                 if (changes := changes + 1) > _MOST_CHANGES:
@@ -183,23 +255,23 @@ class FFmpegFile:
                 if converter is not None:
                     yield from self._within_limits(converter.rest())
                 converter = None if kind == wanted else Converter(kind, wanted)
-            samples = child.read_samples(header.shape, header.dtype)
+            samples = self._child.read_samples(header.shape, header.dtype)
             block = _to_float(samples) if header.planar else _to_float(samples).T
             yield from self._within_limits([block] if converter is None else converter.convert(block))
-            header = self._next_header(child)
+            header = self._next_header()
         if converter is not None:
             yield from self._within_limits(converter.rest())
 
     def _within_limits(self, blocks: Iterable[Floats]) -> Iterator[Floats]:
         for block in blocks:
             self._total += block.shape[1]
-            if self._total > self._limits.frames(self.sampling_rate, self.channels):
-                raise self._limits.too_long(self.sampling_rate, self.channels)
+            if self._total > self._limits.frames(*self.kind):
+                raise self._limits.too_long(*self.kind)
             yield block
 
-    def _next_header(self, child: Child) -> _BlockHeader | None:
+    def _next_header(self) -> _BlockHeader | None:
         """Return the header of the next block, None after the last, or raise the error that the child reports."""
-        line = child.answer(self._source)
+        line = self._child.answer(self._source)
         if "code" in line:
             self._reusable = not line.get("last")
             raise _ERRORS.get(str(line["code"]), NotDecodable)(str(line.get("detail")))
@@ -216,9 +288,9 @@ class FFmpegFile:
             dtype = _DTYPES[kind.removesuffix("p")]
             self._limits.frames(rate, channels)
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, NotDecodable) as error:
-            raise BrokenChildError from error
+            raise BrokenChildError("sent a line about samples that is not valid") from error
         if not 0 < frames <= block_frames(rate, channels):
-            raise BrokenChildError
+            raise BrokenChildError("sent a block that is too long")
         return _BlockHeader(dtype, kind.endswith("p"), rate, channels, frames)
 
 
@@ -230,19 +302,33 @@ def _take_child() -> Child:
             if child.alive:
                 return child
             child.end()
+    return _start_child()
+
+
+def _start_child() -> Child:
     try:
         return Child()
     except (BrokenChildError, OSError) as error:
+        if isinstance(error, BrokenChildError) and not error.by_file:
+            raise _error_of(error) from error
         _log.exception("The process that runs FFmpeg cannot be started; is PyAV installed?")
         raise ServiceError("The audio decoder cannot be started.") from error
 
 
-@contextlib.contextmanager
-def _not_decodable_if_broken() -> Iterator[None]:
-    try:
-        yield
-    except BrokenChildError as error:
-        raise NotDecodable("The file could not be decoded: it broke the decoder.") from error
+def _error_of(failure: BrokenChildError) -> ServiceError:
+    """The error for the client."""
+    if failure.by_file:
+        return NotDecodable("The file could not be decoded: it broke the decoder.")
+    _log.error("The process that decoded a file %s.", failure)
+    return DecoderUnavailable("The process that decodes the file was ended or does not answer; try again later.")
+
+
+def _without(blocks: Iterator[Floats], frames: int) -> Iterator[Floats]:
+    """Leave out the first `frames` samples per channel."""
+    for block in blocks:
+        if frames < block.shape[1]:
+            yield block[:, frames:]
+        frames = max(0, frames - block.shape[1])
 
 
 def _to_float(raw: NDArray[Any]) -> Floats:
@@ -264,3 +350,9 @@ def close() -> None:
     """End all idle children."""
     while _idle:
         _idle.pop().end()
+
+
+def end_busy() -> None:
+    """End the children that decode, for a process that stops: whoever waits for one gets DecoderUnavailable."""
+    for child in list(_busy):
+        child.kill()

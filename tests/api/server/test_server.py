@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from emotion2vec_client import Disconnected, Problem, open_stream
 
+from loadtests.common.process_resources import children
 from service.data import EXAMPLES
 from tests.audio_samples import encode, speech
 from tests.preprocess import bombs
@@ -234,6 +235,31 @@ def test_a_second_signal_stops_at_once() -> None:
             assert process.poll() is None, "the upload under way is waited for"
             process.send_signal(signal.SIGINT)
             process.wait(20)
+
+
+def test_a_second_signal_does_not_wait_for_decoders_that_have_stopped() -> None:
+    compressed = encode("mp3", speech(), 16_000)
+
+    def ask(request_id: str) -> int:
+        headers = {"X-Request-ID": request_id, "Content-Type": "audio/mpeg"}
+        return httpx.post(f"{url}/recognize", content=compressed, headers=headers, timeout=30).status_code
+
+    with (
+        serving() as (process, url),
+        httpx.Client(base_url=url) as watch,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        assert ask("first") == 200
+        for decoder in children(process.pid):
+            os.kill(decoder, signal.SIGSTOP)
+        pool.submit(ask, "decoding")
+        while state(watch, "decoding") != "decoding":
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        while watch.get("/readyz").status_code != 503:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        process.wait(5)  # before they are noticed otherwise
 
 
 def test_a_port_in_use_is_an_error() -> None:

@@ -21,7 +21,7 @@ from service.preprocess.decode import decode
 from service.preprocess.ffmpeg import sandbox
 from tests.audio_samples import encode, speech
 from tests.preprocess import bombs
-from tests.preprocess.children import children, state, ticks
+from tests.preprocess.children import children, state
 from tests.preprocess.test_decode import ROUNDED
 
 ROOT = Path(__file__).parents[3]
@@ -63,26 +63,6 @@ def test_an_idle_child_that_died_is_replaced() -> None:
     assert child not in children()
 
 
-def test_a_child_that_dies_while_decoding_fails_only_its_own_file() -> None:
-    sandbox.warm_up()
-    (victim,) = children()
-    long = bombs.long_opus(3600, "webm")
-    short = encode("mp3", speech(), 16_000)
-    with ThreadPoolExecutor(2) as pool:
-        before = ticks(victim)
-        failing = pool.submit(decode, long, max_duration=3600)
-        while ticks(victim) < before + 5:  # until it decodes the file
-            assert not failing.done()
-            time.sleep(0.01)
-        beside = pool.submit(decode, short, max_duration=10) if sandbox.PROCESSES > 1 else None
-        os.kill(victim, signal.SIGKILL)
-        with pytest.raises(NotDecodable, match="broke the decoder"):
-            failing.result(timeout=60)
-        assert beside is None or beside.result(timeout=60).duration > 1
-    assert decode(short, max_duration=10).duration > 1
-    assert victim not in children()
-
-
 def test_a_layout_that_some_versions_of_pyav_free_twice() -> None:
     """The reason why PyAV 17.1 and 18 are excluded; with them only the child would crash."""
     samples = decode(bombs.mov_with_custom_layout(), max_duration=10).samples
@@ -109,43 +89,90 @@ def test_more_files_than_children_at_once() -> None:
     assert threading.active_count() <= others
 
 
-@pytest.mark.parametrize(
-    "attempt",
-    [
-        "open('/etc/passwd')",
-        "open('/tmp/made-by-test', 'w')",
-        "import socket; socket.socket()",
-        "os.pipe()",
-        "bytearray(400 << 20)",
-    ],
-)
-def test_a_child_can_do_nothing_but_decode(attempt: str) -> None:
+@pytest.fixture
+def victim() -> Iterator[subprocess.Popen[bytes]]:
+    """A process of the same user."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield process
+        process.kill()
+
+
+ATTEMPTS = [
+    "open('/etc/passwd')",
+    "open('/tmp/made-by-test', 'w')",
+    "import socket; socket.socket()",
+    "os.pipe()",
+    "os.fork()",
+    "os.execv('/bin/true', ['true'])",
+    "bytearray(400 << 20)",
+    "resource.setrlimit(resource.RLIMIT_NOFILE, (9, 9))",
+    # at other processes of the same user
+    "os.kill(VICTIM, signal.SIGTERM)",
+    "os.killpg(os.getpgid(VICTIM), 0)",
+    "signal.pidfd_send_signal(os.pidfd_open(VICTIM), 0)",
+    "signal.pthread_kill(threading.get_ident(), signal.SIGTERM)",
+    "resource.prlimit(VICTIM, resource.RLIMIT_CPU, (1, 1))",
+    "os.setpriority(os.PRIO_PROCESS, VICTIM, 19)",
+    "os.sched_setaffinity(VICTIM, {0})",
+    "call('ptrace', 16, VICTIM, 0, 0)",  # PTRACE_ATTACH
+    "call('process_vm_readv', VICTIM, 0, 0, 0, 0, 0)",
+    "call('process_vm_writev', VICTIM, 0, 0, 0, 0, 0)",
+    # at files by their names, for which no file must be opened
+    "os.unlink(NAME)",
+    "os.rename(NAME, NAME + '2')",
+    "os.chmod(NAME, 0)",
+    "os.truncate(NAME, 0)",
+    "os.symlink(NAME, NAME + '2')",
+    "os.mkdir(NAME + '2')",
+    "os.stat(NAME)",
+]
+
+
+def test_a_child_can_do_nothing_but_decode(victim: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("kept")
     code = f"""
-import os
+import ctypes, os, resource, signal, socket, threading
 from service.preprocess.ffmpeg import child_main
+VICTIM, NAME = {victim.pid}, {str(file)!r}
+libc = ctypes.CDLL(None, use_errno=True)
+def call(name, *arguments):
+    if getattr(libc, name)(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), name)
+report = os.dup(1)
 child_main._confine()
-try:
-    {attempt}
-except (OSError, MemoryError):
-    os._exit(42)
-os._exit(0)
+for attempt in {ATTEMPTS!r}:
+    try:
+        exec(attempt)
+        os.write(report, f"succeeded: {{attempt}}\\n".encode())
+    except (OSError, MemoryError, ValueError):  # setrlimit raises the last
+        pass
+os.write(report, b"all done\\n")
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
-    assert done.returncode == 42
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, timeout=30, check=False)
+    assert done.stdout.decode().splitlines() == ["all done"]
+    assert victim.poll() is None
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("file", "kept")]
+
+
+def test_children_are_confined() -> None:
+    sandbox.warm_up()
+    (child,) = children()
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{child}/status").read_text().splitlines())
+    assert (status["Seccomp"], status["NoNewPrivs"], status["Threads"]) == ("2", "1", "1")
 
 
 def test_a_child_that_takes_too_long_ends() -> None:
     """The timer runs in the child, and its signal ends the process even within a C function."""
     code = """
 from service.preprocess.ffmpeg import child_main
-child_main.CPU_SECONDS = 0.05
 child_main.decode_blocks = lambda source, limits: sum(range(10**12))
 child_main.main()
 """
-    request = b'{"bytes": 1, "max_duration": 1, "whole": true}\n0'
+    request = b'{"bytes": 1, "cpu_seconds": 0.05, "max_duration": 1, "whole": true}\n0'
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, input=request, stdout=subprocess.PIPE, timeout=30, check=False)
-    assert (done.returncode, done.stdout) == (-signal.SIGPROF, b'{"ready": true}\n')
+    assert (done.returncode, done.stdout) == (-signal.SIGPROF, b'{"ready": true, "filtered": true}\n')
 
 
 def test_children_do_not_get_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
