@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,10 +35,15 @@ class Backend(Protocol):
     def warm_up(self) -> None:
         """Do one-time preparations (memory, kernels, compiled programs) that would slow down the first requests."""
 
-    def run(self, clips: Sequence[Clip]) -> BatchOutput:
+    def run(self, clips: Sequence[Clip], cancellation: Future[None] | None = None) -> BatchOutput:
         """Resample, trim, normalise, encode and score `clips`; a clip's output does not depend on the others.
 
         Every clip holds at least 25 ms of finite samples, which `service.preprocess.clips` checks.
+
+        Args:
+            clips: the batch.
+            cancellation: cancelled, by any thread, once nobody waits for any clip of the batch. A backend that can end
+                a run early then does so, by raising any error; the next run must work as if there had been none.
 
         Raises:
             BackendBroken: if the backend cannot run any more and must be closed and loaded again.

@@ -177,6 +177,7 @@ class Engine:
             entry.clip = None
             self._queue.discard(entry)
             self._open.discard(entry)
+            self._worker.end_unwanted_run()
             self._check_settled()
             # The traceback of an error refers to this frame, and the entry's future to the error. Without `del`, this
             # cycle would keep the audio of every failed request in memory until the garbage collector runs.

@@ -91,6 +91,11 @@ class Supervisor:
         worker = self._worker
         return worker.memory if worker is not None else {}
 
+    def end_unwanted_run(self) -> None:
+        """End the present run if no caller waits for any of its clips and the backend can end it."""
+        if self._worker is not None:
+            self._worker.end_unwanted_run()
+
     def start(self) -> None:
         """Start a worker thread; no other one may exist."""
         self.phase = "loading"

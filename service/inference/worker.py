@@ -8,8 +8,8 @@ When the model fails on a single clip, the cause may be the clip, or a backend t
 persistent GPU error. To find out, a clip that is known to be good is run right afterwards: if it fails too, the backend
 is broken.
 
-Only the queue is shared. The thread reports by calling `WorkerEvents` on the event loop; `busy_since`, `answered` and
-`memory` are plain attributes that are replaced as a whole and may be read at any time.
+Only the queue is shared. The thread reports by calling `WorkerEvents` on the event loop; `answered`, `memory` and what
+`stuck` and `end_unwanted_run` read are plain attributes that are replaced as a whole and may be read at any time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -61,6 +62,21 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class _Call:
+    """The present call of `Backend.run`.
+
+    Attributes:
+        entries: whose clips are run; none for the clip that is known to be good.
+        began: a time of `time.monotonic`.
+        cancellation: cancelled once no caller waits for any of the entries.
+    """
+
+    entries: Sequence[Entry] = ()
+    began: float = field(default_factory=time.monotonic)
+    cancellation: Future[None] = field(default_factory=Future)
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerEvents:
     """The reports of the thread, called on the event loop in the order of the events.
 
@@ -91,7 +107,6 @@ class Worker:
         events: called with each report.
 
     Attributes:
-        busy_since: when the present call of `Backend.run` began (`time.monotonic`), None between calls.
         answered: whether any run has succeeded.
         memory: bytes of device memory by kind, as of the last run.
     """
@@ -103,9 +118,9 @@ class Worker:
         loop: asyncio.AbstractEventLoop,
         events: WorkerEvents,
     ) -> None:
-        self.busy_since: float | None = None
         self.answered = False
         self.memory: Mapping[str, int] = {}
+        self._present: _Call | None = None
         self._load = load
         self._queue = queue
         self._loop = loop
@@ -123,8 +138,14 @@ class Worker:
 
     def stuck(self, after: float) -> bool:
         """Whether the present call of `Backend.run` has taken `after` seconds or more."""
-        busy_since = self.busy_since
-        return busy_since is not None and time.monotonic() - busy_since >= after
+        call = self._present
+        return call is not None and time.monotonic() - call.began >= after
+
+    def end_unwanted_run(self) -> None:
+        """End the present run if no caller waits for any of its clips and the backend can end it (any thread)."""
+        call = self._present
+        if call is not None and call.entries and all(entry.clip is None for entry in call.entries):
+            call.cancellation.cancel()
 
     def join(self) -> None:
         """Wait for the thread; returns at once after `WorkerEvents.ended`."""
@@ -184,11 +205,15 @@ class Worker:
         if not wanted:
             return True
         entries = [entry for entry, _ in wanted]
+        call = _Call(entries)
         try:
-            output = self._call(backend, [clip for _, clip in wanted])
+            output = self._call(backend, [clip for _, clip in wanted], call)
         except BackendBroken:
             raise
         except Exception:
+            if call.cancellation.cancelled():  # it was ended, or nobody waits to be told of the failure
+                logger.info("ended a run of %.1f s of audio for which nobody waits", sum(e.seconds for e in entries))
+                return True
             logger.exception(
                 "the model failed on a batch of %d (%.1f s of audio)", len(entries), sum(e.seconds for e in entries)
             )
@@ -204,18 +229,19 @@ class Worker:
     def _check(self, backend: Backend) -> None:
         """Raise BackendBroken if the backend fails on a clip that is known to be good."""
         try:
-            self._call(backend, [_good_clip()])
+            self._call(backend, [_good_clip()], _Call())
         except BackendBroken:
             raise
         except Exception as error:
             raise BackendBroken("it fails on a clip that is known to be good") from error
 
-    def _call(self, backend: Backend, clips: Sequence[Clip]) -> BatchOutput:
-        self.busy_since = time.monotonic()
+    def _call(self, backend: Backend, clips: Sequence[Clip], call: _Call) -> BatchOutput:
+        self._present = call
+        self.end_unwanted_run()  # a caller that left since the entries were checked has not found this call
         try:
-            output = backend.run(clips)
+            output = backend.run(clips, call.cancellation)
         finally:
-            self.busy_since = None
+            self._present = None
         if len(output.clips) != len(clips):
             raise RuntimeError(f"the backend answered {len(output.clips)} of {len(clips)} clips")
         return output

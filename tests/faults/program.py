@@ -15,6 +15,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,12 @@ class FaultyBackend:
     def warm_up(self) -> None:
         self._backend.warm_up()
 
-    def run(self, clips: Sequence[Clip]) -> BatchOutput:
+    def run(self, clips: Sequence[Clip], cancellation: Future[None] | None = None) -> BatchOutput:
         for clip in clips:
             self._apply(float(clip.samples[0]), float(clip.samples[1]))
         if self._failing:
             raise RuntimeError("permanent error of this backend")
-        return self._backend.run(clips)
+        return self._backend.run(clips, cancellation)
 
     def _apply(self, command: float, argument: float) -> None:
         if command == FAIL:

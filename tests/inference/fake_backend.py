@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -88,6 +89,7 @@ class FakeControl:
         gate: while it is clear, loading waits.
         run_gate: while it is clear, every run waits.
         hold: the event that clips which begin with `HOLD` wait for.
+        endable: whether a run that is cancelled ends at once, with an error and `hold` set; else it runs to its end.
         load_faults, warm_up_faults, run_faults: raised by the next calls, first to last.
         close_fault: raised by every close.
         device_memory: returned by `memory`.
@@ -104,6 +106,7 @@ class FakeControl:
     gate: threading.Event = field(default_factory=threading.Event)
     run_gate: threading.Event = field(default_factory=threading.Event)
     hold: threading.Event = field(default_factory=threading.Event)
+    endable: bool = False
     load_faults: list[BaseException] = field(default_factory=list)
     warm_up_faults: list[BaseException] = field(default_factory=list)
     run_faults: list[BaseException] = field(default_factory=list)
@@ -157,8 +160,10 @@ class FakeBackend:
         if self._control.warm_up_faults:
             raise self._control.warm_up_faults.pop(0)
 
-    def run(self, clips: Sequence[Clip]) -> BatchOutput:
+    def run(self, clips: Sequence[Clip], cancellation: Future[None] | None = None) -> BatchOutput:
         control = self._control
+        if control.endable and cancellation is not None:
+            cancellation.add_done_callback(lambda _: control.hold.set())
         control.threads.add(threading.get_ident())
         control.runs.append([fingerprint(clip) for clip in clips])
         control.running.set()
@@ -167,6 +172,8 @@ class FakeBackend:
             raise control.run_faults.pop(0)
         for clip in clips:
             _inject_fault(clip.samples[0], control)
+        if control.endable and cancellation is not None and cancellation.cancelled():
+            raise RuntimeError("ended on request")
         outputs = tuple(answer(clip, len(control.info.labels)) for clip in clips)
         return BatchOutput(outputs, PREPROCESS_SECONDS, INFERENCE_SECONDS)
 

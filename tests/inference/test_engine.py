@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from dataclasses import replace
@@ -23,6 +24,7 @@ from service.inference.backend import BatchLimits
 from service.inference.recognizer import Recognizer
 from tests.inference.fake_backend import (
     FAIL,
+    HOLD,
     INFERENCE_SECONDS,
     PREPROCESS_SECONDS,
     FakeControl,
@@ -254,6 +256,19 @@ class TestDeadlines:
             assert registry.get_sample_value("ser_requests_cancelled_total") == 0
         assert len(control.runs) == 2
 
+    async def test_a_run_ends_at_the_deadline_and_the_next_clips_are_answered(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        control = FakeControl(endable=True)
+        async with running(control) as (engine, registry):
+            while not control.holding.is_set():  # retried if the deadline passes before the run begins
+                assert await outcome(submit(engine, make_clip(first=HOLD), seconds=0.05)) is DeadlineExceeded
+            assert await outcome(submit(engine, make_clip())) is None
+            assert registry.get_sample_value("ser_worker_deaths_total") == 0
+            assert registry.get_sample_value("ser_inference_failures_total") == 0
+        assert len(control.runs) == 2, "no clip that is known to be good is run to check the model"
+        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
 
 class TestCancelling:
     async def test_a_cancelled_clip_that_waits_is_not_run(self) -> None:
@@ -269,6 +284,14 @@ class TestCancelling:
             assert await outcome(first) is None
             assert registry.get_sample_value("ser_requests_cancelled_total") == 1
         assert len(control.runs) == 1
+
+    async def test_a_run_ends_when_its_caller_is_cancelled(self) -> None:
+        control = FakeControl(endable=True)
+        async with running(control) as (engine, _):
+            first = await occupy(engine, control)
+            second = submit(engine, make_clip())
+            first.cancel()
+            assert [await outcome(task) for task in (first, second)] == [asyncio.CancelledError, None]
 
     async def test_cancelling_a_running_clip_does_not_affect_its_batch(self) -> None:
         control = FakeControl()

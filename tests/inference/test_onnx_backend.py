@@ -4,7 +4,9 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -253,3 +255,28 @@ def test_onnx_runtime_keeps_no_telemetry(tmp_path: Path) -> None:
     environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     subprocess.run([sys.executable, "-c", _ONE_RUN], env=environment, check=True, timeout=60, cwd=EXAMPLES.parents[1])
     assert list(tmp_path.rglob("*")) == []
+
+
+def long_speech(seconds: int) -> Clip:
+    return Clip(np.resize(clip_of("sad.flac").samples, seconds * SAMPLING_RATE), SAMPLING_RATE)
+
+
+def test_a_run_can_be_ended_by_another_thread(backend: OnnxBackend) -> None:
+    expected = backend.run([clip_of("sad.flac")]).clips[0]
+    cancellation: Future[None] = Future()
+    with ThreadPoolExecutor(1) as thread:
+        began = time.process_time()
+        run = thread.submit(backend.run, [long_speech(120)], cancellation)
+        while time.process_time() - began < 0.2:  # until the model runs: preparing the clip takes less
+            assert not run.done()
+        cancellation.cancel()
+        with pytest.raises(Exception, match="terminate"):
+            run.result(timeout=60)
+    assert_same_values(backend.run([clip_of("sad.flac")]).clips[0], expected)
+
+
+def test_a_cancelled_run_does_not_begin(backend: OnnxBackend) -> None:
+    cancellation: Future[None] = Future()
+    cancellation.cancel()
+    with pytest.raises(Exception, match="terminate"):
+        backend.run([clip_of("sad.flac")], cancellation)

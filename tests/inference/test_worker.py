@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -151,6 +152,50 @@ async def test_clips_given_up_meanwhile_are_not_retried() -> None:
     assert recorder.kinds == ["ready", "failed", "ended"]
 
 
+async def test_a_run_ends_once_nobody_waits_for_any_of_its_clips() -> None:
+    control = FakeControl(endable=True)
+    recorder = Recorder(control.load)
+    entries = recorder.put(make_clip(first=HOLD), make_clip(seed=1))
+    recorder.worker.start()
+    await until(control.holding.is_set)
+    entries[0].clip = None
+    recorder.worker.end_unwanted_run()
+    assert not control.hold.is_set(), "the other caller waits"
+    entries[1].clip = None
+    recorder.worker.end_unwanted_run()
+    await until(lambda: not recorder.worker.stuck(after=0.0))
+    recorder.put(make_clip(seed=2))
+    await until(lambda: "finished" in recorder.kinds)
+    await recorder.stop()
+    assert recorder.kinds == ["ready", "finished", "ended"]
+    assert [len(run) for run in control.runs] == [2, 1], "no retry, and no run of the clip that is known to be good"
+
+
+class LeavingEntry(Entry):
+    """Its caller leaves right after the worker has checked for the last time whether it waits."""
+
+    checks = 0
+
+    def wanted(self, now: float) -> Clip | None:
+        clip = super().wanted(now)
+        self.checks += 1
+        if self.checks == 2:
+            self.clip = None
+        return clip
+
+
+async def test_a_run_ends_if_its_caller_left_just_before_it_began() -> None:
+    control = FakeControl(endable=True)
+    recorder = Recorder(control.load)
+    now = time.monotonic()
+    clip = make_clip(first=HOLD)
+    assert recorder.queue.put(LeavingEntry(clip, 0.1, now, now + PATIENCE, recorder.loop.create_future()))
+    recorder.worker.start()
+    await until(control.hold.is_set)
+    await recorder.stop()
+    assert recorder.kinds == ["ready", "ended"]
+
+
 @pytest.mark.parametrize("number", [1, 3])
 async def test_a_broken_backend_ends_the_worker(number: int, caplog: pytest.LogCaptureFixture) -> None:
     control = FakeControl(run_faults=[BackendBroken("a persistent error")])
@@ -161,7 +206,7 @@ async def test_a_broken_backend_ends_the_worker(number: int, caplog: pytest.LogC
         await recorder.ended()
     assert recorder.kinds == ["ready", "broke", "ended"]
     assert recorder.reports[1][1] == entries
-    assert recorder.worker.busy_since is None
+    assert not recorder.worker.stuck(after=0.0)
     assert (len(control.runs), control.closes) == (1, 1)
     assert "a persistent error" in caplog.text
 
@@ -176,7 +221,7 @@ async def test_a_backend_that_fails_on_a_good_clip_is_broken() -> None:
     assert recorder.kinds == ["ready", "broke", "ended"]
     assert recorder.reports[1][1] == entries
     assert [len(run) for run in control.runs] == [2, 1, 1]
-    assert recorder.worker.busy_since is None
+    assert not recorder.worker.stuck(after=0.0)
 
 
 async def test_clips_reported_before_the_backend_broke_are_not_reported_again() -> None:
@@ -194,8 +239,8 @@ async def test_clips_reported_before_the_backend_broke_are_not_reported_again() 
 
 async def test_a_backend_that_answers_too_few_clips_is_broken() -> None:
     class OneOutputShort(FakeBackend):
-        def run(self, clips: Sequence[Clip]) -> BatchOutput:
-            return BatchOutput(super().run(clips).clips[1:], 0.0, 0.0)
+        def run(self, clips: Sequence[Clip], cancellation: Future[None] | None = None) -> BatchOutput:
+            return BatchOutput(super().run(clips, cancellation).clips[1:], 0.0, 0.0)
 
     recorder = Recorder(lambda: OneOutputShort(FakeControl()))
     entries = recorder.put(make_clip())
@@ -213,7 +258,7 @@ async def test_a_death_is_reported_and_the_backend_closed(fault: BaseException) 
     await recorder.ended()
     assert recorder.kinds == ["ready", "died", "ended"]
     assert recorder.reports[1][1] is None
-    assert recorder.worker.busy_since is None
+    assert not recorder.worker.stuck(after=0.0)
     assert control.closes == 1
 
 

@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,7 +40,7 @@ SHARED_SECONDS = 5.0
 """The most seconds over all clips of a shared run; more rows are no faster."""
 
 _SHRINK_ABOVE = 30.0
-"""Seconds above which the memory arena is shrunk after a clip's run."""
+"""Seconds above which the memory arena is shrunk after the run of a clip, which is alone in its batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +122,6 @@ class OnnxBackend:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self._shrink = onnxruntime.RunOptions()
-        self._shrink.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._config = manifest.config
         # With unpacked weights the order of summation depends on the number of rows.
         self._sharing_up_to = 0.0 if few else sharing_up_to
@@ -139,14 +138,18 @@ class OnnxBackend:
         for _ in range(2):
             self.run([Clip(noise, SAMPLING_RATE)])
 
-    def run(self, clips: Sequence[Clip]) -> BatchOutput:
-        """Answer a batch; see `Backend.run`. Short clips share runs."""
+    def run(self, clips: Sequence[Clip], cancellation: Future[None] | None = None) -> BatchOutput:
+        """Answer a batch; see `Backend.run`. Short clips share runs.
+
+        Cancelling ends it before the next node of the graph: within one chunk of the front end or of attention.
+        """
         began = time.perf_counter()
         prepared = [self._prepare(clip) for clip in clips]
         ready = time.perf_counter()
+        options = _run_options(prepared, cancellation)
         outputs: dict[int, ClipOutput] = {}
         for indices in runs([each.samples.size for each in prepared], self._sharing_up_to):
-            outputs |= zip(indices, self._infer([prepared[index] for index in indices]), strict=True)
+            outputs |= zip(indices, self._infer([prepared[index] for index in indices], options), strict=True)
         inference = time.perf_counter() - ready
         return BatchOutput(tuple(outputs[index] for index in range(len(clips))), ready - began, inference)
 
@@ -162,9 +165,8 @@ class OnnxBackend:
             samples = normalized(samples)
         return _Prepared(samples, speech, Span(start / SAMPLING_RATE, end / SAMPLING_RATE), clip.frame_embeddings)
 
-    def _infer(self, clips: Sequence[_Prepared]) -> Iterator[ClipOutput]:
+    def _infer(self, clips: Sequence[_Prepared], options: onnxruntime.RunOptions) -> Iterator[ClipOutput]:
         inputs = lay_out([clip.samples for clip in clips], self._config)
-        options = self._shrink if clips[0].samples.size > _SHRINK_ABOVE * SAMPLING_RATE else None
         features, logits = self._session.run(["features", "logits"], inputs.tensors, options)
         for clip, frames in zip(clips, inputs.frames, strict=True):
             embedding = features[frames].mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -178,3 +180,18 @@ class OnnxBackend:
     def close(self) -> None:
         """Release the session and its memory."""
         del self._session
+
+
+def _run_options(clips: Sequence[_Prepared], cancellation: Future[None] | None) -> onnxruntime.RunOptions:
+    """Options of all runs of a batch; once `cancellation` is cancelled, ONNX Runtime ends them."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4  # every error is raised as well, and the end of a run is none
+    if max(clip.samples.size for clip in clips) > _SHRINK_ABOVE * SAMPLING_RATE:
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+    def terminate(_: Future[None]) -> None:
+        options.terminate = True
+
+    if cancellation is not None:
+        cancellation.add_done_callback(terminate)
+    return options

@@ -12,6 +12,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -102,8 +103,8 @@ class TorchBackend:
         for rate in _COMMON_RATES:
             self.run([Clip(speech_like(2.0), rate)])
 
-    def run(self, clips: Sequence[Clip]) -> BatchOutput:
-        """Answer a batch; see `Backend.run`.
+    def run(self, clips: Sequence[Clip], cancellation: Future[None] | None = None) -> BatchOutput:
+        """Answer a batch; see `Backend.run`. It is not ended early, since kernels that are queued cannot be recalled.
 
         Raises:
             MemoryError: if the device has too little memory for this batch; the batch's memory is freed.
