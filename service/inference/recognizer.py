@@ -27,7 +27,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What waits before a clip.
+    """What waits before a clip, in order of arrival: of these, a short clip may overtake the long ones.
 
     Attributes:
         clips: how many clips.

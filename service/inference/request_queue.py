@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from service.errors import ServiceError
@@ -74,7 +74,7 @@ class Entry:
 
 
 def select(waiting: Iterable[Entry], limits: BatchLimits, now: float) -> tuple[list[Entry], list[Entry]]:
-    """Choose the next batch strictly in order of arrival, so that no clip is overtaken by a shorter one.
+    """Choose the next batch strictly in the order of `waiting`, so that no clip is overtaken by one that fits better.
 
     The first wanted clip is always chosen, even if it alone is longer than `limits.seconds`. A clip of a failed batch
     is retried alone, to find the cause without failing other clips. The backend sorts by length if it pads.
@@ -105,7 +105,13 @@ def select(waiting: Iterable[Entry], limits: BatchLimits, now: float) -> tuple[l
 
 
 class RequestQueue:
-    """First in, first out. `take` is for the worker thread, all other methods are for the event loop.
+    """First in, first out, except that short clips may overtake long ones, which are larger than a batch.
+
+    After a long clip, clips that fit into a batch go first, until they have overtaken long ones for as many seconds of
+    audio as that clip had. So a short clip waits for one long one only, as long as short clips need no more than half
+    of the time; and a long clip waits at most for what came before it, and once more for as much as long clips took.
+
+    `take` is for the worker thread, all other methods are for the event loop.
 
     The lock is held for microseconds only.
 
@@ -122,6 +128,7 @@ class RequestQueue:
         self._seconds = 0.0
         self._bytes = 0
         self._closed = False
+        self._overtaking = 0.0  # seconds of audio that may still overtake long clips
         self._changed = threading.Condition(threading.Lock())
 
     @property
@@ -182,7 +189,7 @@ class RequestQueue:
             self._remove(entry)
 
     def ahead_of(self, clip: Clip) -> tuple[int, float] | None:
-        """How many entries wait before that of `clip`, and their audio seconds; None if `clip` does not wait."""
+        """How many waiting entries came before that of `clip`, and their audio seconds; None if it does not wait."""
         seconds = 0.0
         with self._changed:
             for place, entry in enumerate(self._entries):
@@ -214,10 +221,21 @@ class RequestQueue:
             self._changed.notify_all()
 
     def _next_batch(self, limits: BatchLimits) -> list[Entry]:
-        batch, dropped = select(self._entries, limits, time.monotonic())
+        now = time.monotonic()
+        first = next(iter(self._entries), None)
+        batch, dropped = select(self._short(limits) if self._overtaking > 0 else self._entries, limits, now)
+        if not batch:
+            batch, dropped = select(self._entries, limits, now)
         for entry in (*batch, *dropped):
             self._remove(entry)
+        if batch and batch[0].seconds > limits.seconds:
+            self._overtaking = batch[0].seconds
+        elif first in self._entries:
+            self._overtaking -= sum(entry.seconds for entry in batch)
         return batch
+
+    def _short(self, limits: BatchLimits) -> Iterator[Entry]:
+        return (entry for entry in self._entries if entry.seconds <= limits.seconds or entry.retried)
 
     def _add(self, entry: Entry) -> None:
         self._entries[entry] = None

@@ -178,6 +178,57 @@ def test_counts_what_waits_before_a_clip() -> None:
     assert [queue.ahead_of(clip) for clip in clips if clip] == [None, (0, 0.0), (1, 2.0)]
 
 
+def test_short_clips_overtake_long_ones_after_a_long_one() -> None:
+    queue = RequestQueue(10, 1000.0)
+    first, second, third = (new_entry(100.0) for _ in range(3))
+    short = [new_entry(1.0) for _ in range(3)]
+    for entry in (first, second, short[0], third, short[1], short[2]):
+        assert queue.put(entry)
+    assert [queue.take(LIMITS) for _ in range(4)] == [[first], short, [second], [third]]
+
+
+def test_a_long_clip_is_overtaken_by_no_more_audio_than_that_of_the_long_one_before() -> None:
+    queue = RequestQueue(100, 1000.0)
+    first, second = new_entry(40.0), new_entry(50.0)
+    short = [new_entry(10.0) for _ in range(12)]
+    for entry in (first, second, *short):
+        assert queue.put(entry)
+    taken = [queue.take(BatchLimits(4, 20.0)) for _ in range(8)]
+    assert taken == [[first], short[:2], short[2:4], [second], *(short[i : i + 2] for i in range(4, 12, 2))]
+
+
+def test_before_a_long_clip_has_run_none_is_overtaken() -> None:
+    queue = RequestQueue(10, 1000.0)
+    entries = [new_entry(1.0), new_entry(100.0), new_entry(1.0)]
+    for entry in entries:
+        assert queue.put(entry)
+    assert [queue.take(LIMITS) for _ in range(3)] == [[entry] for entry in entries]
+
+
+def test_audio_that_overtakes_nothing_does_not_count() -> None:
+    queue = RequestQueue(100, 1000.0)
+    assert queue.put(new_entry(100.0))
+    assert queue.take(LIMITS)
+    for _ in range(10):
+        assert queue.put(new_entry(20.0))
+        assert queue.take(LIMITS)
+    second, short = new_entry(100.0), new_entry(1.0)
+    assert queue.put(second)
+    assert queue.put(short)
+    assert [queue.take(LIMITS) for _ in range(2)] == [[short], [second]]
+
+
+def test_a_clip_that_is_retried_goes_first_even_if_it_is_long() -> None:
+    queue = RequestQueue(10, 1000.0)
+    first, second, short = new_entry(100.0), new_entry(100.0), new_entry(1.0)
+    for entry in (first, second, short):
+        assert queue.put(entry)
+    assert queue.take(LIMITS) == [first]
+    first.retried = True
+    queue.put_back([first])
+    assert [queue.take(LIMITS) for _ in range(3)] == [[first], [short], [second]]
+
+
 def test_take_waits_for_an_entry_without_polling() -> None:
     queue = RequestQueue(10, 100.0)
     taken: list[list[Entry] | None] = []
@@ -281,12 +332,13 @@ class QueueMachine(RuleBasedStateMachine):
     def take(self, clips: int, seconds: float) -> None:
         batch = self.queue.take(BatchLimits(clips, seconds))
         assert batch
-        assert batch == [entry for entry in self.model if entry.clip][: len(batch)]
-        passed = self.model.index(batch[-1]) + 1
-        # Cancelled entries after the last one taken may or may not have been removed.
-        while passed < len(self.model) and not self.model[passed].clip and self.queue.clips < len(self.model) - passed:
-            passed += 1
-        del self.model[:passed]
+        wanted = [entry for entry in self.model if entry.clip]
+        short = [entry for entry in wanted if entry.seconds <= seconds]
+        assert batch in (wanted[: len(batch)], short[: len(batch)])
+        left = [entry for entry in self.model if entry in self.queue._entries]
+        # Cancelled entries may or may not have been removed as well.
+        assert [entry for entry in self.model if entry.clip and entry not in left] == batch
+        self.model = left
 
     @invariant()
     def equals_the_list(self) -> None:
