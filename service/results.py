@@ -156,6 +156,11 @@ class BatchOutput:
     inference_seconds: float
     padding_ratio: float = 0.0
 
+    @property
+    def seconds(self) -> float:
+        """Of both stages."""
+        return self.preprocess_seconds + self.inference_seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:

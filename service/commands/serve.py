@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 import time
 from pathlib import Path
@@ -17,6 +18,8 @@ from service.settings.sources import add_flags, describe_settings, flags_of, loa
 
 if TYPE_CHECKING:
     from service.results import ModelInfo
+
+logger = logging.getLogger(__name__)
 
 
 def add_parser(commands: Commands) -> None:
@@ -68,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"Ready after {time.monotonic() - began:.1f} s: {_describe(model)} at {url}{through}", flush=True)
             options = _socket_option(settings) + _key_option(settings)
             print(f"Try it:\n  curl {options}-F file=@{_example()} {url}/recognize", flush=True)
+        warn_of_long_clips(settings, engine.expected(settings.longest_clip))
 
     with exporting(settings.traces) as tracer_provider:
         server = Server(create_app(engine, settings, metrics, tracer_provider), engine, settings, announce)
@@ -87,6 +91,18 @@ def engine_limits(settings: Settings) -> EngineLimits:
         max_queue_seconds=settings.max_queue_seconds,
         stuck_after=settings.stuck_after,
     )
+
+
+def warn_of_long_clips(settings: Settings, expected: float | None) -> None:
+    """Log a warning if the longest clip, which takes `expected` seconds, cannot be answered in time."""
+    if expected is not None and expected > settings.timeout:
+        logger.warning(
+            "a clip of %.0f s, the longest that max_utterance_duration allows, takes about %.0f s with this model on "
+            "this machine and is answered with 504 after %.0f s (timeout); lower max_utterance_duration",
+            settings.longest_clip,
+            expected,
+            settings.timeout,
+        )
 
 
 def _describe(model: ModelInfo) -> str:

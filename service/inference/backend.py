@@ -32,8 +32,12 @@ class Backend(Protocol):
     def limits(self) -> BatchLimits:
         """The largest batch that `run` accepts."""
 
-    def warm_up(self) -> None:
-        """Do one-time preparations (memory, kernels, compiled programs) that would slow down the first requests."""
+    def warm_up(self) -> float | None:
+        """Do one-time preparations (memory, kernels, compiled programs) that would slow down the first requests.
+
+        Returns:
+            Seconds that a second of audio took in the last run, alone and warm; None if nothing was run.
+        """
 
     def run(self, clips: Sequence[Clip], cancellation: Future[None] | None = None) -> BatchOutput:
         """Resample, trim, normalise, encode and score `clips`; a clip's output does not depend on the others.

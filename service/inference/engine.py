@@ -44,6 +44,13 @@ STOP_GRACE = 1.0
 _LONG_RETRY = 10.0
 """`retry_after` of refused streams and recordings, since it is not known when one of the others ends."""
 
+_PATIENCE = 4.0
+"""A run is stuck once it takes so many times as long as expected: other programs may need the processor as well."""
+
+_TWICE_AS_SLOW = 70.0
+"""A clip of so many seconds takes about twice as long per second as a short one, since the work of attention grows with
+the square of the length: the large model takes 0.14 s per second at 10 s and 0.54 s at 300 s (docs/performance.md)."""
+
 _Refusal = TypeVar("_Refusal", bound=Refused)
 
 
@@ -63,7 +70,7 @@ class Engine:
         self._worker = Supervisor(
             load,
             self._queue,
-            limits.stuck_after,
+            self._time_limit,
             ready=self._on_ready,
             finished=self._on_finished,
             failed=self._on_failed,
@@ -191,6 +198,11 @@ class Engine:
         clips, seconds = ahead
         return Ahead(clips, seconds, self._throughput.expected(seconds))
 
+    def expected(self, seconds: float) -> float | None:
+        """Seconds that one clip of `seconds` takes at the recent speed, None before it is known; for any thread."""
+        expected = self._throughput.expected(seconds)
+        return None if expected is None else expected * (1 + seconds / _TWICE_AS_SLOW)
+
     async def start(self) -> None:
         """As `Recognizer.start`.
 
@@ -242,6 +254,8 @@ class Engine:
 
     def _on_ready(self, loaded: Loaded) -> None:
         self._model = loaded.model
+        if loaded.cost is not None:
+            self._throughput.observe(1.0, loaded.cost)
         self._observer.model_loaded(loaded.model, loaded.seconds)
 
     def _on_finished(self, run: Run) -> None:
@@ -285,6 +299,10 @@ class Engine:
         answerable = self._worker.phase == "ready" and (self._requests or self._streams or self._open)
         if self._draining is not None and not answerable:
             self._settled.set()
+
+    def _time_limit(self, seconds: float) -> float:
+        """Seconds that a run with `seconds` of audio may take before the worker counts as stuck."""
+        return max(self._limits.stuck_after, _PATIENCE * (self.expected(seconds) or 0.0))
 
     def _require_open(self) -> None:
         if self._draining is not None:

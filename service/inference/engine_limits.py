@@ -15,7 +15,8 @@ class EngineLimits:
         max_streams: permits for streams, which need no permit for a request.
         max_queue_clips: clips that may wait for the worker.
         max_queue_seconds: audio seconds that may wait for the worker.
-        stuck_after: seconds that one run of the model may take before the worker counts as stuck.
+        stuck_after: seconds that one run of the model may always take before the worker counts as stuck. A long clip
+            may take longer, as the measured speed says.
     """
 
     max_requests: int

@@ -37,7 +37,8 @@ class Supervisor:
     Args:
         load: makes the backend; called in every new worker thread.
         queue: where workers take clips from.
-        stuck_after: seconds that one run of the model may take before the worker counts as stuck.
+        time_limit: gives the seconds that a run with so many seconds of audio may take before the worker counts as
+            stuck; called from any thread.
         ready, finished, failed: as in `WorkerEvents`.
         broke: as in `WorkerEvents`, called once `phase` is `dead`; while stopping, `died` is called instead.
         died: called for every other death, once `phase` is `dead`.
@@ -51,7 +52,7 @@ class Supervisor:
         self,
         load: Callable[[], Backend],
         queue: RequestQueue,
-        stuck_after: float,
+        time_limit: Callable[[float], float],
         *,
         ready: Callable[[Loaded], None],
         finished: Callable[[Run], None],
@@ -63,7 +64,7 @@ class Supervisor:
         self.pause = SHORTEST_PAUSE
         self._load = load
         self._queue = queue
-        self._stuck_after = stuck_after
+        self._time_limit = time_limit
         self._report_ready = ready
         self._report_broke = broke
         self._report_died = died
@@ -83,7 +84,7 @@ class Supervisor:
         """Whether a worker thread loads or runs and is not stuck."""
         # A thread that has ended does not count as stuck while the loop has not yet processed its last reports.
         worker = self._worker  # read once, since the loop may drop it while another thread reads
-        return worker is not None and self.phase != "dead" and not worker.stuck(self._stuck_after)
+        return worker is not None and self.phase != "dead" and not worker.stuck(self._time_limit)
 
     @property
     def memory(self) -> Mapping[str, int]:

@@ -38,10 +38,11 @@ THREAD_NAME = "inference-worker"
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A backend is loaded and warm, which took `seconds`."""
+    """A backend is loaded and warm, which took `seconds`; `cost` is what `Backend.warm_up` returned."""
 
     model: ModelInfo
     seconds: float
+    cost: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,11 @@ class _Call:
     entries: Sequence[Entry] = ()
     began: float = field(default_factory=time.monotonic)
     cancellation: Future[None] = field(default_factory=Future)
+
+    @property
+    def seconds(self) -> float:
+        """Of audio."""
+        return sum(entry.seconds for entry in self.entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +142,10 @@ class Worker:
         """
         self._thread.start()
 
-    def stuck(self, after: float) -> bool:
-        """Whether the present call of `Backend.run` has taken `after` seconds or more."""
+    def stuck(self, time_limit: Callable[[float], float]) -> bool:
+        """Whether the present call of `Backend.run` takes as long as `time_limit` allows for its seconds of audio."""
         call = self._present
-        return call is not None and time.monotonic() - call.began >= after
+        return call is not None and time.monotonic() - call.began >= time_limit(call.seconds)
 
     def end_unwanted_run(self) -> None:
         """End the present run if no caller waits for any of its clips and the backend can end it (any thread)."""
@@ -157,9 +163,9 @@ class Worker:
             began = time.monotonic()
             backend = self._load()
             if not self._queue.closed:
-                backend.warm_up()
+                cost = backend.warm_up()
                 self.memory = backend.memory()
-                self._post(self._events.ready, Loaded(backend.info, time.monotonic() - began))
+                self._post(self._events.ready, Loaded(backend.info, time.monotonic() - began, cost))
             self._serve(backend)
         # Not only Exception: callers wait, and must be told whatever ends the thread, including SystemExit.
         except BaseException as error:
@@ -212,11 +218,9 @@ class Worker:
             raise
         except Exception:
             if call.cancellation.cancelled():  # it was ended, or nobody waits to be told of the failure
-                logger.info("ended a run of %.1f s of audio for which nobody waits", sum(e.seconds for e in entries))
+                logger.info("ended a run of %.1f s of audio for which nobody waits", call.seconds)
                 return True
-            logger.exception(
-                "the model failed on a batch of %d (%.1f s of audio)", len(entries), sum(e.seconds for e in entries)
-            )
+            logger.exception("the model failed on a batch of %d (%.1f s of audio)", len(entries), call.seconds)
         else:
             self.answered = True
             self._post(self._events.finished, Run(entries, output, taken, time.monotonic() - now))

@@ -232,7 +232,9 @@ class Settings:
     # Health and shutdown.
     drain_timeout: float = seconds(30.0, "Seconds that accepted requests have to finish at shutdown.")
     stuck_after: float = seconds(
-        120.0, "Seconds that one batch may take; then the worker counts as stuck and `/livez` fails."
+        120.0,
+        "Seconds that one batch may take, or more for a long clip at the measured speed; then the worker counts as "
+        "stuck and `/livez` fails.",
     )
 
     # Logs and traces.

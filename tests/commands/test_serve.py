@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 
 from service.cli import main
+from service.commands.serve import warn_of_long_clips
+from service.settings.settings import Settings
 
 
 def test_an_invalid_setting_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,3 +48,15 @@ def test_a_missing_model_is_an_error_that_says_how_to_get_it(
     arguments = ["--model", "iic/emotion2vec_plus_large", "--offline", "--cache-dir", str(tmp_path)]
     assert main(["serve", *arguments]) == 1
     assert "--model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("expected", "warned"), [(None, False), (59.0, False), (120.0, True)])
+def test_warns_of_clips_that_cannot_be_answered_in_time(
+    expected: float | None, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        warn_of_long_clips(Settings(max_utterance_duration=200.0, timeout=60.0), expected)
+    assert [record.getMessage() for record in caplog.records] == warned * [
+        "a clip of 200 s, the longest that max_utterance_duration allows, takes about 120 s with this model on this "
+        "machine and is answered with 504 after 60 s (timeout); lower max_utterance_duration"
+    ]

@@ -60,8 +60,8 @@ class FaultyBackend:
     def limits(self) -> BatchLimits:
         return self._backend.limits
 
-    def warm_up(self) -> None:
-        self._backend.warm_up()
+    def warm_up(self) -> float | None:
+        return self._backend.warm_up()
 
     def run(self, clips: Sequence[Clip], cancellation: Future[None] | None = None) -> BatchOutput:
         for clip in clips:

@@ -90,6 +90,7 @@ class FakeControl:
         run_gate: while it is clear, every run waits.
         hold: the event that clips which begin with `HOLD` wait for.
         endable: whether a run that is cancelled ends at once, with an error and `hold` set; else it runs to its end.
+        cost: returned by `warm_up`.
         load_faults, warm_up_faults, run_faults: raised by the next calls, first to last.
         close_fault: raised by every close.
         device_memory: returned by `memory`.
@@ -107,6 +108,7 @@ class FakeControl:
     run_gate: threading.Event = field(default_factory=threading.Event)
     hold: threading.Event = field(default_factory=threading.Event)
     endable: bool = False
+    cost: float | None = None
     load_faults: list[BaseException] = field(default_factory=list)
     warm_up_faults: list[BaseException] = field(default_factory=list)
     run_faults: list[BaseException] = field(default_factory=list)
@@ -154,11 +156,12 @@ class FakeBackend:
     def limits(self) -> BatchLimits:
         return self._control.limits
 
-    def warm_up(self) -> None:
+    def warm_up(self) -> float | None:
         self._control.threads.add(threading.get_ident())
         self._control.warm_ups += 1
         if self._control.warm_up_faults:
             raise self._control.warm_up_faults.pop(0)
+        return self._control.cost
 
     def run(self, clips: Sequence[Clip], cancellation: Future[None] | None = None) -> BatchOutput:
         control = self._control

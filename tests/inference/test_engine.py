@@ -195,6 +195,13 @@ class TestAdmission:
             with engine.admit_request():
                 assert await outcome(submit(engine, make_clip())) is None
 
+    async def test_the_speed_is_known_from_the_warm_up_on(self) -> None:
+        async with running(FakeControl(cost=0.5)) as (engine, _):
+            assert engine.expected(0.7) == pytest.approx(0.5 * 0.7 * 1.01)
+            assert engine.expected(140.0) == pytest.approx(0.5 * 140 * 3), "long clips are slower"
+        async with running(FakeControl()) as (engine, _):
+            assert engine.expected(300.0) is None
+
     async def test_a_queue_with_too_many_seconds_refuses_clips(self) -> None:
         control = FakeControl()
         async with running(control, replace(LIMITS, max_queue_seconds=2.0)) as (engine, _):

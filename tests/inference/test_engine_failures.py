@@ -183,3 +183,13 @@ class TestFailures:
             control.hold.set()
             assert await outcome(first) is None
             await until(lambda: engine.health().worker_alive)
+
+    @pytest.mark.parametrize(("cost", "alive"), [(None, False), (1000.0, True)])
+    async def test_a_worker_is_not_stuck_as_long_as_its_clip_may_take(self, cost: float | None, alive: bool) -> None:
+        control = FakeControl(cost=cost)  # 1000 s for a second of audio: 100 s for this clip
+        async with running(control, replace(LIMITS, stuck_after=0.0)) as (engine, registry):
+            first = await occupy(engine, control)
+            assert engine.health().worker_alive == alive
+            assert registry.get_sample_value("ser_worker_up") == alive
+            control.hold.set()
+            assert await outcome(first) is None

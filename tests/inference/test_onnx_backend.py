@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from service.errors import ModelNotFound
 from service.inference.backends.onnx_backend import SHARED_SECONDS, SHARING_UP_TO, OnnxBackend, runs
 from service.model.manifest import WEIGHTS, Manifest
 from service.model.store import find
-from service.results import SAMPLING_RATE, Clip, ClipOutput, Floats, Int8Error
+from service.results import SAMPLING_RATE, BatchOutput, Clip, ClipOutput, Floats, Int8Error
 from tests.rounding import embedding_tolerance, logit_tolerance
 
 
@@ -187,8 +187,13 @@ def test_a_backend_for_a_few_clips_is_not_warmed_up(tmp_path: Path, monkeypatch:
     for few, count in ((True, 0), (False, 2)):
         backend = OnnxBackend(stored.directory, stored.manifest, dtype="fp32", threads=1, few=few)
         called: list[object] = []
-        monkeypatch.setattr(backend, "run", called.append)
-        backend.warm_up()
+
+        def run(clips: Sequence[Clip]) -> BatchOutput:
+            called.append(clips)  # noqa: B023
+            return BatchOutput((), preprocess_seconds=0.5, inference_seconds=1.5)
+
+        monkeypatch.setattr(backend, "run", run)
+        assert backend.warm_up() == (None if few else 1.0), "seconds for a second of audio"
         assert len(called) == count
 
 

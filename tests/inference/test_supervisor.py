@@ -30,7 +30,7 @@ class Recorded:
         self.supervisor = Supervisor(
             control.load,
             self.queue,
-            60.0,
+            lambda _: 60.0,
             ready=lambda _: self.calls.append("ready"),
             finished=self._finished,
             failed=lambda _: self.calls.append("failed"),

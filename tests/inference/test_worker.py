@@ -81,7 +81,7 @@ async def test_reports_from_loading_to_the_end() -> None:
     entries = recorder.put(*clips)
     recorder.worker.start()
     await until(lambda: "finished" in recorder.kinds)
-    assert not recorder.worker.stuck(after=60)
+    assert not recorder.worker.stuck(lambda _: 60)
     await recorder.stop()
 
     assert recorder.kinds == ["ready", "finished", "ended"]
@@ -94,7 +94,7 @@ async def test_reports_from_loading_to_the_end() -> None:
     assert [output.speech for output in run.output.clips] == [answer(clip).speech for clip in clips]
     assert entries[0].enqueued <= run.taken <= run.taken + run.seconds <= time.monotonic()
     assert recorder.worker.memory == {"allocated": 7}
-    assert not recorder.worker.stuck(after=60)
+    assert not recorder.worker.stuck(lambda _: 60)
     assert not worker_threads()
     assert (control.loads, control.warm_ups, control.closes) == (1, 1, 1)
     assert recorder.threads == {threading.get_ident()}, "reports are made in the thread of the loop"
@@ -163,7 +163,7 @@ async def test_a_run_ends_once_nobody_waits_for_any_of_its_clips() -> None:
     assert not control.hold.is_set(), "the other caller waits"
     entries[1].clip = None
     recorder.worker.end_unwanted_run()
-    await until(lambda: not recorder.worker.stuck(after=0.0))
+    await until(lambda: not recorder.worker.stuck(lambda _: 0.0))
     recorder.put(make_clip(seed=2))
     await until(lambda: "finished" in recorder.kinds)
     await recorder.stop()
@@ -206,7 +206,7 @@ async def test_a_broken_backend_ends_the_worker(number: int, caplog: pytest.LogC
         await recorder.ended()
     assert recorder.kinds == ["ready", "broke", "ended"]
     assert recorder.reports[1][1] == entries
-    assert not recorder.worker.stuck(after=0.0)
+    assert not recorder.worker.stuck(lambda _: 0.0)
     assert (len(control.runs), control.closes) == (1, 1)
     assert "a persistent error" in caplog.text
 
@@ -221,7 +221,7 @@ async def test_a_backend_that_fails_on_a_good_clip_is_broken() -> None:
     assert recorder.kinds == ["ready", "broke", "ended"]
     assert recorder.reports[1][1] == entries
     assert [len(run) for run in control.runs] == [2, 1, 1]
-    assert not recorder.worker.stuck(after=0.0)
+    assert not recorder.worker.stuck(lambda _: 0.0)
 
 
 async def test_clips_reported_before_the_backend_broke_are_not_reported_again() -> None:
@@ -258,7 +258,7 @@ async def test_a_death_is_reported_and_the_backend_closed(fault: BaseException) 
     await recorder.ended()
     assert recorder.kinds == ["ready", "died", "ended"]
     assert recorder.reports[1][1] is None
-    assert not recorder.worker.stuck(after=0.0)
+    assert not recorder.worker.stuck(lambda _: 0.0)
     assert control.closes == 1
 
 
@@ -306,16 +306,28 @@ async def test_a_worker_stopped_while_loading_neither_warms_up_nor_reports_ready
     assert (control.warm_ups, control.closes) == (0, 1)
 
 
+async def test_the_time_limit_follows_the_audio_of_the_run() -> None:
+    control = FakeControl()
+    recorder = Recorder(control.load)
+    recorder.put(make_clip(2.0, first=HOLD), make_clip(1.0))
+    recorder.worker.start()
+    await until(control.holding.is_set)
+    assert recorder.worker.stuck(lambda seconds: 0.0 if seconds == 3.0 else 60.0)
+    assert not recorder.worker.stuck(lambda seconds: 60.0 if seconds == 3.0 else 0.0)
+    control.hold.set()
+    await recorder.stop()
+
+
 async def test_a_run_that_takes_too_long_counts_as_stuck() -> None:
     control = FakeControl()
     recorder = Recorder(control.load)
     recorder.put(make_clip(first=HOLD))
     recorder.worker.start()
     await until(control.running.is_set)
-    await until(lambda: recorder.worker.stuck(after=0.02))
-    assert not recorder.worker.stuck(after=60)
+    await until(lambda: recorder.worker.stuck(lambda _: 0.02))
+    assert not recorder.worker.stuck(lambda _: 60)
     control.hold.set()
-    await until(lambda: not recorder.worker.stuck(after=0.02))
+    await until(lambda: not recorder.worker.stuck(lambda _: 0.02))
     await recorder.stop()
 
 

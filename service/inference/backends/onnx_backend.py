@@ -130,13 +130,14 @@ class OnnxBackend:
         if (error := self.info.int8_error) is not None:
             logger.log(logging.WARNING if error.is_large else logging.INFO, "%s in INT8: %s", manifest.id, error)
 
-    def warm_up(self) -> None:
+    def warm_up(self) -> float | None:
         """Two runs: the first allocates memory, the second runs at full speed. Nothing if few clips will be run."""
         if self._few:
-            return
+            return None
         noise = np.random.default_rng(0).standard_normal(2 * SAMPLING_RATE).astype(np.float32)
-        for _ in range(2):
-            self.run([Clip(noise, SAMPLING_RATE)])
+        clip = Clip(noise, SAMPLING_RATE)
+        self.run([clip])
+        return self.run([clip]).seconds / clip.duration
 
     def run(self, clips: Sequence[Clip], cancellation: Future[None] | None = None) -> BatchOutput:
         """Answer a batch; see `Backend.run`. Short clips share runs.

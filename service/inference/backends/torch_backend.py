@@ -89,7 +89,7 @@ class TorchBackend:
         self.limits = CUDA_LIMITS if self._cuda else CPU_LIMITS
         self.info = manifest.info(backend="torch", device=device, dtype=precision)
 
-    def warm_up(self) -> None:
+    def warm_up(self) -> float | None:
         """Run the largest batch, then compile, then run one clip of each common sampling rate.
 
         Raises:
@@ -100,8 +100,9 @@ class TorchBackend:
         self.run([Clip(speech_like(limits.seconds / limits.clips), SAMPLING_RATE)] * limits.clips)
         if self._compile_options.wanted(self._device.type):
             self._compile()
-        for rate in _COMMON_RATES:
-            self.run([Clip(speech_like(2.0), rate)])
+        clips = [Clip(speech_like(2.0), rate) for rate in _COMMON_RATES]
+        taken = [self.run([clip]).seconds for clip in clips]
+        return taken[-1] / clips[-1].duration
 
     def run(self, clips: Sequence[Clip], cancellation: Future[None] | None = None) -> BatchOutput:
         """Answer a batch; see `Backend.run`. It is not ended early, since kernels that are queued cannot be recalled.
