@@ -21,6 +21,7 @@ _TARGET = _PACKAGE / "sync_client.py"
 _TOKENS = {
     "AsyncBaseTransport": "BaseTransport",
     "AsyncClient": "Client",
+    "AsyncHTTPTransport": "HTTPTransport",
     "AsyncRetrying": "Retrying",
     "aclose": "close",
     "aiter_bytes": "iter_bytes",

@@ -28,6 +28,10 @@ _KEEPALIVE_SECONDS = 3.0
 """Idle connections are closed after this time, before the server closes them (5 s) while a request is being sent."""
 
 
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE_SECONDS)
+"""Of the connections of one client."""
+
+
 def connection_settings(url: str, api_key: str | None, timeout: float) -> dict[str, Any]:
     """Arguments for `httpx.Client` and `httpx.AsyncClient`.
 
@@ -54,9 +58,6 @@ def connection_settings(url: str, api_key: str | None, timeout: float) -> dict[s
         "base_url": address,
         "headers": headers,
         "timeout": httpx.Timeout(timeout, connect=_CONNECT_TIMEOUT, pool=None),
-        "limits": httpx.Limits(
-            max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE_SECONDS
-        ),
     }
 
 

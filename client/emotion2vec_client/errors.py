@@ -89,7 +89,7 @@ def translate_httpx_errors(request_id: str) -> Iterator[None]:
     """Raise httpx's errors as those of this module."""
     try:
         yield
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
         raise Unreachable(f"No connection to the server: {error or type(error).__name__}", request_id) from error
     except httpx.TimeoutException as error:
         raise TimedOut("The server did not answer in time.", request_id) from error

@@ -19,10 +19,11 @@ import httpx
 import orjson
 from typing_extensions import TypedDict
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, ProxyError
 
 from emotion2vec_client.api_request import connection_settings
 from emotion2vec_client.errors import Disconnected, TimedOut, Unreachable
+from emotion2vec_client.proxies import proxy_for
 from emotion2vec_client.response_parser import problem_from_document, problem_from_response
 from emotion2vec_client.types import Embedding, LabelScore, ModelSummary, Segment
 
@@ -183,6 +184,7 @@ async def open_stream(
         Problem: if the service answers with an error.
         Unreachable, TimedOut, Disconnected: if there is no response.
         ValueError: if the URL or the key is malformed.
+        ProxyUnusable: if the environment names a proxy that cannot be used; a ValueError, too.
     """
     settings = connection_settings(url, api_key, _CONNECT_TIMEOUT)
     request_id = request_id or uuid.uuid4().hex
@@ -202,11 +204,13 @@ async def _connected(base: httpx.URL, headers: dict[str, str], request_id: str) 
     address = base.copy_with(scheme={"http": "ws", "https": "wss"}[base.scheme], path=base.path.rstrip("/") + "/stream")
     other_headers = {**headers, "X-Request-ID": request_id}
     user_agent = other_headers.pop("User-Agent")
+    proxy = proxy_for(base, "python_socks")
     try:
         connection = await connect(
             str(address),
             additional_headers=other_headers,
             user_agent_header=user_agent,
+            proxy=proxy,
             compression=None,
             open_timeout=_CONNECT_TIMEOUT,
             ping_timeout=None,  # the server's pong may be delayed by audio that it has not read yet
@@ -219,6 +223,8 @@ async def _connected(base: httpx.URL, headers: dict[str, str], request_id: str) 
         raise problem_from_response(response, request_id) from error
     except TimeoutError as error:
         raise TimedOut("The server did not open the stream in time.", request_id) from error
+    except ProxyError as error:
+        raise Unreachable(f"No connection to the server through the proxy: {error}", request_id) from error
     except InvalidHandshake as error:
         raise Disconnected(f"The server does not speak WebSocket at this address: {error}", request_id) from error
     except OSError as error:

@@ -12,6 +12,7 @@ from tenacity import Retrying
 
 from emotion2vec_client.api_request import (
     EVENTS,
+    LIMITS,
     ApiRequest,
     Attempts,
     batch_request,
@@ -19,6 +20,7 @@ from emotion2vec_client.api_request import (
     recognize_request,
 )
 from emotion2vec_client.errors import Problem, translate_httpx_errors
+from emotion2vec_client.proxies import proxy_for
 from emotion2vec_client.response_parser import EventParser, json_document, problem_from_response
 from emotion2vec_client.retries import REFUSALS, Retries, SharedDelay
 from emotion2vec_client.types import Answer, BatchAnswer, Event, ModelDetails, Options
@@ -35,10 +37,11 @@ class Client:
         api_key: an API key, if the service requires one.
         timeout: seconds without a byte from the server after which a request fails; a long file takes a while.
         retries: how often requests are sent again that the server refuses or does not receive.
-        transport: an httpx transport to use instead of the default one, for own certificates or tests.
+        transport: an httpx transport to use instead of the default one, for own certificates, proxies or tests.
 
     Raises:
         ValueError: if the URL or the key is malformed.
+        ProxyUnusable: if the environment names a proxy that cannot be used; a ValueError, too.
     """
 
     def __init__(
@@ -50,7 +53,10 @@ class Client:
         retries: Retries = Retries(),  # noqa: B008 - immutable
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._http = httpx.Client(**connection_settings(url, api_key, timeout), transport=transport)
+        settings = connection_settings(url, api_key, timeout)
+        if transport is None:
+            transport = httpx.HTTPTransport(limits=LIMITS, proxy=proxy_for(settings["base_url"], "socksio"))
+        self._http = httpx.Client(**settings, transport=transport)
         self._retries = retries
         self._shared_delay = SharedDelay()
 
