@@ -9,7 +9,6 @@ depend on the number of rows. In INT8 each row has its own scale, so that no cli
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -20,6 +19,7 @@ from typing import Literal
 import numpy as np
 import onnxruntime
 
+from service.cores import usable_cores
 from service.errors import ModelNotFound
 from service.inference.backend import BatchLimits
 from service.model.manifest import Manifest
@@ -109,7 +109,7 @@ class OnnxBackend:
         if not path.is_file():
             raise ModelNotFound(f"{manifest.id} was not prepared in {dtype}; prepare it again.")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = threads or usable_cores()
         options.inter_op_num_threads = 1
         # Idle threads must not spin on cores that the event loop and the decoders need between two runs.
         options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from service.cores import usable_cores
 from service.errors import BackendBroken, SettingsInvalid
 from service.inference.backend import BatchLimits
 from service.inference.backends.buckets import Group, bucketed, one_by_one, program_shapes
@@ -53,7 +54,7 @@ class TorchBackend:
         manifest: its manifest.
         device: `cpu`, `cuda` or `cuda:N`.
         dtype: `auto` is FP32 on the CPU; on CUDA the first of FP16, BF16 and FP32 that keeps the model's scores.
-        threads: on the CPU; 0 leaves the number to torch.
+        threads: on the CPU; 0 leaves the number to torch, within the cores that this process may use.
         compile_options: whether the warm-up compiles the encoder, and for which batches.
 
     Raises:
@@ -73,8 +74,8 @@ class TorchBackend:
     ) -> None:
         self._device = open_device(device)
         self._cuda = self._device.type == "cuda"
-        if threads and not self._cuda:
-            torch.set_num_threads(threads)
+        if not self._cuda:
+            torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cores()))
         self._config = manifest.config
         encoder, precision = load_encoder(directory / WEIGHTS, manifest, self._device, dtype)
         if self._cuda:

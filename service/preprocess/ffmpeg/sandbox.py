@@ -19,7 +19,6 @@ import atexit
 import contextlib
 import itertools
 import logging
-import os
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.cores import usable_cores
 from service.errors import (
     AudioEmpty,
     AudioError,
@@ -46,7 +46,7 @@ from service.results import Floats
 
 _log = logging.getLogger(__name__)
 
-PROCESSES = min(4, os.cpu_count() or 1)
+PROCESSES = min(4, usable_cores())
 """Most files that FFmpeg decodes as a whole at the same time; others wait. As many idle children are kept."""
 
 READERS = 16
