@@ -78,7 +78,9 @@ def _open(file: File, index: int, stack: ExitStack) -> tuple[str, BinaryIO]:
     if isinstance(file, bytes | bytearray | memoryview):
         return f"file-{index}", io.BytesIO(file)
     if isinstance(file, str | os.PathLike):
-        return Path(file).name, stack.enter_context(Path(file).open("rb"))
+        # Names need not be UTF-8 on disk, but they must be in a form.
+        name = os.fsencode(Path(file).name).decode("utf-8", "backslashreplace")
+        return name, stack.enter_context(Path(file).open("rb"))
     if not file.seekable():
         raise ValueError("the file is not seekable, so it could not be sent again: pass its bytes instead")
     return f"file-{index}", file

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -40,26 +40,23 @@ class AudioInput:
 
 
 @asynccontextmanager
-async def file_input(path: str, *, realtime: bool) -> AsyncIterator[AudioInput]:
-    """Open a file in any format that the service decodes.
+async def file_input(file: BinaryIO, name: str, *, realtime: bool) -> AsyncIterator[AudioInput]:
+    """Decode a file in any format that the service decodes.
 
     Args:
-        path: the file.
+        file: seekable.
+        name: of the file, for notes on standard error.
         realtime: whether the pieces come at the speed at which the file plays.
 
     Raises:
         AudioError: if the file is not usable; also while the pieces are read.
-        OSError: if the file cannot be opened.
     """
-    with (
-        await asyncio.to_thread(open, path, "rb") as file,
-        await asyncio.to_thread(open_reader, file, max_duration=_MAX_DURATION) as reader,
-    ):
+    with await asyncio.to_thread(open_reader, file, max_duration=_MAX_DURATION) as reader:
         blocks = _blocks(reader.blocks())
         pieces = _in_real_time(blocks, reader.sampling_rate) if realtime else _at_full_speed(blocks)
         yield AudioInput(reader.sampling_rate, reader.channels, "f32le", pieces)
         for note in length_notes(truncated=reader.truncated, unread_bytes=reader.unread_bytes):
-            print(f"{path}: {note}", file=sys.stderr)
+            print(f"{name}: {note}", file=sys.stderr)
 
 
 @asynccontextmanager

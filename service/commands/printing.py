@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -13,13 +13,19 @@ if TYPE_CHECKING:
 _BAR_WIDTH = 30
 
 
-def print_result(path: Path, result: Mapping[str, object], options: Options) -> None:
+def print_json(document: bytes) -> None:
+    """Print a JSON document as a line in UTF-8, whatever the encoding of the terminal is."""
+    sys.stdout.buffer.write(document + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def print_result(name: str, result: Mapping[str, object], options: Options) -> None:
     """Print the result of one file, recognised with these options."""
     file_result = cast("FileResult", result)
     audio = file_result["audio"]
     seconds = f"{audio['duration']:.2f} s"
     notes = length_notes(truncated=audio.get("truncated", False), unread_bytes=audio.get("unread_bytes", 0))
-    print(f"{path} ({'; '.join([seconds + _taken(audio), *notes])})")
+    print(f"{name} ({'; '.join([seconds + _taken(audio), *notes])})")
     if options.granularity == "segment":
         print(*_segment_lines(cast("SegmentedResult", result)), sep="\n")
         return
@@ -44,7 +50,7 @@ def print_event(event: Any) -> None:
             print(f"  {channel}{_overall(overall['speech_seconds'], overall, width=10)}", flush=True)
         return
     channel = f"channel {event['channel']}  " if "channel" in event else ""
-    times = f"{event['start']:7.1f} – {event['end']:7.1f} s"
+    times = f"{event['start']:7.1f} {_or_ascii('–', '-')} {event['end']:7.1f} s"
     skipped = f"  ({event['skipped']} left out)" if event.get("skipped") else ""
     bar = "" if event["type"] == "utterance" else f" {_bar(event['score'])}"
     print(f"{event['type']:<9} {times}  {channel}{_scored(event, width=10)}{bar}{skipped}", flush=True)
@@ -56,7 +62,7 @@ def _segment_lines(result: SegmentedResult) -> Iterator[str]:
     segments = [segment for channel in channels for segment in channel.get("segments", [])]
     for segment in sorted(segments or result.get("segments", []), key=lambda segment: segment["end"]):
         channel_name = f"channel {segment['channel']}: " if "channel" in segment else ""
-        times = f"{_clock(segment['start'])} – {_clock(segment['end'])}"
+        times = f"{_clock(segment['start'])} {_or_ascii('–', '-')} {_clock(segment['end'])}"
         yield f"  {times}  {channel_name}{_scored(segment)}"
     for channel in channels:
         yield f"  channel {channel['channel']}, {_overall(channel['speech_seconds'], channel)}"
@@ -83,7 +89,16 @@ def _taken(values: Mapping[str, Any]) -> str:
 
 
 def _bar(score: float) -> str:
-    return "█" * round(_BAR_WIDTH * score)
+    return _or_ascii("█", "#") * round(_BAR_WIDTH * score)
+
+
+def _or_ascii(character: str, ascii_character: str) -> str:
+    """The character, or the other one if the terminal's encoding does not have it."""
+    try:
+        character.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return ascii_character
+    return character
 
 
 def _clock(seconds: float) -> str:

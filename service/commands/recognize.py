@@ -6,13 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from service.commands import Commands
 from service.commands.open_model import MODEL_SETTINGS, find_model, start_opening
-from service.commands.printing import print_result
+from service.commands.printing import print_json, print_result
 from service.errors import SettingsInvalid
 from service.settings.sources import CLIENT_KEY_VARIABLE, add_flags, flags_of, load_settings
 
@@ -36,7 +36,7 @@ _DEMONSTRATION = (
 def add_parser(commands: Commands) -> None:
     """Add the command and its flags."""
     parser = commands.add_parser("recognize", help="recognise files and directories", allow_abbrev=False)
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE|DIRECTORY")
+    parser.add_argument("files", nargs="+", metavar="FILE|DIRECTORY", help="`-` is a file on standard input")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document per line, as in answers of the service"
     )
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         InvalidOptions: if an option is unknown or invalid.
     """
     _check(options)
-    from service.folders.finding import find_files
+    from service.folders.finding import find_files, path_argument
     from service.recognition.options import parse_options
 
     recognition_options = parse_options(
@@ -82,15 +82,18 @@ def run(options: argparse.Namespace) -> int:
     )
     if options.url and recognition_options.timeout is not None:
         raise SettingsInvalid("--option timeout cannot be used with --url, which waits for every file")
-    listing = find_files(options.files)
+    listing = find_files([path_argument(each) for each in options.files])
     for message in listing.unreadable:
         print(message, file=sys.stderr)
     if not listing.files:
         print("There are no audio files.", file=sys.stderr)
         return int(bool(listing.unreadable))
     try:
-        with _source(options, recognition_options, few=len(listing.files) <= _FEW_FILES) as source:
-            failed = _recognize(options, recognition_options, listing, source)
+        with (
+            _with_copies(listing) as readable,
+            _source(options, recognition_options, few=len(listing.files) <= _FEW_FILES) as source,
+        ):
+            failed = _recognize(options, recognition_options, readable, source)
             if not options.json and source.model["demonstration"]:
                 print(_DEMONSTRATION, file=sys.stderr)
     except KeyboardInterrupt:
@@ -114,6 +117,14 @@ def _check(options: argparse.Namespace) -> None:
     if options.url and (given := ["config"] * (options.config is not None) + list(flags_of(options))):
         flags = ", ".join("--" + name.replace("_", "-") for name in given)
         raise SettingsInvalid(f"{flags}: not with --url, where the server decides about model and limits")
+
+
+def _with_copies(listing: Listing) -> AbstractContextManager[Listing]:
+    if not any(file.is_pipe for file in listing.files):
+        return nullcontext(listing)
+    from service.folders.pipes import with_copies  # seldom needed
+
+    return with_copies(listing)
 
 
 def _source(options: argparse.Namespace, recognition_options: Options, *, few: bool) -> Source:
@@ -154,17 +165,20 @@ def _print_all(
     files: Sequence[FoundFile], source: Source, threads: int, recognition_options: Options, *, as_json: bool
 ) -> bool:
     """Print the results of the files, in their order; returns whether any file has a problem."""
+    from service.folders.finding import text_of
     from service.folders.thread_pool import map_in_threads
     from service.recognition.json_encoding import encode
 
     failed = False
-    with closing(map_in_threads(lambda file: source.recognize(file.path), files, threads, in_order=True)) as done:
+    with closing(
+        map_in_threads(lambda file: source.recognize(file.readable_path), files, threads, in_order=True)
+    ) as done:
         for file, outcome in done:
             if "problem" in outcome:
                 failed = True
-                print(f"{file.path}: {cast('dict[str, str]', outcome['problem'])['detail']}", file=sys.stderr)
+                print(f"{text_of(file.path)}: {cast('dict[str, str]', outcome['problem'])['detail']}", file=sys.stderr)
             elif as_json:
-                print(b"".join(encode({"file": str(file.path), **outcome})).decode())
+                print_json(b"".join(encode({"file": text_of(file.path), **outcome})))
             else:
-                print_result(file.path, outcome, recognition_options)
+                print_result(text_of(file.path), outcome, recognition_options)
     return failed

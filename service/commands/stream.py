@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, BinaryIO
 
 from service.commands import Commands
 from service.errors import SettingsInvalid
@@ -25,7 +25,7 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "stream", help="send a file or the microphone to a service as live audio", allow_abbrev=False
     )
-    parser.add_argument("source", metavar="FILE|mic", help="a file, or `mic` for the microphone (extra [mic])")
+    parser.add_argument("source", metavar="FILE|mic", help="a file, `-` for one on standard input, or `mic` for the microphone (extra [mic])")
     parser.add_argument(
         "--url",
         default=_URL,
@@ -59,29 +59,35 @@ def run(options: argparse.Namespace) -> int:
 
     from emotion2vec_client import RequestFailed
 
+    from service.folders.finding import path_argument, text_of
+    from service.folders.pipes import open_seekable
+
+    path = path_argument(options.source)
     try:
-        asyncio.run(_stream(options, os.environ.get(CLIENT_KEY_VARIABLE)))
+        # Not on the event loop, since Ctrl+C must end the command while a pipe brings nothing.
+        with nullcontext() if options.source == "mic" else open_seekable(path) as file:
+            asyncio.run(_stream(options, file, os.environ.get(CLIENT_KEY_VARIABLE)))
     except RequestFailed as failure:
         print(f"emotion2vec-service: {failure}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"emotion2vec-service: {options.source}: {error.strerror or error}", file=sys.stderr)
+        print(f"emotion2vec-service: {text_of(path)}: {error.strerror or error}", file=sys.stderr)
         return 1
     except ValueError as error:
         raise SettingsInvalid(str(error)) from None
     return 0
 
 
-async def _stream(options: argparse.Namespace, key: str | None) -> None:
+async def _stream(options: argparse.Namespace, file: BinaryIO | None, key: str | None) -> None:
     import asyncio
 
     import orjson
     from emotion2vec_client import open_stream
 
     from service.commands.audio_input import file_input, microphone_input
-    from service.commands.printing import print_event
+    from service.commands.printing import print_event, print_json
 
-    live = options.realtime or options.source == "mic"
+    live = options.realtime or file is None
     stream_options: StreamOptions = {
         "window": options.window,
         "hop": options.hop,
@@ -91,7 +97,7 @@ async def _stream(options: argparse.Namespace, key: str | None) -> None:
         "trim": options.trim,
         "late": "skip" if live else "wait",
     }
-    source = microphone_input() if options.source == "mic" else file_input(options.source, realtime=options.realtime)
+    source = microphone_input() if file is None else file_input(file, options.source, realtime=options.realtime)
     try:
         async with (
             source as audio,
@@ -108,7 +114,7 @@ async def _stream(options: argparse.Namespace, key: str | None) -> None:
             tasks.create_task(_send(stream, audio))
             async for event in stream:
                 if options.json:
-                    print(orjson.dumps(event).decode(), flush=True)
+                    print_json(orjson.dumps(event))
                 else:
                     print_event(event)
     except BaseExceptionGroup as failures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ _TS_PACKETS = ((0, 188), (4, 192))
 """Where the first packet of a transport stream has its sync byte, and the size of packets; cameras prepend a time."""
 
 
+STANDARD_INPUT = Path("/dev/stdin")
+
+
 @dataclass(frozen=True, slots=True)
 class FoundFile:
     """One file that is to be recognised.
@@ -34,12 +38,21 @@ class FoundFile:
         name: the path relative to the listing's root, with `/`; bytes that are not UTF-8 are escaped.
         size: bytes; None, as `modified`, if the file does not exist or is not accessible.
         modified: seconds since 1970.
+        is_pipe: whether it is a pipe or a device, such as standard input.
+        copy: the copy that is read in place of a pipe.
     """
 
     path: Path
     name: str
     size: int | None
     modified: float | None
+    is_pipe: bool = False
+    copy: Path | None = None
+
+    @property
+    def readable_path(self) -> Path:
+        """Where the audio is."""
+        return self.copy or self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +101,7 @@ def _walk(directory: Path, unreadable: list[str]) -> Iterator[Path]:
             with os.scandir(current) as scanned:
                 entries = sorted(scanned, key=lambda entry: entry.name)
         except OSError as error:
-            unreadable.append(f"{current}: {error.strerror}")
+            unreadable.append(f"{text_of(current)}: {error.strerror}")
             continue
         below: list[Path] = []
         for entry in entries:
@@ -128,9 +141,18 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def path_argument(text: str) -> Path:
+    """The path that an argument names; `-` is standard input, and `./-` a file of that name."""
+    return STANDARD_INPUT if text == "-" else Path(text)
+
+
+def text_of(path: Path) -> str:
+    """A path as text that can be printed and encoded: UTF-8 whatever the locale is, with other bytes escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def _name(path: Path, root: Path) -> str:
-    relative = Path(os.path.relpath(path, root)).as_posix()
-    return os.fsencode(relative).decode("utf-8", "backslashreplace")
+    return text_of(Path(os.path.relpath(path, root)))
 
 
 def _found_file(path: Path, name: str) -> FoundFile:
@@ -138,4 +160,5 @@ def _found_file(path: Path, name: str) -> FoundFile:
         status = path.stat()
     except OSError:  # reading the file will fail too, and report the reason
         return FoundFile(path, name, None, None)
-    return FoundFile(path, name, status.st_size, round(status.st_mtime, 6))
+    is_pipe = not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
+    return FoundFile(path, name, status.st_size, round(status.st_mtime, 6), is_pipe)

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from service.errors import SetupError
-from service.folders.finding import Listing
+from service.folders.finding import Listing, text_of
 from service.folders.journal import Journal
 from service.folders.parquet import check_pyarrow, write_parquet
 from service.folders.source import Source, identity
@@ -59,7 +59,7 @@ def recognize_files(
         check_pyarrow()
         journal_path = out.with_name(out.name + ".jsonl")
     parameters: dict[str, Any] = {
-        "root": str(listing.root),
+        "root": text_of(listing.root),
         "model": identity(source.model),
         "options": {
             name: list(value) if isinstance(value, tuple) else value for name, value in options.chosen().items()
@@ -81,7 +81,7 @@ def _fill(journal: Journal, listing: Listing, source: Source, threads: int, retr
     already_done = len(listing.files) - len(pending)
     with (
         tqdm(total=len(listing.files), initial=already_done, unit="file", disable=None, dynamic_ncols=True) as bar,
-        closing(map_in_threads(lambda file: source.recognize(file.path), pending, threads, in_order=False)) as done,
+        closing(map_in_threads(lambda file: source.recognize(file.readable_path), pending, threads, in_order=False)) as done,
     ):
         for file, outcome in done:
             journal.add(file, outcome)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ def segment(start: float, end: float, **more: Any) -> dict[str, Any]:
 def printed(
     capsys: pytest.CaptureFixture[str], result: Mapping[str, object], options: Mapping[str, str]
 ) -> tuple[str, ...]:
-    print_result(Path("a.wav"), result, parse_options(options.items()))
+    print_result("a.wav", result, parse_options(options.items()))
     return tuple(capsys.readouterr().out.splitlines())
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -225,3 +227,19 @@ def test_a_missing_microphone_is_an_error(
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     assert run("mic", "--url", url) == 1
     assert "pip install ./client '.[mic]'" in capsys.readouterr().err
+
+
+def test_a_file_on_standard_input(url: str, call: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-m", "service.cli", "stream", "-", "--url", url, "--window", "2"]
+    with call.open("rb") as file, subprocess.Popen(["cat"], stdin=file, stdout=subprocess.PIPE) as cat:
+        from_pipe = subprocess.run(command, stdin=cat.stdout, capture_output=True, timeout=30, check=True)
+    assert run(call, "--url", url, "--window", "2") == 0
+    assert from_pipe.stdout.decode() == capfd.readouterr().out
+
+
+def test_a_terminal_that_is_not_utf8(url: str, call: Path) -> None:
+    command = [sys.executable, "-m", "service.cli", "stream", str(call), "--url", url]
+    variables = {**os.environ, "PYTHONIOENCODING": "iso-8859-1"}
+    printed = subprocess.run(command, env=variables, capture_output=True, timeout=30, check=True).stdout
+    assert b" - " in printed
+    assert b"#####" in printed
