@@ -11,6 +11,8 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import numpy as np
+
 from service.errors import Draining, InferenceFailed, ModelLoading, QueueFull, ServiceError, SetupError, WorkerDead
 from service.folders.source import FileOutcome, problem, unreadable
 from service.inference.backend import Backend
@@ -46,6 +48,8 @@ _LIMITS = EngineLimits(
     stuck_after=inf,
 )
 
+_BROKEN_MODEL = "The model does not work any more; the same command goes on from here."
+
 T = TypeVar("T")
 
 
@@ -70,8 +74,7 @@ class LocalSource:
         self, open_backend: Callable[[], Backend], options: Options, *, max_duration: float, longest_clip: float
     ) -> None:
         self._options = options
-        self._deaths = _DeathCounter()
-        self._engine = Engine(open_backend, _LIMITS, self._deaths)
+        self._engine = Engine(open_backend, _LIMITS, Observer())
         threads = ThreadPoolExecutor(_THREADS, "decode")
         self._core = Core(self._engine, threads, max_duration, longest_clip)
         self._closed = False
@@ -113,8 +116,7 @@ class LocalSource:
                     return problem(error.code, error.title, error.detail)
                 retried = True
             except InferenceFailed as error:
-                if self._deaths.consecutive:
-                    self._run(self._check_model())
+                self._run(self._check_model())
                 return problem(error.code, error.title, error.detail)
             except SetupError:
                 raise
@@ -147,16 +149,19 @@ class LocalSource:
     async def _check_model(self) -> None:
         """Wait for the worker's restart, and run a clip that is known to be good.
 
+        The model fails on it if it raises an error, or if its output is not finite, which the engine does not notice.
+
         Raises:
             SetupError: if the model cannot be loaded again, or fails on that clip as well: no file can be recognised.
         """
         await self._engine.wait_ready()
+        clip, deadline = Clip(speech_like(1.0), SAMPLING_RATE), self._loop.time() + _NO_DEADLINE
         try:
-            await self._engine.recognize(
-                Clip(speech_like(1.0), SAMPLING_RATE), deadline=self._loop.time() + _NO_DEADLINE
-            )
+            output, _ = await self._engine.recognize(clip, deadline=deadline)
         except (InferenceFailed, WorkerDead) as error:
-            raise SetupError("The model does not work any more; the same command goes on from here.") from error
+            raise SetupError(_BROKEN_MODEL) from error
+        if not np.isfinite(output.logits).all():
+            raise SetupError(_BROKEN_MODEL)
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         with self._submitting:
@@ -175,19 +180,6 @@ class LocalSource:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-
-class _DeathCounter(Observer):
-    """Counts deaths of the worker since the model last answered."""
-
-    def __init__(self) -> None:
-        self.consecutive = 0
-
-    def worker_died(self) -> None:
-        self.consecutive += 1
-
-    def run_finished(self, clips: int, audio_seconds: float, padding_ratio: float) -> None:
-        self.consecutive = 0
 
 
 async def _cancel_others() -> None:

@@ -11,6 +11,7 @@ from typing import Any, Self, cast
 from emotion2vec_client import Client, Problem, RequestFailed, Retries, Unreachable
 from emotion2vec_client.retries import is_retryable
 
+from service.data import EXAMPLES
 from service.errors import DecoderUnavailable, SetupError
 from service.folders.source import FileOutcome, identity, problem, unreadable
 from service.folders.throttle import Throttle
@@ -25,6 +26,8 @@ _RETRY_SECONDS = (0.5, 2.0)
 
 _ANSWER_TIMEOUT = 3600.0
 """Seconds to wait for one answer; longer than the default limit of a server for the longest recordings."""
+
+_GOOD_FILE = "happy.wav"
 
 _FILE_STATUSES = frozenset({400, 408, 413, 415, 422, 500, 504})
 """Statuses that concern a single file; any other would be the same for the next file."""
@@ -102,13 +105,32 @@ class ServerSource:
     def _problem_of(self, error: RequestFailed) -> FileOutcome:
         self._answered_at = time.monotonic()
         if _concerns_one_file(error):
+            if _is_server_error(error):
+                self._check_server()
             title = error.title if isinstance(error, Problem) else "There was no answer"
             return problem(error.code, title, error.detail, request_id=error.request_id)
         raise SetupError(f"The server cannot continue the run: {error}") from error
 
 
+    def _check_server(self) -> None:
+        """Send a file that is known to be good.
+
+        Raises:
+            SetupError: if the server fails on it as well. Any other answer, such as a refusal, decides nothing.
+        """
+        try:
+            self._client.recognize(EXAMPLES / _GOOD_FILE)
+        except RequestFailed as error:
+            if _is_server_error(error):
+                raise SetupError(f"The server fails on every file: {error}") from error
+
+
 def _summary(model: ModelSummary) -> ModelSummary:
     return cast(ModelSummary, {name: model[name] for name in ModelSummary.__annotations__})  # type: ignore[literal-required]
+
+
+def _is_server_error(error: RequestFailed) -> bool:
+    return isinstance(error, Problem) and error.status == HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _retry_after(error: RequestFailed) -> float:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -20,9 +21,11 @@ from service.folders.thread_pool import map_in_threads
 from service.inference import supervisor
 from service.inference.backend import BatchLimits
 from service.recognition.options import Options, parse_options
+from service.results import Clip, ClipOutput
 from tests.api.sounds import wav
 from tests.folders.served import code_of, files
-from tests.inference.fake_backend import KILL, FakeControl, make_clip
+from tests.inference import fake_backend
+from tests.inference.fake_backend import KILL, FakeControl, answer, make_clip
 
 
 @pytest.fixture
@@ -114,6 +117,34 @@ def test_a_model_that_fails_on_everything_ends_the_run(tmp_path: Path, control: 
         source.recognize(*files(tmp_path, 1))
 
 
+def test_a_model_whose_output_is_never_finite_ends_the_run(
+    tmp_path: Path, control: FakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_numbers(clip: Clip, labels: int) -> ClipOutput:
+        output = answer(clip, labels)
+        return replace(output, logits=output.logits * np.nan)
+
+    monkeypatch.setattr(fake_backend, "answer", without_numbers)
+    with local(control) as source, pytest.raises(SetupError, match="does not work any more"):
+        source.recognize(*files(tmp_path, 1))
+
+
+def test_output_that_is_not_finite_for_one_file_is_its_problem(
+    tmp_path: Path, control: FakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = [np.nan, 1.0, 1.0]
+
+    def first_without_numbers(clip: Clip, labels: int) -> ClipOutput:
+        output = answer(clip, labels)
+        return replace(output, logits=output.logits * np.float32(outputs.pop(0)))
+
+    monkeypatch.setattr(fake_backend, "answer", first_without_numbers)
+    first, second = files(tmp_path, 2)
+    with local(control) as source:
+        assert code_of(source.recognize(first)) == "inference_failed"
+        assert "label" in source.recognize(second)
+
+
 def test_a_model_that_breaks_is_loaded_again(tmp_path: Path, control: FakeControl) -> None:
     control.run_faults.append(BackendBroken("broken"))
     with local(control) as source:
@@ -168,7 +199,7 @@ def test_files_wait_while_the_model_is_loaded_again(
     first, second = files(tmp_path, 2)
     with local(control) as source, ThreadPoolExecutor(2) as callers:
         refused: list[str] = []
-        monkeypatch.setattr(source._deaths, "request_refused", refused.append)
+        monkeypatch.setattr(source._engine._observer, "request_refused", refused.append)
         control.gate.clear()
         control.run_faults.append(SystemExit())
         outcomes = [callers.submit(source.recognize, first)]

@@ -9,6 +9,7 @@ import pytest
 from emotion2vec_client import Retries
 
 from loadtests.common.ports import held_port
+from service.data import EXAMPLES
 from service.errors import SetupError
 from service.folders import server_source
 from service.folders.server_source import ServerSource
@@ -42,7 +43,7 @@ def test_refused_calls_are_retried_and_all_threads_wait(tmp_path: Path) -> None:
 @pytest.mark.parametrize("status", [400, 413, 415, 422, 500, 504])
 def test_problems_of_a_file_become_its_row(tmp_path: Path, status: int) -> None:
     with (
-        scripted(MODELS, refusal(status, code="audio_empty")) as server,
+        scripted(MODELS, refusal(status, code="audio_empty"), ANSWER) as server,
         ServerSource(server.url, None, Options()) as source,
     ):
         outcome = source.recognize(*files(tmp_path, 1))
@@ -52,6 +53,26 @@ def test_problems_of_a_file_become_its_row(tmp_path: Path, status: int) -> None:
         "detail": "Not now.",
         "request_id": "from-the-server",
     }
+
+
+def test_a_server_that_fails_on_every_file_ends_the_run(tmp_path: Path) -> None:
+    with (
+        scripted(MODELS, refusal(500, code="inference_failed")) as server,
+        ServerSource(server.url, None, parse_options([("channels", "1")])) as source,
+        pytest.raises(SetupError, match="fails on every file: 500 inference_failed"),
+    ):
+        source.recognize(*files(tmp_path, 1))
+    assert server.received[2].path == "/recognize"  # without the options
+    assert server.received[2].body == (EXAMPLES / "happy.wav").read_bytes()
+
+
+@pytest.mark.parametrize("reply", [ANSWER, refusal(429), refusal(422)])
+def test_a_good_file_that_is_not_failed_on_continues_the_run(tmp_path: Path, reply: Reply) -> None:
+    with (
+        scripted(MODELS, refusal(500), reply) as server,
+        ServerSource(server.url, None, Options()) as source,
+    ):
+        assert code_of(source.recognize(*files(tmp_path, 1))) == "queue_full"
 
 
 def test_a_broken_connection_becomes_a_row_because_the_file_may_be_the_cause(tmp_path: Path) -> None:
