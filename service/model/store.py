@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from service.data import MODELS
-from service.errors import CheckpointInvalid, HubUnreachable, ModelNotFound
+from service.errors import CheckpointInvalid, HubUnreachable, ModelNotFound, SettingsInvalid, SetupError
 from service.extras import extra
 from service.model import hub
 from service.model.manifest import MANIFEST, MODEL_ID, SCHEMA, Manifest
+from service.settings.settings import expand
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +48,12 @@ def find(model: str, *, cache: Path, offline: bool = False) -> StoredModel:
         HubUnreachable: if the model must be downloaded and cannot be.
         CheckpointInvalid: if the model is not usable.
         MissingExtra: if it must be prepared and the extra `[torch]` is not installed.
+        SettingsInvalid: if the home directory, which one of the directories names, is not known.
+        SetupError: if the cache cannot be written.
     """
     if model == EMBEDDED:
         return _open(_EMBEDDED_DIRECTORY)
-    directory = Path(model).expanduser()
+    directory = _expanded(Path(model), "model")
     if directory.is_dir():
         return _open(directory) if (directory / MANIFEST).is_file() else _from_directory(directory, cache)
     if "/" not in model or not MODEL_ID.fullmatch(model):
@@ -59,7 +65,7 @@ def find(model: str, *, cache: Path, offline: bool = False) -> StoredModel:
         return _open(target)
     if offline:
         raise HubUnreachable(f"{model} is not in {cache}, and offline it is not fetched. {hub.without_network(model)}")
-    return pull(model, cache=cache)
+    return _pull(model, cache, None, replace=False)
 
 
 def pull(model: str, *, cache: Path, source: hub.Hub | None = None) -> StoredModel:
@@ -75,26 +81,57 @@ def pull(model: str, *, cache: Path, source: hub.Hub | None = None) -> StoredMod
     """
     if "/" not in model or not MODEL_ID.fullmatch(model):
         raise ModelNotFound(f"{model!r} is not a hub's id; known are {', '.join(hub.KNOWN_MODELS)}")
-    name = hub.canonical(model)
-    download = cache / "downloads" / _flat(name)
-    with extra("torch", f"Preparing {name} needs"):
-        from service.model.prepare import prepare
-    # The download is kept until the model is prepared, so that an interrupted one is resumed.
-    origin = hub.fetch(model, download, hub=source)
-    manifest = prepare(download, _entry(cache, name), id=name, origin=origin)
-    shutil.rmtree(download, ignore_errors=True)
-    return StoredModel(_entry(cache, name), manifest)
+    return _pull(model, cache, source, replace=True)
 
 
 def stored_models(cache: Path) -> list[StoredModel]:
     """The embedded model, and the complete models of the cache sorted by name."""
     found = [_open(_EMBEDDED_DIRECTORY)] if (_EMBEDDED_DIRECTORY / MANIFEST).is_file() else []
-    for path in sorted((cache / "models").glob(f"[!.]*/{MANIFEST}")):
+    for path in sorted((_expanded(cache, "cache_dir") / "models").glob(f"[!.]*/{MANIFEST}")):
         try:
             found.append(_open(path.parent))
         except CheckpointInvalid as error:
             logger.warning("a model of the cache is not listed: %s", error.detail)
     return found
+
+
+def _pull(model: str, cache: Path, source: hub.Hub | None, *, replace: bool) -> StoredModel:
+    """Download and prepare a model; without `replace`, take what another process prepared meanwhile."""
+    name = hub.canonical(model)
+    with extra("torch", f"Preparing {name} needs"):
+        from service.model.prepare import prepare
+    target = _entry(cache, name)
+    with _locked(target):
+        if not replace and (target / MANIFEST).is_file():
+            return _open(target)
+        # The download is kept until the model is prepared, so that an interrupted one is resumed.
+        download = _expanded(cache, "cache_dir") / "downloads" / _flat(name)
+        origin = hub.fetch(model, download, hub=source)
+        manifest = prepare(download, target, id=name, origin=origin)
+        shutil.rmtree(download, ignore_errors=True)
+    return StoredModel(target, manifest)
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Wait until no other process downloads or prepares the model of this directory, and keep others from it.
+
+    Raises:
+        SetupError: if the cache cannot be written.
+    """
+    path = target.with_name(f".{target.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise SetupError(f"The cache {path.parent} cannot be written: {error.strerror or error}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("another process prepares %s; waiting for it", target)
+            fcntl.flock(file, fcntl.LOCK_EX)  # released when the other process ends, however it ends
+        yield
 
 
 def _open(directory: Path) -> StoredModel:
@@ -109,7 +146,10 @@ def _from_directory(directory: Path, cache: Path) -> StoredModel:
         return _open(target)
     with extra("torch", f"Preparing {directory} needs"):
         from service.model.prepare import prepare
-    return StoredModel(target, prepare(directory, target, id=name[:60]))
+    with _locked(target):
+        if (target / MANIFEST).is_file():
+            return _open(target)
+        return StoredModel(target, prepare(directory, target, id=name[:60]))
 
 
 def _content(directory: Path) -> str:
@@ -127,7 +167,14 @@ def _content(directory: Path) -> str:
 
 
 def _entry(cache: Path, name: str) -> Path:
-    return cache / "models" / _flat(name)
+    return _expanded(cache, "cache_dir") / "models" / _flat(name)
+
+
+def _expanded(path: Path, setting: str) -> Path:
+    try:
+        return expand(path)
+    except ValueError as error:
+        raise SettingsInvalid(f"{setting}: {error}") from None
 
 
 def _flat(name: str) -> str:

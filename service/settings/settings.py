@@ -253,7 +253,9 @@ class Settings:
         try:
             object.__setattr__(self, "cache_dir", expand(self.cache_dir))
         except ValueError as error:
-            raise ValueError(f"cache_dir: {error}") from None
+            # The default stays as it is, since the embedded model needs no cache; whatever needs it reports the error.
+            if self.cache_dir != SETTINGS["cache_dir"].default:
+                raise ValueError(f"cache_dir: {error}") from None
         if self.max_queue_seconds < self.longest_clip:  # such a clip would be refused for ever
             raise ValueError(
                 "max_queue_seconds must be at least max_utterance_duration or max_duration, whichever is smaller"

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import logging
 import shutil
 import socket
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from loadtests.common.hub_checkpoints import LABELS, make_weights, model_conf, write_hub_directory
-from service.errors import CheckpointInvalid, HubUnreachable, MissingExtra, ModelNotFound
+from service.errors import CheckpointInvalid, HubUnreachable, MissingExtra, ModelNotFound, SetupError
 from service.model import hub, store
 from service.model.config import ModelConfig
 from service.model.manifest import SCHEMA, WEIGHTS, FileEntry, Manifest
@@ -179,6 +183,55 @@ class TestPreparing:
         with pytest.raises(CheckpointInvalid):
             store.find("somebody/model", cache=tmp_path / "cache")
         assert (tmp_path / "cache" / "downloads" / "somebody--model" / "model.pt").is_file()
+
+    @pytest.mark.parametrize("source", ["hub", "directory"])
+    def test_two_servers_that_start_together_prepare_a_model_once(
+        self,
+        tmp_path: Path,
+        checkpoint: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        source: str,
+    ) -> None:
+        from service.model import prepare as module
+
+        calls: list[str] = []
+        waiting = threading.Event()
+
+        def fetch(model: str, directory: Path, *, hub: str | None) -> str:
+            calls.append(f"fetch {model} from {hub}")
+            shutil.copytree(checkpoint, directory)
+            return "modelscope:x"
+
+        def prepare(*args: Any, **options: Any) -> Manifest:
+            calls.append("prepare")
+            assert waiting.wait(10)  # until the other one waits
+            return original(*args, **options)
+
+        class Waiting(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                if "waiting for it" in record.getMessage():
+                    waiting.set()
+
+        original = module.prepare
+        monkeypatch.setattr(hub, "fetch", fetch)
+        monkeypatch.setattr(module, "prepare", prepare)
+        caplog.set_level(logging.INFO)
+        handler = Waiting()
+        store.logger.addHandler(handler)
+        model = "somebody/model" if source == "hub" else str(checkpoint)
+        with ThreadPoolExecutor(2) as pool:
+            both = [pool.submit(store.find, model, cache=tmp_path / "cache") for _ in range(2)]
+            first, second = [each.result(30) for each in both]
+        store.logger.removeHandler(handler)
+        assert first == second
+        assert calls.count("prepare") == 1
+        assert len(calls) == (2 if source == "hub" else 1)
+
+    def test_a_cache_that_cannot_be_written_is_an_error(self, tmp_path: Path, checkpoint: Path) -> None:
+        (tmp_path / "file").write_bytes(b"")
+        with pytest.raises(SetupError, match="cannot be written: Not a directory"):
+            store.find(str(checkpoint), cache=tmp_path / "file")
 
     def test_only_hub_ids_are_pulled(self, tmp_path: Path) -> None:
         with pytest.raises(ModelNotFound, match="not a hub's id"):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from service.settings.settings import expand
+
 logger = logging.getLogger(__name__)
 
 CompileChoice = Literal["auto", "on", "off"]
@@ -45,11 +47,10 @@ class CompileOptions:
             return
         try:
             # Cached programs are executed, so no other user may write there.
-            self.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            logger.warning(
-                "compiled programs cannot be kept in %s (%s); every start will compile them", self.cache, error.strerror
-            )
+            cache = expand(self.cache)
+            cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            logger.warning("compiled programs cannot be kept (%s); every start will compile them", error)
             return
         for variable, name in _CACHES.items():
-            os.environ.setdefault(variable, str(self.cache.resolve() / name))
+            os.environ.setdefault(variable, str(cache.resolve() / name))
