@@ -276,6 +276,13 @@ class DecoderUnavailable(Unavailable):
     title = "The decoder is not available"
 
 
+class StorageUnwritable(ServiceError):
+    """The directory for temporary files cannot be written, which waiting does not change."""
+
+    code = "storage_unwritable"
+    title = "Uploads cannot be stored"
+
+
 class WorkerDead(Unavailable):
     """The thread that holds the model has died; it is being restarted."""
 

@@ -33,6 +33,7 @@ REQUEST_ERRORS: tuple[type[ServiceError], ...] = (
     errors.ModelLoading,
     errors.Draining,
     errors.StorageFull,
+    errors.StorageUnwritable,
     errors.WorkerDead,
     errors.DeadlineExceeded,
     ServiceError,

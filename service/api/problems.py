@@ -51,6 +51,7 @@ STATUSES: Mapping[type[ServiceError], int] = {
     errors.TooManyStreams: 429,
     errors.HeadersTooLarge: 431,
     errors.Refused: 503,
+    errors.StorageUnwritable: 503,
     errors.DeadlineExceeded: 504,
     errors.ServiceError: 500,
 }

@@ -21,11 +21,14 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from service.api.request_context import request_context, services
+from service.api.temporary_files import check_temporary_files
 from service.errors import (
     FieldError,
     InvalidOptions,
     MalformedBody,
+    ServiceError,
     StorageFull,
+    StorageUnwritable,
     UnsupportedContentEncoding,
     UnsupportedMediaType,
 )
@@ -88,7 +91,7 @@ async def receive_form(request: Request, file_fields: Sequence[str], max_files: 
     Raises:
         InvalidRequest: if the body or the options are not valid.
         DeadlineExceeded, ClientDisconnect: if the body does not arrive.
-        StorageFull: if the files cannot be spooled.
+        StorageFull, StorageUnwritable: if the files cannot be spooled.
     """
     media_type, parameters = _content_type(request)
     if media_type != FORM:
@@ -122,7 +125,7 @@ async def receive_file(request: Request, file_fields: Sequence[str]) -> Received
     Raises:
         InvalidRequest: if the body or the options are not valid.
         DeadlineExceeded, ClientDisconnect: if the body does not arrive.
-        StorageFull: if the file cannot be spooled.
+        StorageFull, StorageUnwritable: if the file cannot be spooled.
     """
     media_type, parameters = _content_type(request)
     if media_type == FORM:
@@ -148,8 +151,9 @@ async def _receive(request: Request, deadline: float, reading: Coroutine[Any, An
         raise
     except OSError as error:  # from spooling, which alone uses the disk here
         logger.error("an upload cannot be spooled: %s", error)
-        parts.core.observer.request_refused(StorageFull.code)
-        raise StorageFull("There is no room for the upload now; try again later.", _RETRY_AFTER) from None
+        refusal = _storage_error()
+        parts.core.observer.request_refused(refusal.code)
+        raise refusal from None
     context.progress.received = True
     context.files = len(files)
     if parts.settings.log_file_names:
@@ -251,6 +255,15 @@ def _content_type(request: Request) -> tuple[str, Mapping[bytes, bytes]]:
         raise MalformedBody("The content type has too many parameters.")
     media_type, parameters = parse_options_header(value)
     return media_type.decode("latin-1"), parameters
+
+
+def _storage_error() -> ServiceError:
+    """Why an upload could not be spooled."""
+    try:
+        check_temporary_files()
+    except StorageUnwritable as error:
+        return error
+    return StorageFull("There is no room for the upload now; try again later.", _RETRY_AFTER)
 
 
 def _is_text_or_form(media_type: str) -> bool:

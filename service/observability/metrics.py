@@ -27,6 +27,7 @@ from service.errors import (
     QueueFull,
     RateLimited,
     StorageFull,
+    StorageUnwritable,
     TooManyStreams,
     WorkerDead,
 )
@@ -176,6 +177,7 @@ class Metrics:
             ModelLoading,
             Draining,
             StorageFull,
+            StorageUnwritable,
             WorkerDead,
             KeyMissing,
             KeyInvalid,

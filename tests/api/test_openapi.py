@@ -76,6 +76,7 @@ def test_every_error_is_a_problem_with_examples(document: dict[str, Any]) -> Non
         "503 model_loading",
         "503 draining",
         "503 storage_full",
+        "503 storage_unwritable",
         "503 worker_dead",
         "504 deadline_exceeded",
     }

@@ -11,7 +11,8 @@ from starlette.responses import Response
 from service.api.problems import documented
 from service.api.request_context import services
 from service.api.schemas import Status
-from service.errors import Draining, ModelLoading, ServiceError, WorkerDead
+from service.api.temporary_files import check_temporary_files
+from service.errors import Draining, ModelLoading, ServiceError, StorageUnwritable, WorkerDead
 
 router = APIRouter()
 metrics_router = APIRouter()
@@ -34,10 +35,13 @@ async def livez(request: Request) -> Status:
     "/readyz",
     tags=["operation"],
     summary="May requests be sent here?",
-    responses=documented(ModelLoading, Draining, WorkerDead),
+    responses=documented(ModelLoading, Draining, WorkerDead, StorageUnwritable),
 )
 async def readyz(request: Request) -> Status:
-    """200 when the model is loaded and warm and the service is not shutting down; a full queue does not change it."""
+    """200 when requests can be answered: the model is loaded and warm, and temporary files can be written.
+
+    503 also while the service is shutting down; a full queue does not change it.
+    """
     health = services(request).core.recognizer.health()
     if health.state == "loading":
         raise ModelLoading("The model is loading.")
@@ -45,6 +49,7 @@ async def readyz(request: Request) -> Status:
         raise Draining("The service is shutting down.")
     if not (health.state == "ready" and health.worker_alive):
         raise WorkerDead("The inference worker is down.")
+    await asyncio.to_thread(check_temporary_files)
     return {"status": "ready"}
 
 

@@ -20,14 +20,17 @@ from uvicorn.config import STARTUP_FAILURE
 
 from service.api.server.http_protocol import limited_protocol
 from service.api.server.websocket_protocol import WEBSOCKETS
-from service.errors import Draining, ServiceError, SetupError
+from service.api.temporary_files import check_temporary_files
+from service.errors import Draining, ServiceError, SetupError, StorageUnwritable
 from service.inference.engine import Engine
 from service.preprocess.ffmpeg import sandbox
 from service.settings.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""SIGHUP comes when the terminal is closed; there is nothing to read again."""
+
 _CONNECTIONS_GRACE = 10
 """Seconds for sending the last responses after the engine has drained."""
 
@@ -82,7 +85,7 @@ class Server(uvicorn.Server):
         if self.started and not self.should_exit and self._draining is None:
             logger.info("draining")
             self._draining = asyncio.get_running_loop().create_task(self._drain_then_exit())
-        else:
+        elif sig != signal.SIGHUP or self._draining is None:  # a terminal that is closed sends it twice
             self.should_exit = True
             self.force_exit = True
 
@@ -93,12 +96,13 @@ class Server(uvicorn.Server):
         uvicorn would also raise the signal again after its shutdown; here an orderly stop exits with status 0.
         """
         loop = asyncio.get_running_loop()
-        for sig in _STOP_SIGNALS:
+        handled = [sig for sig in _STOP_SIGNALS if signal.getsignal(sig) is not signal.SIG_IGN]  # nohup ignores SIGHUP
+        for sig in handled:
             loop.add_signal_handler(sig, self.handle_exit, sig, None)
         try:
             yield
         finally:
-            for sig in _STOP_SIGNALS:
+            for sig in handled:
                 loop.remove_signal_handler(sig)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -114,6 +118,7 @@ class Server(uvicorn.Server):
                 await self.lifespan.shutdown()
             sys.exit(STARTUP_FAILURE)
         if self.started:
+            _warn_if_unwritable()
             # Not awaited: only uploads that need FFmpeg use it, and they start it themselves if it is not running.
             asyncio.get_running_loop().run_in_executor(None, _start_decoder)
             self._engine_watch = asyncio.get_running_loop().create_task(self._follow_engine())
@@ -189,6 +194,14 @@ def _start_decoder() -> None:
     # The error is logged where it is raised, and uploads that need the decoder fail with it.
     with contextlib.suppress(ServiceError):
         sandbox.warm_up()
+
+
+def _warn_if_unwritable() -> None:
+    """Tell an operator at start that uploads above the size that fits into memory cannot be taken."""
+    try:
+        check_temporary_files()
+    except StorageUnwritable as error:
+        logger.error("temporary files cannot be written: %s; /readyz answers 503 until they can", error.__cause__)
 
 
 def _warn_if_open(settings: Settings) -> None:

@@ -235,6 +235,7 @@ export default {
   'problem.queue_full': '服务现在太忙。',
   'problem.storage_full': '服务现在没有空间存放上传的文件。',
   'problem.decoder_unavailable': '解码程序在处理文件时被终止，请重试。',
+  'problem.storage_unwritable': '服务无法存放上传的文件，需要管理员处理。',
   'problem.rate_limited': '短时间内请求太多。',
   'problem.model_loading': '模型还在加载。',
   'problem.draining': '服务正在关闭。',

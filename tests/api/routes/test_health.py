@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
@@ -8,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.api import temporary_files
 from service.inference.recognizer import State
 from tests.api.answers import problem
 from tests.api.double import RecognizerDouble
@@ -40,6 +45,28 @@ async def test_probes(
     else:
         problem(response, 503, ready)
         assert response.headers["retry-after"] == "1"
+
+
+async def test_without_a_directory_for_temporary_files_the_service_is_not_ready(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    response = await client.get("/readyz")
+    problem(response, 503, "storage_unwritable")
+    assert "retry-after" not in response.headers
+    (tmp_path / "gone").mkdir()
+    assert (await client.get("/readyz")).status_code == 200
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE])
+async def test_a_full_disk_is_ready(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def full() -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(temporary_files, "TemporaryFile", full)
+    assert (await client.get("/readyz")).status_code == 200
 
 
 async def test_a_full_queue_is_ready(client: httpx.AsyncClient, recognizer: RecognizerDouble) -> None:

@@ -262,6 +262,45 @@ def test_a_second_signal_does_not_wait_for_decoders_that_have_stopped() -> None:
         process.wait(5)  # before they are noticed otherwise
 
 
+def test_sighup_drains_as_sigterm_does() -> None:
+    """The second one comes from the shell, when a terminal is closed."""
+    head = "POST /recognize HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: slow\r\nContent-Type: audio/wav\r\n"
+    body = EXAMPLE.read_bytes()
+    with serving("--body-idle-timeout", "60") as (process, url), httpx.Client(base_url=url) as watch:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as slow:
+            slow.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:100])
+            while state(watch, "slow") != "receiving":
+                time.sleep(0.01)
+            process.send_signal(signal.SIGHUP)
+            while watch.get("/readyz").status_code != 503:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGHUP)
+            slow.sendall(body[100:])
+            assert slow.recv(15) == b"HTTP/1.1 200 OK"
+        assert process.wait(20) == 0
+
+
+def test_nohup_keeps_the_service_running() -> None:
+    with serving(command=["nohup", *COMMAND]) as (process, url):
+        process.send_signal(signal.SIGHUP)
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+def test_a_directory_for_temporary_files_that_cannot_be_written_is_told_at_start(tmp_path: Path) -> None:
+    program = (
+        "import sys, tempfile; tempfile.tempdir = sys.argv.pop(1);"
+        "from service.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "absent"), *COMMAND[3:]]
+    log = tmp_path / "log"
+    with log.open("w") as stderr, serving(command=command, stderr=stderr) as (_, url):
+        assert "absent" in re.search(r"temporary files cannot be written: .*", log.read_text())[0]  # type: ignore[index]
+        assert httpx.get(f"{url}/readyz").json()["code"] == "storage_unwritable"
+
+
 def test_a_port_in_use_is_an_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
