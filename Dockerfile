@@ -16,7 +16,7 @@ COPY client/pyproject.toml client/
 
 FROM base AS wheel
 RUN pip install --constraint constraints.txt hatchling
-COPY README.md LICENSE ./
+COPY README.md LICENSE NOTICE ./
 COPY client client
 COPY service service
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist ./client .
@@ -25,6 +25,7 @@ FROM base AS runtime
 # A fixed user ID: Kubernetes checks runAsNonRoot only against numbers.
 RUN useradd --system --uid 10001 --no-create-home service && install --directory --owner service /cache
 RUN python requirements.py > core.txt && pip install --constraint constraints.txt --requirement core.txt
+COPY LICENSE NOTICE ./
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 SER_HOST=0.0.0.0 SER_CACHE_DIR=/cache
 # /cache holds prepared models, so that a restart downloads nothing; /tmp holds uploads above 1 MiB.
 VOLUME ["/cache", "/tmp"]
