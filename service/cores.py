@@ -17,7 +17,7 @@ def usable_cores() -> int:
     `docker run --cpus` and the CPU limits of Kubernetes are quotas. Threads beyond a quota use it up early in each
     period, and then none of them runs until the next one.
     """
-    return max(1, min(len(os.sched_getaffinity(0)), math.ceil(min(_quotas(), default=math.inf))))
+    return max(1, math.ceil(min([len(os.sched_getaffinity(0)), *_quotas()])))
 
 
 def _quotas() -> Iterator[float]:
@@ -34,7 +34,7 @@ def _quotas() -> Iterator[float]:
 
 
 def _with_parents(root: Path, group: str) -> Iterator[Path]:
-    """The directories of a group and of those above it. In a container some are missing, and its own may be the root."""
+    """The directories of a group and of those above it; in a container only the root may exist, which is its own."""
     below = PurePosixPath(group.lstrip("/"))
     for path in (below, *below.parents):
         yield root / path

@@ -68,9 +68,7 @@ def test_without_control_groups_the_cpu_set_decides(cgroups: Path) -> None:
     assert cores.usable_cores() == 8
 
 
-def test_the_model_runs_on_as_many_threads(
-    cgroups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_model_runs_on_as_many_threads(cgroups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(cgroups / "membership", "0::/\n")
     write(cgroups / "cgroups/cpu.max", "300000 100000\n")
     stored = find("tiny", cache=tmp_path)

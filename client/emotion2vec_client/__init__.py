@@ -5,7 +5,8 @@
 
 The package imports httpx, orjson, tenacity, typing-extensions and websockets, and nothing of the server. Modules:
 `api_request` builds requests, `uploads` reads the files to send, `retries` decides when a request is sent again,
-`response_parser` reads responses, `proxies` chooses the proxy and `live_stream` sends live audio. `sync_client` is generated from `async_client`.
+`response_parser` reads responses, `proxies` chooses the proxy and `live_stream` sends live audio. `sync_client` is
+generated from `async_client`.
 """
 
 from emotion2vec_client.async_client import AsyncClient

@@ -25,7 +25,11 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "stream", help="send a file or the microphone to a service as live audio", allow_abbrev=False
     )
-    parser.add_argument("source", metavar="FILE|mic", help="a file, `-` for one on standard input, or `mic` for the microphone (extra [mic])")
+    parser.add_argument(
+        "source",
+        metavar="FILE|mic",
+        help="a file, `-` for one on standard input, or `mic` for the microphone (extra [mic])",
+    )
     parser.add_argument(
         "--url",
         default=_URL,

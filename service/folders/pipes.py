@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -27,7 +26,7 @@ def open_seekable(path: Path) -> BinaryIO:
         SetupError: if it does not end in time.
     """
     # By number, because opening the path again fails for sockets and for pipes of other users.
-    file = open(0, "rb", closefd=False) if path == STANDARD_INPUT else path.open("rb")  # noqa: PTH123, SIM115
+    file = open(0, "rb", closefd=False) if path == STANDARD_INPUT else path.open("rb")  # noqa: SIM115
     if file.seekable():
         return file
     with file, ExitStack() as stack:

@@ -81,7 +81,9 @@ def _fill(journal: Journal, listing: Listing, source: Source, threads: int, retr
     already_done = len(listing.files) - len(pending)
     with (
         tqdm(total=len(listing.files), initial=already_done, unit="file", disable=None, dynamic_ncols=True) as bar,
-        closing(map_in_threads(lambda file: source.recognize(file.readable_path), pending, threads, in_order=False)) as done,
+        closing(
+            map_in_threads(lambda file: source.recognize(file.readable_path), pending, threads, in_order=False)
+        ) as done,
     ):
         for file, outcome in done:
             journal.add(file, outcome)

@@ -111,7 +111,6 @@ class ServerSource:
             return problem(error.code, title, error.detail, request_id=error.request_id)
         raise SetupError(f"The server cannot continue the run: {error}") from error
 
-
     def _check_server(self) -> None:
         """Send a file that is known to be good.
 

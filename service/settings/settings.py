@@ -131,7 +131,9 @@ class Settings:
     dtype: Literal["auto", "fp32", "fp16", "bf16", "int8"] = setting(
         "auto", "Precision of the model; `auto` is fp32 on the CPU and half precision on CUDA. int8 needs the CPU."
     )
-    threads: int = setting(0, "CPU threads of the model; 0 uses every core that the process may use, within its CPU quota.", ge=0, le=1024)
+    threads: int = setting(
+        0, "CPU threads of the model; 0 uses every core that the process may use, within its CPU quota.", ge=0, le=1024
+    )
     compile: Literal["auto", "on", "off"] = setting(
         "auto",
         "Compile the model before it is ready, with CUDA graphs on a GPU: `auto` on CUDA only. Needs torch "

@@ -15,16 +15,21 @@ from tests.client.scripted_server import refusal, scripted
 from tests.folders.served import ANSWER, MODELS
 
 HAPPY = EXAMPLES / "happy.wav"
-LATIN = {"PYTHONIOENCODING": "iso-8859-1", "PYTHONUTF8": "0"}
+LATIN = "iso-8859-1"
 
 
 def run(
-    *arguments: str | bytes, status: int = 0, stdin: bytes | None = None, **variables: str
+    *arguments: str | bytes, status: int = 0, stdin: bytes | None = None, encoding: str = "utf-8"
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command; standard input is a pipe with these bytes."""
     command = [sys.executable, "-m", "service.cli", *arguments]
     done = subprocess.run(
-        command, input=stdin, capture_output=True, timeout=60, check=False, env={**os.environ, **variables}
+        command,
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
     )
     assert done.returncode == status, done.stderr.decode()
     return done
@@ -90,7 +95,7 @@ def test_a_folder_whose_name_is_not_utf8(tmp_path: Path, latin_name: bytes) -> N
 
 @pytest.mark.parametrize("options", [[], ["--option", "granularity=segment"]])
 def test_a_terminal_that_is_not_utf8(options: list[str]) -> None:
-    printed = run("recognize", str(HAPPY), "--device", "cpu", *options, **LATIN).stdout.decode("iso-8859-1")
+    printed = run("recognize", str(HAPPY), "--device", "cpu", *options, encoding=LATIN).stdout.decode("iso-8859-1")
     assert "█" not in printed
     assert ("#####" in printed) == (not options)
     assert "\\u" not in printed
@@ -98,13 +103,13 @@ def test_a_terminal_that_is_not_utf8(options: list[str]) -> None:
 
 def test_json_is_utf8_on_every_terminal() -> None:
     options = ["--option", "label_language=zh", "--json", "--device", "cpu"]
-    assert json.loads(run("recognize", str(HAPPY), *options, **LATIN).stdout.decode())["label"] == "开心"
+    assert json.loads(run("recognize", str(HAPPY), *options, encoding=LATIN).stdout.decode())["label"] == "开心"
 
 
 def test_labels_that_a_terminal_does_not_have_are_escaped() -> None:
-    printed = run("recognize", str(HAPPY), "--option", "label_language=zh", "--device", "cpu", **LATIN).stdout
+    printed = run("recognize", str(HAPPY), "--option", "label_language=zh", "--device", "cpu", encoding=LATIN).stdout
     assert b"\\u5f00\\u5fc3" in printed
 
 
 def test_help_on_a_terminal_that_is_not_utf8() -> None:
-    assert b"usage" in run("stream", "--help", PYTHONIOENCODING="ascii").stdout
+    assert b"usage" in run("stream", "--help", encoding="ascii").stdout

@@ -59,9 +59,7 @@ async def test_without_a_directory_for_temporary_files_the_service_is_not_ready(
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE])
-async def test_a_full_disk_is_ready(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, error: int
-) -> None:
+async def test_a_full_disk_is_ready(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
     def full() -> None:
         raise OSError(error, os.strerror(error))
 
