@@ -56,6 +56,7 @@ STATUSES = {
     errors.Draining: 503,
     errors.StorageFull: 503,
     errors.DecoderUnavailable: 503,
+    errors.StorageUnwritable: 503,
     errors.WorkerDead: 503,
     errors.DeadlineExceeded: 504,
     errors.InferenceFailed: 500,
