@@ -234,6 +234,13 @@ class RateLimited(Refused):
     title = "Too many requests from this caller"
 
 
+class CallerLimit(Refused):
+    """This caller has as many requests or streams at a time as it may; others are not concerned."""
+
+    code = "caller_limit"
+    title = "Too many requests of this caller at a time"
+
+
 class TooManyStreams(Refused):
     """The limit of open streams is reached."""
 

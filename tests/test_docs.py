@@ -44,7 +44,7 @@ def test_tests_and_limits_named_in_the_security_page_exist() -> None:
         if not re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
     ]
     assert missing == []
-    limits = {name for name in SETTINGS if name.startswith(("max_", "rate_", "api_", "public_"))}
+    limits = {name for name in SETTINGS if name.startswith(("max_", "min_", "rate_", "caller_", "api_", "public_"))}
     limits |= {
         "timeout",
         "segment_timeout",

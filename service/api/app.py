@@ -122,7 +122,12 @@ def create_app(
                 threads.shutdown(wait=False, cancel_futures=True)
 
     middleware = [
-        Middleware(BodyTimeoutMiddleware, total=settings.body_timeout, idle=settings.body_idle_timeout),
+        Middleware(
+            BodyTimeoutMiddleware,
+            total=settings.body_timeout,
+            idle=settings.body_idle_timeout,
+            rate=settings.min_body_rate,
+        ),
         Middleware(RequestMiddleware, root_path=settings.root_path, metrics=metrics, log=settings.access_log),
         *cross_origin(settings),
         Middleware(SecurityHeadersMiddleware),

@@ -30,6 +30,7 @@ REQUEST_ERRORS: tuple[type[ServiceError], ...] = (
     errors.UnsupportedContentEncoding,
     errors.InvalidOptions,
     errors.QueueFull,
+    errors.CallerLimit,
     errors.ModelLoading,
     errors.Draining,
     errors.StorageFull,

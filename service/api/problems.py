@@ -47,6 +47,7 @@ STATUSES: Mapping[type[ServiceError], int] = {
     errors.UnsupportedContentEncoding: 415,
     errors.InvalidRequest: 422,
     errors.QueueFull: 429,
+    errors.CallerLimit: 429,
     errors.RateLimited: 429,
     errors.TooManyStreams: 429,
     errors.HeadersTooLarge: 431,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Annotated, cast
 
+from fastapi import Depends
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
@@ -90,6 +91,15 @@ def show_progress(parts: Services, context: RequestContext) -> Iterator[None]:
     finally:
         if parts.requests.get(request) is context.progress:
             del parts.requests[request]
+
+
+async def _until_sent() -> AsyncIterator[ExitStack]:
+    with ExitStack() as resources:
+        yield resources
+
+
+UntilSent = Annotated[ExitStack, Depends(_until_sent)]
+"""The parameter of a route for what is released only after the response was sent, or the route has failed."""
 
 
 def request_context(scope: Scope) -> RequestContext:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections import deque
+from collections.abc import Coroutine, Iterable, Mapping
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from service.recognition.concurrency import in_pool
 from service.recognition.json_encoding import encode
@@ -40,13 +41,28 @@ async def answer_response(
         headers["X-Cache"] = "hit" if cached else "miss"
     if len(pieces) == 1:
         return Response(pieces[0], headers=headers, media_type=JSON)
-    headers["Content-Length"] = str(sum(map(len, pieces)))
-    return StreamingResponse(_asynchronously(pieces), headers=headers, media_type=JSON)
+    return _LargeResponse(pieces, headers)
 
 
-async def _asynchronously(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
+class _LargeResponse(Response):
+    """A response in pieces, each of which is released when the next one is sent.
+
+    Starlette's `StreamingResponse` ends some time after its last piece was sent, so that the client might send its next
+    request before this one has given back its permit.
+    """
+
+    media_type = JSON
+
+    def __init__(self, pieces: Iterable[bytes], headers: Mapping[str, str]) -> None:
+        self._pieces = deque(pieces)
+        super().__init__(headers={**headers, "Content-Length": str(sum(map(len, self._pieces)))})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        while self._pieces:
+            piece = self._pieces.popleft()
+            await send({"type": "http.response.body", "body": piece, "more_body": bool(self._pieces)})
 
 
 async def while_connected(receive: Receive, job: Coroutine[Any, Any, T]) -> T:

@@ -27,13 +27,13 @@ from service.recognition.result_types import Segment
 _QUALITY = re.compile(r"(0(\.[0-9]{0,3})?|1(\.0{0,3})?)")
 
 
-async def answer_segments(request: Request, received: ReceivedRequest, resources: ExitStack) -> Response:
+async def answer_segments(request: Request, received: ReceivedRequest, until_sent: ExitStack) -> Response:
     """Recognise the segments of a file.
 
     Args:
         request: its `Accept` header chooses between a document and lines.
         received: the file and its options.
-        resources: released at the end of the request; a response of lines takes them over.
+        until_sent: released after the response was sent.
 
     Raises:
         ServiceError: if the beginning of the file shows that it cannot be recognised; for a document, any error.
@@ -45,10 +45,10 @@ async def answer_segments(request: Request, received: ReceivedRequest, resources
     except BaseException:
         file.close()
         raise
-    resources.callback(long_file.close)
+    until_sent.callback(long_file.close)
     await long_file.open()
     if wants_lines(request.headers.getlist("accept")):
-        return SegmentStream(long_file, context, resources.pop_all())
+        return SegmentStream(long_file, context)
     segments = SegmentLists()
 
     async def collect(segment: Segment) -> None:
@@ -68,32 +68,29 @@ class SegmentStream(StreamingResponse):
     Args:
         long_file: an opened recording.
         context: of the request.
-        resources: released when the response has ended.
     """
 
     media_type = NDJSON
 
-    def __init__(self, long_file: LongFileRecognition, context: RequestContext, resources: ExitStack) -> None:
+    def __init__(self, long_file: LongFileRecognition, context: RequestContext) -> None:
         # Without this header, nginx would buffer the response.
         super().__init__((), headers={"X-Accel-Buffering": "no"})
         self._long_file = long_file
         self._context = context
-        self._resources = resources
         self._open = False  # begun and not ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Recognise the recording and send the lines."""
-        with self._resources:
-            try:
-                await while_connected(receive, self._lines(send))
-            except ClientDisconnect:
-                self._context.outcome = CLIENT_GONE
-                raise
-            except asyncio.CancelledError:
-                # The server cancels the remaining requests at the end of its grace period.
-                if self._open:
-                    await self._send_line(send, self._problem(Draining("The service is shutting down.")), last=True)
-                raise
+        try:
+            await while_connected(receive, self._lines(send))
+        except ClientDisconnect:
+            self._context.outcome = CLIENT_GONE
+            raise
+        except asyncio.CancelledError:
+            # The server cancels the remaining requests at the end of its grace period.
+            if self._open:
+                await self._send_line(send, self._problem(Draining("The service is shutting down.")), last=True)
+            raise
 
     async def _lines(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -87,6 +87,7 @@ def engine_limits(settings: Settings) -> EngineLimits:
         max_requests=settings.max_in_flight,
         max_recordings=settings.segment_permits,
         max_streams=settings.max_streams,
+        caller_share=settings.caller_share,
         max_queue_clips=settings.max_queue_requests,
         max_queue_seconds=settings.max_queue_seconds,
         stuck_after=settings.stuck_after,

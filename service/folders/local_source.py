@@ -43,6 +43,7 @@ _LIMITS = EngineLimits(
     max_requests=_THREADS,
     max_recordings=_THREADS,
     max_streams=0,
+    caller_share=1.0,
     max_queue_clips=5 * _THREADS,  # each file has up to four clips in the queue, and the check of the model one
     max_queue_seconds=inf,
     stuck_after=inf,

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from service.errors import (
+    CallerLimit,
     DeadlineExceeded,
     Draining,
     InferenceFailed,
@@ -29,6 +30,7 @@ from service.errors import (
 )
 from service.inference.backend import Backend
 from service.inference.engine_limits import EngineLimits
+from service.inference.permits import Permits
 from service.inference.recognizer import Ahead, Health
 from service.inference.request_queue import ClipAnswer, Entry, RequestQueue, Throughput
 from service.inference.supervisor import Supervisor
@@ -80,9 +82,9 @@ class Engine:
         self._throughput = Throughput()
         self._model: ModelInfo | None = None
         self._open: set[Entry] = set()  # accepted and not answered
-        self._requests = 0
-        self._recordings = 0
-        self._streams = 0
+        self._requests = Permits(limits.max_requests, limits.caller_share)
+        self._recordings = Permits(limits.max_recordings, limits.caller_share)
+        self._streams = Permits(limits.max_streams, limits.caller_share)
         self._started = False
         self._draining: asyncio.Task[None] | None = None
         self._closed = False
@@ -109,58 +111,50 @@ class Engine:
             max_queued_clips=self._limits.max_queue_clips,
             queued_seconds=self._queue.seconds,
             max_queued_seconds=self._limits.max_queue_seconds,
-            requests=self._requests,
-            max_requests=self._limits.max_requests,
-            recordings=self._recordings,
-            max_recordings=self._limits.max_recordings,
-            streams=self._streams,
-            max_streams=self._limits.max_streams,
+            requests=self._requests.taken,
+            max_requests=self._requests.limit,
+            recordings=self._recordings.taken,
+            max_recordings=self._recordings.limit,
+            streams=self._streams.taken,
+            max_streams=self._streams.limit,
             worker_up=self._worker.phase == "ready" and self._worker.alive,
             memory=self._worker.memory,
         )
 
     @contextmanager
-    def admit_request(self) -> Iterator[None]:
+    def admit_request(self, caller: str) -> Iterator[None]:
         """As `Recognizer.admit_request`; a request that has a permit when draining begins may still queue clips."""
         self._require_open()
-        if self._requests >= self._limits.max_requests or self._queue.full:
+        if self._requests.all_taken or self._queue.full:
             raise self._refused(self._queue_full())
-        self._requests += 1
-        try:
+        self._require_share(self._requests, caller, "requests", self._throughput.retry_after(self._queue.seconds))
+        with self._hold(self._requests, caller):
             yield
-        finally:
-            self._requests -= 1
-            self._check_settled()
 
     @contextmanager
-    def admit_recording(self) -> Iterator[None]:
+    def admit_recording(self, caller: str) -> Iterator[None]:
         """As `Recognizer.admit_recording`."""
-        limit = self._limits.max_recordings
-        if self._recordings >= limit:
+        if self._recordings.all_taken:
+            limit = self._recordings.limit
             detail = f"{limit} requests with granularity=segment are being worked on, as many as the service takes."
             raise self._refused(QueueFull(detail, _LONG_RETRY))
-        self._recordings += 1
-        try:
+        self._require_share(self._recordings, caller, "requests with granularity=segment", _LONG_RETRY)
+        with self._recordings.hold(caller):
             yield
-        finally:
-            self._recordings -= 1
 
     @contextmanager
-    def admit_stream(self) -> Iterator[asyncio.Event]:
+    def admit_stream(self, caller: str) -> Iterator[asyncio.Event]:
         """As `Recognizer.admit_stream`."""
         self._require_open()
-        if self._streams >= self._limits.max_streams:
+        if self._streams.all_taken:
             raise self._refused(TooManyStreams("As many streams as the service takes are open.", _LONG_RETRY))
-        self._streams += 1
-        try:
+        self._require_share(self._streams, caller, "streams", _LONG_RETRY)
+        with self._hold(self._streams, caller):
             yield self._ending
-        finally:
-            self._streams -= 1
-            self._check_settled()
 
     async def recognize(self, clip: Clip, *, deadline: float) -> ClipAnswer:
         """As `Recognizer.recognize`; `deadline` must be finite."""
-        if self._closed or (self._draining is not None and not (self._requests or self._streams)):
+        if self._closed or (self._draining is not None and not (self._requests.taken or self._streams.taken)):
             raise self._refused(_shutting_down())
         self._require_worker()
         loop = asyncio.get_running_loop()
@@ -296,13 +290,27 @@ class Engine:
             entry.fail(error())  # one each, since raising an exception adds to its traceback
 
     def _check_settled(self) -> None:
-        answerable = self._worker.phase == "ready" and (self._requests or self._streams or self._open)
+        answerable = self._worker.phase == "ready" and (self._requests.taken or self._streams.taken or self._open)
         if self._draining is not None and not answerable:
             self._settled.set()
 
     def _time_limit(self, seconds: float) -> float:
         """Seconds that a run with `seconds` of audio may take before the worker counts as stuck."""
         return max(self._limits.stuck_after, _PATIENCE * (self.expected(seconds) or 0.0))
+
+    @contextmanager
+    def _hold(self, permits: Permits, caller: str) -> Iterator[None]:
+        """Hold one of the permits for which draining waits."""
+        try:
+            with permits.hold(caller):
+                yield
+        finally:
+            self._check_settled()
+
+    def _require_share(self, permits: Permits, caller: str, what: str, retry_after: float) -> None:
+        if permits.share_taken(caller):
+            detail = f"This caller has as many {what} at a time as leave enough for others; try again later."
+            raise self._refused(CallerLimit(detail, retry_after))
 
     def _require_open(self) -> None:
         if self._draining is not None:

@@ -50,30 +50,36 @@ class Recognizer(Protocol):
     def health(self) -> Health:
         """The present state; does not block."""
 
-    def admit_request(self) -> AbstractContextManager[None]:
+    def admit_request(self, caller: str) -> AbstractContextManager[None]:
         """Take a permit for one request, before its body is read; it is given back on exit.
+
+        Args:
+            caller: a name for who asks.
 
         Raises:
             QueueFull: if all permits are taken or the queue is full.
+            CallerLimit: if the caller holds as many as it may.
             ModelLoading, Draining, WorkerDead: if no request is accepted now.
         """
 
-    def admit_recording(self) -> AbstractContextManager[None]:
+    def admit_recording(self, caller: str) -> AbstractContextManager[None]:
         """Take a second permit, beside that of the request, for a request that takes as long as its recording.
 
         It leaves permits and memory for short requests.
 
         Raises:
             QueueFull: if all permits of this kind are taken.
+            CallerLimit: as above.
         """
 
-    def admit_stream(self) -> AbstractContextManager[asyncio.Event]:
+    def admit_stream(self, caller: str) -> AbstractContextManager[asyncio.Event]:
         """Take a permit for one stream, instead of that for a request; it is given back on exit.
 
         The event is set when draining begins. The stream must then end; until it has, its clips are still answered.
 
         Raises:
             TooManyStreams: if all permits of streams are taken.
+            CallerLimit: as above.
             ModelLoading, Draining, WorkerDead: if no stream is accepted now.
         """
 

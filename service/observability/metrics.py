@@ -18,6 +18,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from service.errors import (
+    CallerLimit,
     Draining,
     HostForbidden,
     KeyInvalid,
@@ -174,6 +175,7 @@ class Metrics:
         # The series must exist before their first event; otherwise rates and alerts would miss that event.
         for refusal in (
             QueueFull,
+            CallerLimit,
             ModelLoading,
             Draining,
             StorageFull,

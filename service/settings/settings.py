@@ -181,6 +181,13 @@ class Settings:
     )
     body_timeout: float = seconds(120.0, "Seconds in which a whole request body must arrive.")
     body_idle_timeout: float = seconds(5.0, "Seconds that an upload may pause.")
+    min_body_rate: int = setting(
+        500,
+        "Bytes per second at which a request body must arrive on average, after `body_idle_timeout`; a slower one "
+        "is answered with 408. 0 means no limit.",
+        ge=0,
+        le=1_000_000,
+    )
     header_timeout: float = seconds(10.0, "Seconds in which the headers of a request must arrive.")
     keep_alive_timeout: int = setting(
         75,
@@ -198,11 +205,20 @@ class Settings:
     max_headers: int = setting(100, "Most headers of one request; more are answered with 431.", ge=10, le=10_000)
 
     # How many requests are accepted at the same time.
-    max_in_flight: int = count(64, "Requests processed at the same time; one more is answered with 429.")
+    max_in_flight: int = count(128, "Requests processed at the same time; one more is answered with 429.")
     max_segment_requests: int = count(
         8,
         "How many of them may have granularity segment, which takes long; one more is answered with 429. "
         "One of `max_in_flight` always stays free for other requests, unless that is 1.",
+    )
+    caller_share: float = setting(
+        0.5,
+        "Share of `max_in_flight`, `max_segment_requests` and `max_streams` that one key, or one address if there "
+        "are no keys, may hold; more is answered with 429. It is less if other callers hold many, so that some stay "
+        "free. 1 means no limit: set it, or `trusted_proxies`, behind a proxy if there are no keys.",
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
     )
     max_queue_requests: int = count(256, "Clips that may wait for the model; one more is answered with 429.")
     max_queue_seconds: float = setting(
@@ -215,9 +231,17 @@ class Settings:
     decode_threads: int = setting(2, "Threads that decode uploads and build large answers.", ge=1, le=256)
 
     # Streams of live audio.
-    max_streams: int = count(64, "Streams of live audio open at the same time; one more is answered with 429.")
+    max_streams: int = count(128, "Streams of live audio open at the same time; one more is answered with 429.")
     stream_idle_timeout: float = seconds(
         30.0, "Seconds after which a stream is closed if its client sends no audio, or does not read what it is sent."
+    )
+    min_stream_speed: float = setting(
+        0.05,
+        "Seconds of audio that a stream must bring per second on average, after `stream_idle_timeout`; a slower one "
+        "is closed. 0 means no limit.",
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
     )
     max_stream_duration: float = seconds(
         14_400.0, "Seconds that a stream may last, and seconds of audio that it may carry."

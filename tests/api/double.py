@@ -60,7 +60,7 @@ class RecognizerDouble:
         return Health(self.state, self.worker_alive)
 
     @contextmanager
-    def admit_request(self) -> Iterator[None]:
+    def admit_request(self, caller: str) -> Iterator[None]:
         if self.refusals:
             raise self.refusals.pop(0)
         self.permits += 1
@@ -71,7 +71,7 @@ class RecognizerDouble:
             self.permits -= 1
 
     @contextmanager
-    def admit_recording(self) -> Iterator[None]:
+    def admit_recording(self, caller: str) -> Iterator[None]:
         self.recordings += 1
         try:
             yield
@@ -79,7 +79,7 @@ class RecognizerDouble:
             self.recordings -= 1
 
     @contextmanager
-    def admit_stream(self) -> Iterator[asyncio.Event]:
+    def admit_stream(self, caller: str) -> Iterator[asyncio.Event]:
         if self.refusals:
             raise self.refusals.pop(0)
         self.streams += 1

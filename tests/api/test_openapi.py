@@ -72,6 +72,7 @@ def test_every_error_is_a_problem_with_examples(document: dict[str, Any]) -> Non
         "415 unsupported_content_encoding",
         "422 invalid_options",
         "429 queue_full",
+        "429 caller_limit",
         "500 internal_error",
         "503 model_loading",
         "503 draining",

@@ -47,6 +47,7 @@ STATUSES = {
     errors.AudioTruncated: 422,
     errors.AudioNotFinite: 422,
     errors.QueueFull: 429,
+    errors.CallerLimit: 429,
     errors.RateLimited: 429,
     errors.TooManyStreams: 429,
     errors.HeadersTooLarge: 431,

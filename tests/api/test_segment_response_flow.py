@@ -274,7 +274,7 @@ async def engine_behind(control: FakeControl, **settings: Any) -> AsyncIterator[
 @pytest.mark.parametrize("in_form", [False, True])
 async def test_too_many_segment_requests(control: FakeControl, in_form: bool) -> None:
     control.run_gate.clear()
-    async with engine_behind(control, max_segment_requests=2) as (engine, client):
+    async with engine_behind(control, max_segment_requests=2, caller_share=1) as (engine, client):
         under_way = [asyncio.create_task(ask(client, CALL)) for _ in range(2)]
         await until(lambda: engine.state().queued_clips == 2 * 2 - 1)
         assert (engine.state().recordings, engine.state().max_recordings) == (2, 2)

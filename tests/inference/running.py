@@ -25,6 +25,7 @@ LIMITS = EngineLimits(
     max_requests=64,
     max_recordings=64,
     max_streams=64,
+    caller_share=1.0,
     max_queue_clips=256,
     max_queue_seconds=1800.0,
     stuck_after=60.0,

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import math
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
 
 from service.errors import (
+    CallerLimit,
     CheckpointInvalid,
     DeadlineExceeded,
     InferenceFailed,
@@ -112,7 +114,7 @@ class TestLoading:
         assert engine.health().state == "loading"
         assert engine.health().worker_alive
         assert (engine.model, control.warm_ups) == (None, 0)
-        with pytest.raises(ModelLoading), engine.admit_request():
+        with pytest.raises(ModelLoading), engine.admit_request("caller"):
             pass
         assert await outcome(submit(engine, make_clip())) is ModelLoading
         assert registry.get_sample_value("ser_requests_rejected_total", {"reason": "model_loading"}) == 2
@@ -143,7 +145,7 @@ class TestLoading:
             await engine.wait_ready()
         assert engine.health().state == "dead"
         assert not engine.health().worker_alive
-        with pytest.raises(WorkerDead) as refused, engine.admit_request():
+        with pytest.raises(WorkerDead) as refused, engine.admit_request("caller"):
             pass
         assert refused.value.retry_after >= 1
         assert registry.get_sample_value("ser_worker_deaths_total") == 1
@@ -153,33 +155,52 @@ class TestLoading:
 class TestAdmission:
     async def test_permits_are_limited_and_given_back(self) -> None:
         async with running(FakeControl(), replace(LIMITS, max_requests=2)) as (engine, registry):
-            with engine.admit_request(), engine.admit_request():
-                with pytest.raises(QueueFull) as refused, engine.admit_request():
+            with engine.admit_request("caller"), engine.admit_request("caller"):
+                with pytest.raises(QueueFull) as refused, engine.admit_request("caller"):
                     pass
                 assert refused.value.retry_after == 1.0
                 assert registry.get_sample_value("ser_requests_in_flight") == 2
-            with pytest.raises(KeyError), engine.admit_request():
+            with pytest.raises(KeyError), engine.admit_request("caller"):
                 raise KeyError
             assert registry.get_sample_value("ser_requests_in_flight") == 0
-            with engine.admit_request(), engine.admit_request():
+            with engine.admit_request("caller"), engine.admit_request("caller"):
                 pass
             assert registry.get_sample_value("ser_requests_rejected_total", {"reason": "queue_full"}) == 1
 
     async def test_streams_have_their_own_permits(self) -> None:
         async with running(FakeControl(), replace(LIMITS, max_requests=1, max_streams=2)) as (engine, registry):
-            with engine.admit_request(), engine.admit_stream() as first, engine.admit_stream() as second:
+            with (
+                engine.admit_request("caller"),
+                engine.admit_stream("caller") as first,
+                engine.admit_stream("caller") as second,
+            ):
                 assert not first.is_set()
                 assert not second.is_set()
-                with pytest.raises(TooManyStreams) as refused, engine.admit_stream():
+                with pytest.raises(TooManyStreams) as refused, engine.admit_stream("caller"):
                     pass
                 assert refused.value.retry_after == 10.0
                 assert registry.get_sample_value("ser_streams") == 2
                 assert registry.get_sample_value("ser_streams_limit") == 2
                 assert registry.get_sample_value("ser_requests_in_flight") == 1
-            with pytest.raises(KeyError), engine.admit_stream():
+            with pytest.raises(KeyError), engine.admit_stream("caller"):
                 raise KeyError
             assert registry.get_sample_value("ser_streams") == 0
             assert registry.get_sample_value("ser_requests_rejected_total", {"reason": "too_many_streams"}) == 1
+
+    async def test_one_caller_leaves_permits_for_the_others(self) -> None:
+        limits = replace(LIMITS, max_requests=3, max_recordings=2, max_streams=2, caller_share=0.5)
+        async with running(FakeControl(), limits) as (engine, registry):
+            for kind, admit in enumerate((engine.admit_request, engine.admit_recording, engine.admit_stream)):
+                with ExitStack() as held:
+                    for _ in range(2 if admit == engine.admit_request else 1):
+                        held.enter_context(admit("first"))
+                    with pytest.raises(CallerLimit) as refused, admit("first"):
+                        pass
+                    assert refused.value.retry_after >= 1
+                    held.enter_context(admit("second"))
+                assert registry.get_sample_value("ser_requests_rejected_total", {"reason": "caller_limit"}) == kind + 1
+                with admit("first"):
+                    pass
 
     async def test_a_full_queue_admits_no_request(self) -> None:
         control = FakeControl()
@@ -187,12 +208,12 @@ class TestAdmission:
             first = await occupy(engine, control)
             second = submit(engine, make_clip())
             await until(lambda: engine.state().queued_clips == 1)
-            with pytest.raises(QueueFull), engine.admit_request():
+            with pytest.raises(QueueFull), engine.admit_request("caller"):
                 pass
             assert await outcome(submit(engine, make_clip())) is QueueFull
             control.hold.set()
             await asyncio.gather(first, second)
-            with engine.admit_request():
+            with engine.admit_request("caller"):
                 assert await outcome(submit(engine, make_clip())) is None
 
     async def test_the_speed_is_known_from_the_warm_up_on(self) -> None:
@@ -224,7 +245,7 @@ class TestAdmission:
             first = await occupy(engine, control)
             second = submit(engine, make_clip(20.0))
             await until(lambda: engine.state().queued_clips == 1)
-            with pytest.raises(QueueFull) as refused, engine.admit_request():
+            with pytest.raises(QueueFull) as refused, engine.admit_request("caller"):
                 pass
             assert 20.0 <= refused.value.retry_after <= 60.0
             control.hold.set()

@@ -23,7 +23,7 @@ class TestDraining:
             await until(lambda: engine.state().queued_clips == 49)
             drain = asyncio.create_task(engine.drain(PATIENCE))
             await until(lambda: engine.health().state == "draining")
-            with pytest.raises(Draining), engine.admit_request():
+            with pytest.raises(Draining), engine.admit_request("caller"):
                 pass
             assert await outcome(submit(engine, make_clip())) is Draining
             assert registry.get_sample_value("ser_requests_rejected_total", {"reason": "draining"}) == 2
@@ -40,7 +40,7 @@ class TestDraining:
     async def test_requests_admitted_before_may_still_queue_clips(self) -> None:
         control = FakeControl()
         async with running(control) as (engine, _):
-            with engine.admit_request():
+            with engine.admit_request("caller"):
                 drain = asyncio.create_task(engine.drain(100 * PATIENCE))
                 await until(lambda: engine.health().state == "draining")
                 await asyncio.sleep(0.02)
@@ -52,10 +52,10 @@ class TestDraining:
     async def test_streams_are_notified_and_their_last_clips_answered(self) -> None:
         control = FakeControl()
         async with running(control) as (engine, _):
-            with engine.admit_stream() as ending:
+            with engine.admit_stream("caller") as ending:
                 drain = asyncio.create_task(engine.drain(100 * PATIENCE))
                 await asyncio.wait_for(ending.wait(), PATIENCE)
-                with pytest.raises(Draining), engine.admit_stream():
+                with pytest.raises(Draining), engine.admit_stream("caller"):
                     pass
                 assert await outcome(submit(engine, make_clip())) is None
                 assert not drain.done()
@@ -67,7 +67,7 @@ class TestDraining:
             first = await occupy(engine, control)
             waiting = submit(engine, make_clip())
             await until(lambda: engine.state().queued_clips == 1)
-            with engine.admit_request():
+            with engine.admit_request("caller"):
                 async with asyncio.timeout(PATIENCE):
                     await engine.drain(0.05)
                 assert await outcome(submit(engine, make_clip())) is Draining
@@ -165,7 +165,7 @@ class TestDraining:
             first = await occupy(engine, control)
             tasks = [submit(engine, make_clip(first=KILL)), submit(engine, make_clip())]
             await until(lambda: engine.state().queued_clips == 2)
-            with engine.admit_request():
+            with engine.admit_request("caller"):
                 drain = asyncio.create_task(engine.drain(PATIENCE))
                 await until(lambda: engine.health().state == "draining")
                 control.hold.set()

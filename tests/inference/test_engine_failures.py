@@ -49,7 +49,7 @@ class TestFailures:
             assert engine.health().state == "dead"
             assert not engine.health().worker_alive
             assert (engine.state().queued_clips, engine.state().queued_seconds) == (0, 0.0)
-            with pytest.raises(WorkerDead) as refused, engine.admit_request():
+            with pytest.raises(WorkerDead) as refused, engine.admit_request("caller"):
                 pass
             assert refused.value.retry_after >= 1
             assert await outcome(submit(engine, make_clip())) is WorkerDead
@@ -111,7 +111,7 @@ class TestFailures:
             task = submit(engine, clip)
             control.run_faults += [BackendBroken("a persistent error")]
             await until(lambda: engine.health().state == "loading")
-            with pytest.raises(ModelLoading), engine.admit_request():
+            with pytest.raises(ModelLoading), engine.admit_request("caller"):
                 pass
             control.gate.set()
             assert_same((await task)[0], clip)

@@ -26,7 +26,7 @@ class TestOverload:
         limits = replace(LIMITS, max_requests=20, max_queue_clips=10)
 
         async def request(engine: Engine, seed: int) -> ClipAnswer:
-            with engine.admit_request():
+            with engine.admit_request("caller"):
                 return await engine.recognize(make_clip(seed=seed), deadline=soon())
 
         async with running(control, limits) as (engine, registry):

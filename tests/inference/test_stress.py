@@ -40,7 +40,7 @@ async def caller(engine: Engine, rng: random.Random) -> str:
     clip = CLIPS[index]
     seconds = rng.choice([0.001, 0.01, 0.05, PATIENCE, PATIENCE])
     try:
-        with engine.admit_request():
+        with engine.admit_request("caller"):
             await asyncio.sleep(rng.choice([0, 0, 0.01]))  # the upload
             deadline = loop.time() + seconds
             output, timings = await engine.recognize(clip, deadline=deadline)
@@ -58,7 +58,7 @@ async def persistent_caller(engine: Engine) -> None:
     """Retry until there is an answer."""
     while True:
         try:
-            with engine.admit_request():
+            with engine.admit_request("caller"):
                 await engine.recognize(CLIPS[0], deadline=asyncio.get_running_loop().time() + PATIENCE)
                 return
         except (QueueFull, ModelLoading, WorkerDead):

@@ -151,7 +151,7 @@ def test_the_state_of_the_engine_is_read_at_every_scrape() -> None:
 def test_series_exist_before_their_first_event() -> None:
     registry = CollectorRegistry()
     Metrics(registry)
-    for reason in ("queue_full", "model_loading", "draining", "worker_dead"):
+    for reason in ("queue_full", "caller_limit", "model_loading", "draining", "worker_dead"):
         assert registry.get_sample_value("ser_requests_rejected_total", {"reason": reason}) == 0
     for stage in STAGES:
         assert registry.get_sample_value("ser_stage_duration_seconds_count", {"stage": stage}) == 0

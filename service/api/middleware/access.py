@@ -13,8 +13,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.callers import caller_of
 from service.api.middleware.api_keys import ApiKeys, presented_key
-from service.api.middleware.rate_limit import RateLimit, client_network
+from service.api.middleware.rate_limit import RateLimit
 from service.api.problems import refuse
 from service.api.request_context import request_context
 from service.errors import KeyInvalid, KeyMissing, RateLimited, ServiceError
@@ -84,7 +85,6 @@ class AccessMiddleware:
 
     def _check(self, scope: Scope, access: Access) -> tuple[ServiceError | None, Mapping[str, str]]:
         """The error if the request is refused, None otherwise; and headers for the response."""
-        caller = client_network(scope)
         if self._keys is not None:
             key = presented_key(Headers(scope=scope), scope.get("subprotocols", ()))
             if key is None:
@@ -94,10 +94,10 @@ class AccessMiddleware:
             if owner is None:
                 error = KeyInvalid("This API key is not one of the service's.")
                 return error, {"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'}
-            caller = request_context(scope).key_owner = owner
+            request_context(scope).key_owner = owner
         if self._rate is None or access is Access.KEY:
             return None, {}
-        retry_after, headers = self._rate.take(caller)
+        retry_after, headers = self._rate.take(caller_of(scope))
         if retry_after is None:
             return None, headers
         return RateLimited("This caller has used up its rate of requests.", retry_after), headers

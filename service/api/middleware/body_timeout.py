@@ -8,6 +8,7 @@ from http import HTTPStatus
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.pace import Pace
 from service.errors import UploadTimeout
 
 _SMALL_BODY = 1024 * 1024
@@ -23,30 +24,32 @@ class BodyTimeoutMiddleware:
         app: the inner application.
         total: seconds in which the whole body must arrive.
         idle: maximal seconds without any byte.
+        rate: bytes per second that must arrive on average, after `idle` seconds; 0 for no limit.
     """
 
-    def __init__(self, app: ASGIApp, *, total: float, idle: float) -> None:
+    def __init__(self, app: ASGIApp, *, total: float, idle: float, rate: int) -> None:
         self.app = app
         self._total = total
         self._idle = idle
+        self._rate = rate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        body = _Body(receive, send, Headers(scope=scope), self._total, self._idle)
+        body = _Body(receive, send, Headers(scope=scope), self._total, Pace(self._rate, self._idle))
         await self.app(scope, body.receive, body.send)
 
 
 class _Body:
     """The `receive` and `send` channels of one request."""
 
-    def __init__(self, receive: Receive, send: Send, headers: Headers, total: float, idle: float) -> None:
+    def __init__(self, receive: Receive, send: Send, headers: Headers, total: float, pace: Pace) -> None:
         self._receive = receive
         self._send = send
         self._total = total
-        self._idle = idle
+        self._pace = pace
         self._until = asyncio.get_running_loop().time() + total
         length = headers.get("content-length", "")
         self._complete = length in ("", "0") and "transfer-encoding" not in headers
@@ -60,16 +63,26 @@ class _Body:
         """
         if self._complete:
             return await self._receive()
-        until = min(self._until, asyncio.get_running_loop().time() + self._idle)
+        loop, pace = asyncio.get_running_loop(), self._pace
+        began = loop.time()
+        patience = min(self._until - began, pace.grace, pace.left)
         try:
-            async with asyncio.timeout_at(until):
+            async with asyncio.timeout(patience):
                 message = await self._receive()
         except TimeoutError:
-            idle = f"{self._idle:g} seconds since its last byte"
-            limit = f"{self._total:g} seconds" if until == self._until else idle
-            raise UploadTimeout(f"The body did not arrive within {limit}.") from None
+            raise UploadTimeout(self._reason(patience)) from None
+        pace.waited += loop.time() - began
+        pace.received += len(message.get("body", b""))
         self._complete = not message.get("more_body", False)
         return message
+
+    def _reason(self, patience: float) -> str:
+        """Why the body was not awaited for longer than `patience` seconds since its last byte."""
+        if patience == self._pace.grace:
+            return f"The body did not arrive within {patience:g} seconds since its last byte."
+        if patience == self._pace.left:
+            return f"The body arrived at fewer than {self._pace.rate:g} bytes per second."
+        return f"The body did not arrive within {self._total:g} seconds."
 
     async def send(self, message: Message) -> None:
         """Send a part of the response; its headers say if the connection will be closed."""

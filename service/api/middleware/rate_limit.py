@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from ipaddress import IPv6Address, IPv6Network, ip_address
-
-from starlette.types import Scope
 
 _MAX_CALLERS = 10_000
 """Callers that are remembered; beyond that, the least recently seen are forgotten and start with a full quota."""
-
-_LONGEST_ADDRESS = 64
-_NETWORK_BITS = 64
 
 
 class RateLimit:
@@ -52,17 +46,3 @@ class RateLimit:
             "RateLimit": f'"requests";r={state.remaining};t={math.ceil(state.reset_after)}',
         }
         return state.retry_after if result.limited else None, headers
-
-
-def client_network(scope: Scope) -> str:
-    """The client's IPv4 address, or the /64 network of its IPv6 address, since every IPv6 host has many addresses."""
-    host: str = (scope.get("client") or ("local",))[0]  # a Unix domain socket has no address
-    try:
-        address = ip_address(host)
-    except ValueError:  # a trusted proxy may send any text
-        return host[:_LONGEST_ADDRESS]
-    if not isinstance(address, IPv6Address):
-        return host
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(IPv6Network((int(address), _NETWORK_BITS), strict=False))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from service.api.callers import caller_of
 from service.api.openapi import REQUEST_ERRORS, files_body, option_parameters
 from service.api.problems import documented, problem_of, reported
 from service.api.request_body import ReceivedRequest, receive_form
-from service.api.request_context import RequestContext, Services, request_context, services, show_progress
+from service.api.request_context import RequestContext, Services, UntilSent, request_context, services, show_progress
 from service.api.responses import answer_response, while_connected
 from service.api.schemas import BatchAnswer, BatchItem
 from service.errors import FieldError
@@ -47,7 +48,7 @@ def batch_router(settings: Settings) -> APIRouter:
     return router
 
 
-async def recognize_batch(request: Request) -> Response:
+async def recognize_batch(request: Request, until_sent: UntilSent) -> Response:
     """Send several audio files, each as a part `files` of one form, with the same options for all.
 
     `items` has one entry for each file, in their order: a `result` as `POST /recognize` gives it, or a `problem`. The
@@ -55,7 +56,8 @@ async def recognize_batch(request: Request) -> Response:
     """
     parts = services(request)
     context = request_context(request.scope)
-    with parts.core.recognizer.admit_request(), show_progress(parts, context):
+    until_sent.enter_context(parts.core.recognizer.admit_request(caller_of(request.scope)))  # as in recognize
+    with show_progress(parts, context):
         received = await receive_form(request, (FILE_FIELD,), parts.settings.max_files)
         with received:
             if received.options.granularity == "segment":

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from service.api.callers import caller_of
 from service.api.openapi import AUDIO_ERRORS, LINES, REQUEST_ERRORS, file_body, option_parameters
 from service.api.problems import documented
 from service.api.request_body import ReceivedRequest, receive_file
-from service.api.request_context import RequestContext, Services, request_context, services, show_progress
+from service.api.request_context import RequestContext, Services, UntilSent, request_context, services, show_progress
 from service.api.responses import answer_response, while_connected
 from service.api.schemas import Answer, SegmentedAnswer
 from service.api.segment_response import answer_segments
@@ -37,7 +36,7 @@ def recognize_router(settings: Settings) -> APIRouter:
     return router
 
 
-async def recognize(request: Request) -> Response:
+async def recognize(request: Request, until_sent: UntilSent) -> Response:
     """Send one audio file, as the part `file` of a form or as the body itself, and get its emotions.
 
     Options are form fields, or query parameters of the same names. Scores are in the order of the model's labels, or
@@ -51,22 +50,21 @@ async def recognize(request: Request) -> Response:
     """
     parts = services(request)
     recognizer = parts.core.recognizer
-    context = request_context(request.scope)
+    context, caller = request_context(request.scope), caller_of(request.scope)
     in_segments = request.query_params.get("granularity") == "segment"
-    with ExitStack() as resources:
-        # The permits come first, so that an overloaded service refuses before it reads a body.
-        resources.enter_context(recognizer.admit_request())
-        if in_segments:
-            resources.enter_context(recognizer.admit_recording())
-        resources.enter_context(show_progress(parts, context))
-        received = await receive_file(request, FILE_FIELDS)
-        resources.enter_context(received)
+    # The permits come first, so that an overloaded service refuses before it reads a body. They are kept until the
+    # answer was sent, since it takes memory until then.
+    until_sent.enter_context(recognizer.admit_request(caller))
+    if in_segments:
+        until_sent.enter_context(recognizer.admit_recording(caller))
+    until_sent.enter_context(show_progress(parts, context))
+    with await receive_file(request, FILE_FIELDS) as received:
         if received.options.granularity != "segment":
             answer = _answer(parts, received, context)
         else:
             if not in_segments:  # the option is in the form
-                resources.enter_context(recognizer.admit_recording())
-            answer = answer_segments(request, received, resources)
+                until_sent.enter_context(recognizer.admit_recording(caller))
+            answer = answer_segments(request, received, until_sent)
         return await while_connected(request.receive, answer)
 
 

@@ -6,6 +6,10 @@ import asyncio
 import re
 from collections.abc import Callable
 
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
 from service.api.server.half_close import HalfCloseProtocol
 from service.api.server.refusal import refusal
 from service.errors import HeadersTooLarge, MalformedRequest, ServiceError
@@ -26,6 +30,9 @@ class UnreadResponseProtocol(HalfCloseProtocol):
 
     uvicorn would keep the unsent rest of the response (megabytes with frame scores) as long as the client keeps the
     connection, even past the keep-alive timeout, since closing waits for unsent data. Slow readers are not limited.
+
+    The application goes on, and ends, only once no more than the transport's buffer (64 KiB) is unsent. So what is held
+    until the end of a request, such as its permit, bounds how many large responses wait in memory.
     """
 
     unread_timeout = 30.0
@@ -60,6 +67,9 @@ class UnreadResponseProtocol(HalfCloseProtocol):
         super().on_response_complete()
         self._start_unread_timer()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        super()._start_asgi_task(cycle, _until_sent(app, self.flow))
+
     def _start_unread_timer(self) -> None:
         if self._unread_timer is None and (unread := self.transport.get_write_buffer_size()):
             self._unread, self._resumed = unread, False
@@ -71,6 +81,19 @@ class UnreadResponseProtocol(HalfCloseProtocol):
             self._start_unread_timer()
         else:
             self.transport.abort()
+
+
+def _until_sent(app: ASGI3Application, flow: FlowControl) -> ASGI3Application:
+    """Let `send` wait until the transport takes more; that of uvicorn waits only before it sends."""
+
+    async def serve(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        async def send_and_wait(message: ASGISendEvent) -> None:
+            await send(message)
+            await flow.drain()
+
+        await app(scope, receive, send_and_wait)
+
+    return serve
 
 
 class LimitedProtocol(UnreadResponseProtocol):

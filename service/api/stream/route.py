@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.websockets import WebSocket
 
+from service.api.callers import caller_of
 from service.api.middleware.api_keys import SUBPROTOCOL
 from service.api.middleware.security_headers import check_origin
 from service.api.request_context import request_context, services
@@ -35,7 +36,7 @@ async def stream(socket: WebSocket) -> None:
     except OriginForbidden as error:
         parts.metrics.requests_rejected.labels(error.code).inc()
         raise
-    with parts.core.recognizer.admit_stream() as draining:
+    with parts.core.recognizer.admit_stream(caller_of(socket.scope)) as draining:
         model = parts.core.loaded_model()
         await socket.accept(SUBPROTOCOL if SUBPROTOCOL in socket.scope["subprotocols"] else None)
         try:

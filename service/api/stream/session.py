@@ -13,6 +13,7 @@ from contextlib import suppress
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from service import errors
+from service.api.pace import Pace
 from service.api.problems import problem_of, reported
 from service.api.request_context import RequestContext, Services
 from service.api.stream.messages import MAX_TEXT, ReadyEvent, Start, parse_message
@@ -137,8 +138,14 @@ class Session:
         loop = asyncio.get_running_loop()
         decoder = StreamDecoder(start)
         idle = self._settings.stream_idle_timeout
+        pace = Pace(self._settings.min_stream_speed, idle)
         deadline = loop.time() + idle
-        while (message := await self._receive(deadline)) is not None:
+        while True:
+            began = loop.time()
+            message = await self._receive(min(deadline, began + pace.left))
+            if message is None:
+                break
+            pace.waited += loop.time() - began
             if isinstance(message, str):
                 if isinstance(parse_message(message), Start):
                     raise errors.InvalidMessage("The stream has started already.")
@@ -149,7 +156,7 @@ class Session:
                 decoded = decoder.decode(message)
                 await asyncio.sleep(0)  # hundreds of small messages may have arrived at once
             schedule.add(*decoded, loop.time())
-            self._context.progress.audio_seconds = schedule.seconds
+            self._context.progress.audio_seconds = pace.received = schedule.seconds
             if schedule.seconds > self._settings.max_stream_duration:
                 raise self._too_long()
             recognition.schedule_changed()
@@ -181,7 +188,7 @@ class Session:
         except TimeoutError:
             if self._ended_by_draining.is_set():
                 return None
-            raise errors.StreamIdle("No audio has arrived for too long.") from None
+            raise errors.StreamIdle("No audio, or too little, has arrived for too long.") from None
         finally:
             self._receive_timeout = None
         if message["type"] == "websocket.disconnect":

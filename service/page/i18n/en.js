@@ -240,6 +240,7 @@ export default {
   'problem.answer_incomplete': 'The answer is incomplete: the connection ended early.',
   'problem.invalid_options': 'The service does not accept these options.',
   'problem.queue_full': 'The service is too busy right now.',
+  'problem.caller_limit': 'Too many requests of yours are being answered at the same time. Try again in a moment.',
   'problem.storage_full': 'The service has no storage space for the upload right now.',
   'problem.decoder_unavailable': 'The decoder was stopped while it worked on the file. Please try again.',
   'problem.storage_unwritable': 'The service cannot store uploads; its operator must correct that.',

@@ -233,6 +233,7 @@ export default {
   'problem.answer_incomplete': '结果不完整：连接提前结束。',
   'problem.invalid_options': '服务不接受这些选项。',
   'problem.queue_full': '服务现在太忙。',
+  'problem.caller_limit': '您同时进行的请求太多，请稍后再试。',
   'problem.storage_full': '服务现在没有空间存放上传的文件。',
   'problem.decoder_unavailable': '解码程序在处理文件时被终止，请重试。',
   'problem.storage_unwritable': '服务无法存放上传的文件，需要管理员处理。',

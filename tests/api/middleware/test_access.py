@@ -319,7 +319,11 @@ def test_the_openapi_document_describes_keys_and_rate_limits(new_app: Callable[.
     assert document["security"] == [{name: []} for name in schemes]
     assert document["paths"]["/metrics"]["get"]["security"] == []
     refusals = document["paths"]["/recognize"]["post"]["responses"]["429"]
-    assert set(refusals["content"]["application/problem+json"]["examples"]) == {"queue_full", "rate_limited"}
+    assert set(refusals["content"]["application/problem+json"]["examples"]) == {
+        "queue_full",
+        "caller_limit",
+        "rate_limited",
+    }
     assert "429" in document["paths"]["/models"]["get"]["responses"]
     assert "429" not in document["paths"]["/metrics"]["get"]["responses"]
 

@@ -31,6 +31,7 @@ class Paced:
     [
         ({"body_timeout": 60, "body_idle_timeout": 0.2}, (0.0, 60.0), "within 0.2 seconds since its last byte"),
         ({"body_timeout": 0.4, "body_idle_timeout": 60}, (0.05,) * 1000, "within 0.4 seconds"),
+        ({"body_idle_timeout": 0.3, "min_body_rate": 1000}, (0.02,) * 1000, "fewer than 1000 bytes per second"),
     ],
 )
 @pytest.mark.parametrize("media", ["audio/wav", "multipart/form-data; boundary=x"])
@@ -53,7 +54,10 @@ async def test_slow_bodies(
     assert registry.get_sample_value("ser_http_requests_total", labels) == 1
 
 
-async def test_a_slow_but_steady_body(new_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("rate", "status"), [(0, 200), (20, 200), (1000, 408)])
+async def test_a_slow_but_steady_body(
+    new_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPatch, rate: int, status: int
+) -> None:
     clip = wav(0.1)
     size = len(clip) // 5 + 1
     loop = asyncio.get_running_loop()
@@ -67,9 +71,9 @@ async def test_a_slow_but_steady_body(new_app: Callable[..., FastAPI], monkeypat
             ahead += 20.0
             yield clip[begin : begin + size]
 
-    async with serving(new_app(body_idle_timeout=30, body_timeout=300, timeout=300)) as client:
+    async with serving(new_app(body_idle_timeout=30, body_timeout=300, timeout=300, min_body_rate=rate)) as client:
         response = await client.post("/recognize", content=body(), headers={"content-type": "audio/wav"})
-        assert response.status_code == 200
+        assert response.status_code == status
 
 
 async def test_waiting_for_the_answer_is_not_limited(

@@ -5,8 +5,9 @@ from typing import Any
 import httpx
 import pytest
 
+from service.api.callers import client_network
 from service.api.middleware import rate_limit as module
-from service.api.middleware.rate_limit import RateLimit, client_network
+from service.api.middleware.rate_limit import RateLimit
 
 
 class Clock:

@@ -11,6 +11,7 @@ from time import monotonic
 import pytest
 from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from service.api.server.http_protocol import UnreadResponseProtocol
 from tests.api.sockets import PATIENCE, listening
@@ -41,13 +42,20 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 class Large(FastAPI):
-    """Answers with `SIZE` bytes, at once or in pieces; counts the unfinished responses."""
+    """Answers with `SIZE` bytes, at once or in pieces; counts the unfinished requests."""
 
     def __init__(self) -> None:
         super().__init__()
         self.under_way = 0
         self.add_api_route("/whole", self.whole)
         self.add_api_route("/pieces", self.pieces)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.under_way += scope["type"] == "http"
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.under_way -= scope["type"] == "http"
 
     async def whole(self) -> Response:
         return Response(bytes(SIZE))
@@ -56,12 +64,8 @@ class Large(FastAPI):
         return StreamingResponse(self._pieces())
 
     async def _pieces(self) -> AsyncIterator[bytes]:
-        self.under_way += 1
-        try:
-            for _ in range(SIZE // len(PIECE)):
-                yield PIECE
-        finally:
-            self.under_way -= 1
+        for _ in range(SIZE // len(PIECE)):
+            yield PIECE
 
 
 @contextmanager
@@ -100,7 +104,9 @@ async def test_a_client_that_reads_nothing_is_disconnected(path: str, ended: lis
     async with listening(app) as port:
         with requested(port, path) as connection:
             began = monotonic()
-            await until(lambda: bool(ended))  # a client that read before this would only be slow
+            await until(lambda: app.under_way == 1)
+            await until(lambda: bool(ended) or not app.under_way)  # a client that read before this would only be slow
+            assert ended, "the request lasts until its response is sent"
             assert ended[0] - began > TIMEOUT
             await until(lambda: not app.under_way)
             assert (await received(connection))[0] < SIZE
@@ -118,6 +124,14 @@ async def test_a_slow_reader_gets_the_whole_response(path: str) -> None:
                 break  # otherwise the machine was too slow for this check
     assert total >= SIZE
     assert took > TIMEOUT
+
+
+async def test_a_request_ends_with_its_response() -> None:
+    app = Large()
+    async with listening(app) as port:
+        with requested(port, "/whole", 1_000_000) as connection:
+            await received(connection)
+            await until(lambda: not app.under_way)
 
 
 async def test_the_connection_is_kept_after_a_response_was_read() -> None:

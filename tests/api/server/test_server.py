@@ -204,7 +204,10 @@ def test_hostile_uploads_get_their_status_and_do_not_affect_others() -> None:
 
 
 def test_a_burst_of_ten_times_the_capacity_is_refused_without_leaks() -> None:
-    with serving("--max-in-flight", "4") as (_, url), concurrent.futures.ThreadPoolExecutor(40) as pool:
+    with (
+        serving("--max-in-flight", "4", "--caller-share", "1") as (_, url),
+        concurrent.futures.ThreadPoolExecutor(40) as pool,
+    ):
         before = post(url).json()["scores"]
         answers = [answer.result(timeout=30) for answer in [pool.submit(post, url) for _ in range(40)]]
         served = [answer for answer in answers if answer.status_code == 200]

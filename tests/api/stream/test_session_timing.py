@@ -28,6 +28,7 @@ from tests.inference.running import until
     [
         ({"header_timeout": 0.3}, [[]]),
         ({"stream_idle_timeout": 0.3}, [[START], [START, SECOND], [START, *[b""] * 7]]),
+        ({"stream_idle_timeout": 0.3}, [[START, *[b"\0\0"] * 100]]),
     ],
 )
 async def test_a_stream_that_stalls_is_closed(
@@ -45,6 +46,14 @@ async def test_a_stream_that_stalls_is_closed(
 
     async with listening(new_app(**limits)) as port:
         await asyncio.gather(*(stall(port, messages) for messages in cases))
+
+
+async def test_a_stream_that_brings_little_audio_goes_on(new_app: NewApp) -> None:
+    async with listening(new_app(stream_idle_timeout=0.3, min_stream_speed=0.001)) as port, talking(port) as talk:
+        await talk.start(window=1)
+        await send_slowly(talk.send, [b"\0\0" * 80] * 25)
+        await talk.end()
+        assert (await talk.rest())[-1]["type"] == "result"
 
 
 async def test_the_time_of_recognition_does_not_count_as_idle(new_app: NewApp, recognizer: RecognizerDouble) -> None:

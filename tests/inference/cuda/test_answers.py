@@ -69,7 +69,7 @@ async def test_the_engine_serves_from_the_gpu(
     deadline = asyncio.get_running_loop().time() + 60.0
 
     async def ask(clip: Clip) -> ClipOutput:
-        with engine.admit_request():
+        with engine.admit_request("caller"):
             return (await engine.recognize(clip, deadline=deadline))[0]
 
     found = await asyncio.gather(*map(ask, MIXED))
