@@ -244,6 +244,7 @@ export default {
   'problem.storage_full': 'The service has no storage space for the upload right now.',
   'problem.decoder_unavailable': 'The decoder was stopped while it worked on the file. Please try again.',
   'problem.storage_unwritable': 'The service cannot store uploads; its operator must correct that.',
+  'problem.host_forbidden': 'The service is not reached under this name; its operator can allow it.',
   'problem.rate_limited': 'Too many requests in a short time.',
   'problem.model_loading': 'The model is still loading.',
   'problem.draining': 'The service is shutting down.',

@@ -237,6 +237,7 @@ export default {
   'problem.storage_full': '服务现在没有空间存放上传的文件。',
   'problem.decoder_unavailable': '解码程序在处理文件时被终止，请重试。',
   'problem.storage_unwritable': '服务无法存放上传的文件，需要管理员处理。',
+  'problem.host_forbidden': '不能用这个名称访问服务，需要管理员允许。',
   'problem.rate_limited': '短时间内请求太多。',
   'problem.model_loading': '模型还在加载。',
   'problem.draining': '服务正在关闭。',
